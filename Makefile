@@ -1,0 +1,44 @@
+# Everything runs in .venv, with the versions in constraints.txt. Another Python: make PYTHON=... <target>
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format benchmark clean FORCE
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -qq --no-input -c constraints.txt
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.package  ## run the demonstration
+	@$(BIN)/bayesgmm demo
+
+test: lint  ## check style, types and behaviour
+	@$(BIN)/pytest
+
+lint: .venv/.test  ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: .venv/.test  ## fix what can be fixed by rule
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+benchmark: .venv/.benchmark  ## time the package
+	@for script in $(wildcard benchmarks/[!_]*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove everything made here, .venv too
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache bayesgmm-demo
+	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is written only once its install has succeeded, so whatever was cut short is made anew;
+# so is a .venv whose Python has since gone.
+.venv/.package: pyproject.toml constraints.txt $(if $(shell $(BIN)/python -c 'print(1)' 2>/dev/null),,FORCE)
+	@python=$$(tools/find-python) && echo "Making .venv with $$("$$python" -V); this takes a minute ..." && \
+	rm -rf .venv && "$$python" -m venv .venv && $(INSTALL) -e . && touch $@
+
+# While an extra goes in, the package's stamp is held back: a failure here may have spoilt the whole.
+.venv/.test .venv/.benchmark: .venv/.%: .venv/.package
+	@echo "Adding the $* tools to .venv ..."
+	@mv $< $<.held && $(INSTALL) -e ".[$*]" && mv $<.held $< && touch $@
