@@ -1,0 +1,36 @@
+"""Uncertainty-aware clustering with Gaussian mixtures: EM fits and their posterior, side by side."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "errors": ("BayesGMMError", "InputError", "DegenerateFitError", "ConvergenceWarning"),
+    "mixture": ("GaussianMixture",),
+    "covariance": ("CovarianceModel",),
+    "em.fit": ("EMFit", "Status", "fit_em"),
+    "bayes.priors": ("Priors", "NormalMeans", "InverseWishart"),
+    "bayes.model": ("build_model",),
+    "bayes.sample": ("sample_posterior", "as_mixture"),
+    "comparison": ("compare",),
+    "clusters.assignment": ("Assignments", "assign"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = ("datasets", "plots")
+__all__ = [*_HOME, *_MODULES]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

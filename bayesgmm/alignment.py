@@ -1,0 +1,34 @@
+"""Matching the components of one mixture, or of each draw of a posterior, to those of another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesgmm.mixture import GaussianMixture
+
+
+def divergence(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
+    """Symmetric Kullback-Leibler divergence (nats) of components j of the mixture and k of the target, (..., K, K)."""
+    P, Q = mixture.precisions_cholesky, target.precisions_cholesky
+    precision, target_precision = P @ np.swapaxes(P, -1, -2), Q @ np.swapaxes(Q, -1, -2)
+    shift = mixture.means[..., :, None, :] - target.means
+    both = precision[..., :, None, :, :] + target_precision
+    traces = np.einsum("...jab,kab->...jk", precision, target.covariances)
+    traces += np.einsum("...jab,kab->...jk", mixture.covariances, target_precision)
+    distances = np.einsum("...jka,...jkab,...jkb->...jk", shift, both, shift)
+    return 0.5 * (traces + distances) - mixture.n_features
+
+
+def match(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
+    """Order (..., K) that makes component k of the permuted mixture the one matched to component k of the target.
+
+    The matching is one to one and has the least total `divergence` (Hungarian algorithm).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    cost = divergence(mixture, target)
+    order = cost.argmin(axis=-2)  # nearest component to each target's: optimal wherever it is one to one
+    clash = np.sort(order, axis=-1) != np.arange(mixture.n_components)
+    for index in zip(*np.nonzero(clash.any(axis=-1)), strict=True) if order.ndim > 1 else [()] * bool(clash.any()):
+        order[index] = linear_sum_assignment(cost[index].T)[1]
+    return order

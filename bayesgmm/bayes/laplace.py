@@ -1,0 +1,58 @@
+"""The mode of the posterior and the curvature there: where sampling starts, and in which units it steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bayesgmm.bayes.density import Density
+
+
+class Mode(NamedTuple):
+    """The normal approximation at the mode, theta = origin + factor u with u standard normal."""
+
+    origin: np.ndarray  # (n,)
+    factor: np.ndarray  # (n, n)
+    value: float  # log posterior at the origin, nats
+
+
+def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Hessian (n, n) of the log posterior by central differences of its exact gradient, symmetrised."""
+    rows = []
+    for i, h in enumerate(step):
+        shift = np.zeros_like(theta)
+        shift[i] = h
+        rows.append((density(theta + shift)[1] - density(theta - shift)[1]) / (2 * h))
+    H = np.array(rows)
+    return (H + H.T) / 2
+
+
+def find_mode(density: Density, theta: np.ndarray, max_steps: int = 20, tolerance: float = 1e-4) -> Mode:
+    """Newton's method from theta, damped so that the log posterior rises, until a step would gain under ``tolerance``.
+
+    Where the curvature is not negative definite (weakly identified directions) each eigenvalue is replaced by its size.
+    """
+    value, gradient = density(theta)
+    step = np.full(theta.shape, 1e-4)
+    for _ in range(max_steps):
+        H = hessian(density, theta, step)
+        sizes = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-12))  # units in which the curvatures are comparable
+        values, vectors = np.linalg.eigh(-H * sizes[:, None] * sizes)
+        values = np.maximum(np.abs(values), 1e-3)
+        factor = (sizes[:, None] * vectors) / np.sqrt(values)
+        step = 1e-3 * np.sqrt((factor**2).sum(axis=1))
+        whitened = factor.T @ gradient
+        if 0.5 * whitened @ whitened < tolerance:
+            break
+        move, length = factor @ whitened, 1.0
+        while length > 1e-6:
+            candidate = theta + length * move
+            new_value, new_gradient = density(candidate)
+            if new_value > value:
+                break
+            length /= 2
+        else:
+            break
+        theta, value, gradient = candidate, new_value, new_gradient
+    return Mode(theta, np.ascontiguousarray(factor), value)

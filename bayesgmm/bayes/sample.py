@@ -1,0 +1,300 @@
+"""`sample_posterior`: draws from around the EM fit, relabelled, checked, and laid out for ArviZ."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesgmm import __version__
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.diagnosis import convergence
+from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.bayes.model import build_model, check_priors
+from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.relabel import relabel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.initialize import whole_table
+from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.expectation import n_threads
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import observations, positive_integer
+
+LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
+_OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
+_STATISTICS = {
+    "diverging": "diverging",
+    "energy": "energy",
+    "depth": "tree_depth",
+    "n_steps": "n_steps",
+    "step_size": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+    "logp": "lp",
+}
+
+
+def sample_posterior(
+    X: Any,
+    fit: EMFit,
+    priors: Priors | None = None,
+    *,
+    draws: int = 1000,
+    tune: int = 300,
+    chains: int = 4,
+    sampler: str = "nutpie",
+    rng: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.DataTree:
+    """Draw from the posterior of the mixture that EM fitted.
+
+    Parameters
+    ----------
+    X : (N, D) table
+        The table that was fitted.
+    fit : EMFit
+        Gives K, the covariance model, the starting point and the components' numbers.
+    priors : Priors, optional
+        `Priors.weakly_informative` by default.
+    draws, tune, chains : int
+        Draws to keep and to tune with, per chain.
+    sampler : {"nutpie", "pymc"}
+        "nutpie" samples the compiled density, whitened by its curvature at the mode; "pymc" samples `build_model`'s
+        model with PyMC's own NUTS.
+    rng : Generator, seed or None
+    progress : callable, optional
+        Called with the number of draws done, tuning included, and their total ("nutpie" only).
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
+        over the assignments, in nats), ``observed_data`` and ``em`` (the fit), with the priors, the seed, the
+        relabelling's diagnostics and the convergence check in words as attributes.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the chains disagree, mix badly or diverge; the message says which.
+
+    Raises
+    ------
+    InputError
+        If table, fit and priors do not belong together, or the covariance model is not available.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=200, chains=2, rng=0)
+    >>> tree["posterior"]["means"].mean(("chain", "draw")).round(1).values
+    array([[ 2. , 54.5],
+           [ 4.3, 80. ]])
+    """
+    draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
+    tune = positive_integer(tune, "tune", least=0)
+    if sampler not in ("nutpie", "pymc"):
+        raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
+    table = observations(X)
+    priors = check_priors(table.n_features, fit, X, priors)
+    started = time.perf_counter()
+    seed = int(np.random.default_rng(rng).integers(2**31))
+    density = Density(table, whole_table(table)[0], priors, fit.covariance_model)
+    mode = find_mode(density, density.pack(fit.mixture))
+    if sampler == "nutpie":
+        mixture, statistics = _nutpie(density, mode, draws, tune, chains, seed, progress)
+    else:
+        mixture, statistics = _pymc(X, fit, priors, density, mode, draws, tune, chains, seed)
+    relabelled = relabel(mixture, fit.mixture)
+    attributes = {
+        "priors": str(priors),
+        "sampler": sampler,
+        "seed": seed,
+        "tune": tune,
+        "sampling_seconds": time.perf_counter() - started,
+        "switch_rate": relabelled.switch_rate,
+        "ambiguous_rate": relabelled.ambiguous,
+        "bayesgmm_version": __version__,
+        f"{sampler}_version": version(sampler),
+    }
+    tree = _tree(table.values, fit, relabelled.mixture, statistics, attributes)
+    verdict = convergence(tree)
+    tree.attrs["convergence"] = verdict.text
+    if not verdict.good:
+        warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
+    return tree
+
+
+def as_mixture(tree: xr.DataTree) -> GaussianMixture:
+    """The posterior draws of a tree as one `GaussianMixture` with batch shape (chain, draw).
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=100, chains=2, rng=0)
+    >>> bg.as_mixture(tree).batch_shape
+    (2, 100)
+    """
+    posterior = tree["posterior"].to_dataset()
+    return GaussianMixture(
+        weights=posterior["weights"].values,
+        means=posterior["means"].values,
+        covariances=posterior["covariances"].values,
+    )
+
+
+def _nutpie(
+    density: Density,
+    mode: Mode,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[GaussianMixture, dict[str, np.ndarray]]:
+    """Draws (chains, draws) and their statistics, by nutpie on the whitened density without any Python inside."""
+    import nutpie
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    whitened = density.whitened(mode.origin, mode.factor)
+    n = whitened.n_dim
+    log_density, expand = whitened.compiled
+
+    def start(chain_seed):
+        return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n)
+
+    compiled = CompiledPyMCModel(
+        dims={},
+        compiled_logp_func=log_density,
+        compiled_expand_func=expand,
+        initial_point_func=start,
+        shared_data={},
+        shared_var_keys={},
+        user_data=whitened.address_table,
+        n_expanded=n,
+        shape_info=(["theta"], [slice(0, n)], [(n,)]),
+        logp_func=None,
+        expand_func=None,
+        _n_dim=n,
+        _shapes={"theta": (n,)},
+        _coords={},
+    )
+    total = chains * (draws + tune)
+
+    def tell(chain_states):
+        if progress is not None:
+            progress(sum(state.finished_draws for state in chain_states), total)
+
+    trace = nutpie.sample(
+        compiled,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=min(chains, n_threads()),
+        seed=seed,
+        save_warmup=False,
+        progress_bar=False,
+        progress_callback=tell,
+    )
+    if progress is not None:
+        progress(total, total)
+    statistics = trace["sample_stats"]
+    kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
+    return density.unpack(trace["posterior"]["theta"].values), kept
+
+
+def _pymc(
+    X: Any,
+    fit: EMFit,
+    priors: Priors,
+    density: Density,
+    mode: Mode,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+) -> tuple[GaussianMixture, dict[str, np.ndarray]]:
+    """The same by PyMC's NUTS on the model, with the curvature at the mode as its mass matrix."""
+    import pymc as pm
+
+    rng = np.random.default_rng(seed)
+    starts = [
+        density.model_values(mode.origin + _OVERDISPERSION * mode.factor @ rng.standard_normal(density.n_dim))
+        for _ in range(chains)
+    ]
+    with build_model(X, fit, priors):
+        tree = pm.sample(
+            draws,
+            tune=tune,
+            chains=chains,
+            cores=1,
+            step=pm.NUTS(scaling=mode.factor @ mode.factor.T, is_cov=True),
+            initvals=starts,
+            random_seed=seed,
+            progressbar=False,
+            compute_convergence_checks=False,
+            quiet=True,
+        )
+    statistics = tree["sample_stats"]
+    return as_mixture(tree), {name: statistics[name].values for name in _STATISTICS.values() if name in statistics}
+
+
+def _tree(
+    X: np.ndarray,
+    fit: EMFit,
+    mixture: GaussianMixture,
+    statistics: dict[str, np.ndarray],
+    attributes: dict[str, Any],
+) -> xr.DataTree:
+    chains, draws = mixture.batch_shape
+    N, K = len(X), fit.n_components
+    draw = {"chain": np.arange(chains), "draw": np.arange(draws)}
+    component = {"component": np.arange(K)}
+    feature = {"feature": list(fit.features), "feature_bis": list(fit.features)}
+    dims = {
+        "weights": ("component",),
+        "means": ("component", "feature"),
+        "covariances": ("component", "feature", "feature_bis"),
+    }
+    groups = {
+        "posterior": xr.Dataset(
+            {name: (("chain", "draw", *dims[name]), getattr(mixture, name)) for name in dims},
+            coords={**draw, **component, **feature},
+        ),
+        "sample_stats": xr.Dataset(
+            {name: (("chain", "draw"), values) for name, values in statistics.items()}, coords=draw
+        ),
+        "observed_data": xr.Dataset(
+            {"observations": (("observation", "feature"), X)},
+            coords={"observation": np.arange(N), "feature": list(fit.features)},
+        ),
+        "em": xr.Dataset(
+            {name: (dims[name], getattr(fit.mixture, name)) for name in dims}
+            | {"log_likelihood_path": (("iteration",), fit.log_likelihood_path)},
+            coords={**component, **feature},
+            attrs={
+                "covariance_model": fit.covariance_model.name,
+                "status": fit.status.value,
+                "log_likelihood": fit.log_likelihood,
+                "bic": fit.bic,
+                "aic": fit.aic,
+                "icl": fit.icl,
+                "n_parameters": fit.n_parameters,
+            },
+        ),
+    }
+    if 8.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
+        groups["log_likelihood"] = xr.Dataset(
+            {"observations": (("chain", "draw", "observation"), mixture.log_prob(X))},
+            coords={**draw, "observation": np.arange(N)},
+        )
+    else:
+        attributes = attributes | {"log_likelihood": "not stored: it would exceed the memory budget"}
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(attributes)
+    return tree

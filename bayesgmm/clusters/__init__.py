@@ -1,0 +1,1 @@
+"""What the draws of a mixture say about the rows: assignments and their uncertainty."""

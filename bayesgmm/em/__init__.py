@@ -1,0 +1,1 @@
+"""Maximum-likelihood and MAP fits by expectation-maximisation."""

@@ -1,0 +1,186 @@
+"""The boundary: any table becomes checked float64 rows with named columns, or one clear error."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observations:
+    """A checked table.
+
+    Attributes
+    ----------
+    values : (N, D) float64, C-contiguous, read-only
+    features : D column names
+    sample_weight : (N,) non-negative weights, or (1,) where every row counts once; read-only
+    """
+
+    values: np.ndarray
+    features: tuple[str, ...]
+    sample_weight: np.ndarray
+
+    @property
+    def n_observations(self) -> int:
+        """Number of rows N."""
+        return self.values.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns D."""
+        return self.values.shape[1]
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the rows' weights; N where there are none."""
+        return float(self.n_observations if self.sample_weight.size == 1 else self.sample_weight.sum())
+
+
+def observations(X: Any, sample_weight: Any = None) -> Observations:
+    """Check a table to fit: numbers, finite, at least two rows, and columns that vary and differ from one another.
+
+    Raises
+    ------
+    InputError
+        Naming the row and the column.
+    """
+    values, features = numeric_table(X)
+    n, d = values.shape
+    if d == 0:
+        raise InputError("the table has no columns; at least one numeric column is needed")
+    if n == 0:
+        raise InputError("the table is empty: it has no rows")
+    if n == 1:
+        raise InputError("the table has one row; no spread can be estimated from fewer than two")
+    weight = _sample_weight(sample_weight, n)
+    used = values if weight.size == 1 or weight.min() > 0 else values[weight > 0]
+    if len(used) < 2:
+        raise InputError("fewer than two rows have a positive sample_weight")
+    low, high = used.min(axis=0), used.max(axis=0)
+    for j in range(d):
+        if low[j] == high[j]:
+            raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
+        spread = float(high[j]) - float(low[j])
+        if not 1e-100 < spread < 1e100 or spread < 1e-14 * max(abs(low[j]), abs(high[j])):
+            raise InputError(
+                f"column {features[j]!r} spans {spread:g} around {low[j]:g}, beyond float64's resolution; rescale it"
+            )
+    for j in range(1, d):
+        for i in range(j):
+            if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j]):
+                raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
+    return Observations(values, features, weight)
+
+
+def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read-only float64 values (N, D) and column names of a table whose entries must all be finite numbers.
+
+    Raises
+    ------
+    InputError
+        Naming the row and the column of the first entry that is not a finite number.
+    """
+    if X is None or isinstance(X, (dict, str, bytes, numbers.Number)):
+        what = "nothing" if X is None else f"a {type(X).__name__}"
+        raise InputError(f"a table of numbers, rows by columns, is needed; got {what}")
+    if hasattr(X, "columns") and not isinstance(X, np.ndarray):
+        names = [str(name) for name in X.columns]
+        repeated = [name for i, name in enumerate(names) if name in names[:i]]
+        if repeated:
+            raise InputError(f"two columns are called {repeated[0]!r}; rename one")
+        columns = [
+            _float_column(np.ma.asarray(np.asarray(X[c])), name) for c, name in zip(X.columns, names, strict=True)
+        ]
+        values = np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
+    else:
+        values, names = _from_array(X)
+    values = np.ascontiguousarray(values)
+    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        bad = ~np.isfinite(values)
+        row, column = np.argwhere(bad)[0]
+        others = int(bad.any(axis=1).sum()) - 1
+        kind = "missing or NaN" if np.isnan(values[row, column]) else "infinite"
+        raise InputError(
+            f"row {row}, column {names[column]!r} is {kind}"
+            + (f", and {others} more row{'s have' if others > 1 else ' has'} such entries" if others else "")
+            + "; drop these rows or fill them in (rows count from 0)"
+        )
+    view = values.view()
+    view.flags.writeable = False
+    return view, tuple(names)
+
+
+def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
+    try:
+        raw = X if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
+    except ValueError as error:
+        raise InputError(f"the rows of the table differ in length: {error}") from error
+    if raw.ndim == 1:
+        raise InputError(
+            "a table has two dimensions, this array has one; for one feature use X.reshape(-1, 1) "
+            "(a pandas Series: .to_frame()), for one row X.reshape(1, -1)"
+        )
+    if raw.ndim != 2:
+        raise InputError(f"a table has two dimensions, rows by columns; this array has {raw.ndim}")
+    names = [f"x{j}" for j in range(raw.shape[1])]
+    if raw.dtype.kind in "fiub" and not isinstance(raw, np.ma.MaskedArray):
+        return raw.astype(np.float64, copy=False), names
+    columns = [_float_column(raw[:, j], name) for j, name in enumerate(names)]
+    return (np.stack(columns, axis=1) if columns else np.empty(raw.shape)), names
+
+
+def _float_column(column: np.ndarray, name: str) -> np.ndarray:
+    """One column as float64, NaN where masked or None."""
+    kind = column.dtype.kind
+    if kind in "fiub":
+        return np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+    if kind == "c":
+        raise InputError(f"column {name!r} holds complex numbers; Gaussian mixtures need real ones")
+    if kind in "mM":
+        raise InputError(f"column {name!r} holds dates or times; convert it to numbers first")
+    out = np.empty(len(column))
+    for row, entry in enumerate(column.tolist()):
+        if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
+            out[row] = np.nan
+        elif isinstance(entry, numbers.Real):
+            out[row] = float(entry)
+        else:
+            raise InputError(
+                f"column {name!r} holds text or objects (row {row}: {str(entry)[:40]!r}); "
+                "convert it to numbers or leave it out"
+            )
+    return out
+
+
+def _sample_weight(sample_weight: Any, n: int) -> np.ndarray:
+    if sample_weight is None:
+        weight = np.ones(1)
+    else:
+        try:
+            weight = np.array(sample_weight, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError("sample_weight must hold one number per row") from error
+        if weight.shape != (n,):
+            raise InputError(f"sample_weight has shape {weight.shape}; one weight for each of the {n} rows is needed")
+        wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+        if wrong.size:
+            raise InputError(
+                f"sample_weight of row {wrong[0]} is {weight[wrong[0]]}; weights are finite and not negative"
+            )
+        if not weight.any():
+            raise InputError("every sample_weight is zero")
+    weight.flags.writeable = False
+    return weight
+
+
+def positive_integer(value: Any, name: str, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``, or an `InputError` that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return int(value)

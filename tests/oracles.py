@@ -1,0 +1,50 @@
+"""Reference tables, and slow direct computations to hold the fast ones against."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import bayesgmm as bg
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def reference(name):
+    return json.loads((REFERENCE / name).read_text())
+
+
+def table(name):
+    """Numeric columns (N, D) of a reference table, or of one that ships with the package."""
+    for folder in (REFERENCE, Path(bg.__file__).parent / "datasets"):
+        path = folder / f"{name}.csv"
+        if path.exists():
+            head, *rows = list(csv.reader(path.read_text().splitlines()))
+            return np.array([[float(v) for c, v in zip(head, row, strict=True) if c != ".class"] for row in rows])
+    raise FileNotFoundError(name)
+
+
+def random_mixture(rng, K, D, batch=()):
+    """A mixture with overlapping components of unequal volume, shape and orientation."""
+    A = rng.normal(size=(*batch, K, D, D)) / np.sqrt(D)
+    return bg.GaussianMixture(
+        weights=rng.dirichlet(np.full(K, 5.0), size=batch),
+        means=2 * rng.normal(size=(*batch, K, D)),
+        covariances=A @ np.swapaxes(A, -1, -2) + 0.2 * np.eye(D),
+    )
+
+
+def direct_log_joint(mixture, X):
+    """log w_k + log N by scipy, (N, K)."""
+    columns = [
+        np.log(w) + multivariate_normal(m, S).logpdf(X).reshape(len(X))
+        for w, m, S in zip(mixture.weights, mixture.means, mixture.covariances, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def direct_log_prob(mixture, X):
+    return logsumexp(direct_log_joint(mixture, X), axis=1)

@@ -1,0 +1,82 @@
+"""Who may import whom, read from the code; and what importing the package costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bayesgmm
+
+ROOT = Path(bayesgmm.__file__).parent
+LAYERS = [  # a module may import from its own layer and from those after it
+    {"cli"},
+    {"report"},
+    {"plots", "comparison"},
+    {"bayes", "clusters"},
+    {"em"},
+    {"alignment"},
+    {"mixture"},
+    {"covariance", "expectation", "observations", "tables", "datasets"},
+    {"errors"},
+]
+NUMPY_SIDE = {"errors", "observations", "mixture", "expectation", "covariance", "alignment", "em", "clusters"}
+HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
+
+
+def imports(path):
+    """Every module that a file imports, at its top or within its functions, outside TYPE_CHECKING."""
+    found = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "bayesgmm")
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def part(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def layer(name):
+    return next(i for i, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    own = layer(part(path))
+    for module in imports(path):
+        if module.startswith("bayesgmm.") and module != "bayesgmm.__version__":
+            assert layer(module.split(".")[1]) >= own, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if part(p) in NUMPY_SIDE], ids=lambda p: str(p.relative_to(ROOT)))
+def test_numpy_side_stays_light(path):
+    assert not {module.split(".")[0] for module in imports(path)} & HEAVY
+
+
+def test_no_opponent_is_imported_anywhere():
+    for path in ROOT.rglob("*.py"):
+        assert "sklearn" not in {module.split(".")[0] for module in imports(path)}
+
+
+def test_importing_the_package_loads_neither_numba_nor_pymc():
+    code = "import sys, bayesgmm; print(sorted({'numba', 'pymc', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in bayesgmm.__all__:
+        assert getattr(bayesgmm, name) is not None

@@ -1,0 +1,77 @@
+"""Laws of assignments and of the comparison of EM with the posterior."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from oracles import random_mixture, table
+
+import bayesgmm as bg
+from bayesgmm.clusters import assignment
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    return X, fit, bg.sample_posterior(X, fit, draws=250, chains=2, rng=0)
+
+
+def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    draws, X = random_mixture(rng, 3, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
+    monkeypatch.setattr(assignment, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # five rows at a time
+    a = bg.assign(draws, X, ci_prob=0.8)
+    R = draws.responsibilities(X).reshape(30, 23, 3)
+    p = R.mean(axis=0)
+    np.testing.assert_allclose(a.probabilities, p, rtol=1e-12)
+    np.testing.assert_allclose(a.lower, np.quantile(R, 0.1, axis=0), rtol=1e-10)
+    np.testing.assert_allclose(a.upper, np.quantile(R, 0.9, axis=0), rtol=1e-10)
+    np.testing.assert_array_equal(a.labels, p.argmax(axis=1))
+    entropy = -(p * np.log(p)).sum(axis=1)
+    np.testing.assert_allclose(a.entropy, entropy, rtol=1e-10)
+    np.testing.assert_allclose(a.mutual_information, entropy + (R * np.log(R)).sum(axis=2).mean(axis=0), atol=1e-12)
+
+
+def test_doubt_of_a_single_draw_is_all_overlap():
+    rng = np.random.default_rng(1)
+    m, X = random_mixture(rng, 2, 2, batch=(1,)), rng.normal(size=(10, 2))
+    a = bg.assign(m, X)
+    np.testing.assert_allclose(a.mutual_information, 0, atol=1e-12)
+    np.testing.assert_allclose(a.lower, a.upper)
+
+
+def test_training_rows_are_the_default(fitted):
+    X, _, tree = fitted
+    own, given = bg.assign(tree), bg.assign(tree, X)
+    np.testing.assert_array_equal(own.probabilities, given.probabilities)
+    assert ((own.lower <= own.upper) & (own.probabilities >= 0)).all()
+    np.testing.assert_allclose(own.probabilities.sum(axis=1), 1)
+    assert (own.mutual_information <= own.entropy + 1e-12).all()
+
+
+def test_rows_with_other_columns_are_refused(fitted):
+    X, _, tree = fitted
+    with pytest.raises(bg.InputError, match="not those that were fitted"):
+        bg.assign(tree, pd.DataFrame(X, columns=["waiting", "eruptions"]))
+    with pytest.raises(bg.InputError, match="ci_prob"):
+        bg.assign(tree, X, ci_prob=89)
+    with pytest.raises(bg.InputError, match="needs the rows"):
+        bg.assign(bg.as_mixture(tree))
+
+
+def test_comparison_lists_each_parameter_once(fitted):
+    _, fit, tree = fitted
+    c = bg.compare(fit, tree)
+    assert len(c) == 2 + 4 + 2 * 3
+    assert not c.duplicated(["parameter", "component", "feature", "feature_bis"]).any()
+    assert ((c["lower"] < c["mean"]) & (c["mean"] < c["upper"])).all()
+    np.testing.assert_allclose(c["shift"], (c["mean"] - c["em"]) / c["sd"])
+    mean = tree["posterior"]["means"].mean(("chain", "draw")).values
+    np.testing.assert_allclose(c[c.parameter == "means"]["mean"], mean.ravel())
+    np.testing.assert_allclose(c[c.parameter == "weights"]["em"], fit.mixture.weights)
+
+
+def test_a_comparison_of_different_sizes_is_refused(fitted):
+    X, _, tree = fitted
+    with pytest.raises(bg.InputError, match="the fit"):
+        bg.compare(bg.fit_em(X, 3, rng=0), tree)

@@ -1,0 +1,253 @@
+"""Laws of EM, and numbers that others found."""
+
+import numpy as np
+import pytest
+from oracles import direct_log_prob, random_mixture, reference, table
+from sklearn.mixture import GaussianMixture as ScikitLearn
+
+import bayesgmm as bg
+from bayesgmm.covariance import NAMES
+
+BASIC = ["full", "tied", "diag", "spherical"]
+
+
+def same(a, b, rtol=1e-6):
+    """Two fits are the same mixture."""
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(a.mixture, name), getattr(b.mixture, name), rtol=rtol, atol=rtol)
+    assert a.log_likelihood == pytest.approx(b.log_likelihood, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "K", "covariance", "log_likelihood", "bic"),
+    [("old_faithful", 3, "tied", -1126.315928, 2314.2957), ("iris", 2, "full", -214.354704, 574.0178)],
+)
+def test_published_fits(name, K, covariance, log_likelihood, bic):
+    fit = bg.fit_em(table(name), K, covariance, rng=0)
+    assert fit.log_likelihood == pytest.approx(log_likelihood, abs=1e-4)
+    assert fit.bic == pytest.approx(bic, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["iris", "faithful", "diabetes_fixed", "acidity"])
+def test_one_component_is_the_closed_form(name):
+    X = table("old_faithful" if name == "faithful" else name)
+    for row in reference(f"{name}.json")["table"]:
+        if row["G"] == 1:
+            fit = bg.fit_em(X, 1, row["model"], rng=0)
+            assert fit.log_likelihood == pytest.approx(row["loglik"], rel=1e-8)
+            np.testing.assert_allclose(fit.mixture.means[0], X.mean(axis=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["iris", "faithful", "diabetes_fixed", "acidity"])
+def test_mclusts_converged_maxima_are_stationary(name):
+    """Started from the parameters that mclust converged to, EM stays there, at the same log-likelihood."""
+    X = table("old_faithful" if name == "faithful" else name)
+    checked = 0
+    for key, row in reference(f"{name}.json")["converged"].items():
+        covariance, K = key.split(",")
+        start = bg.GaussianMixture(
+            row["weights"], np.reshape(row["means"], (int(K), -1)), _covariances(row, X.shape[1])
+        )
+        fit = bg.fit_em(X, int(K), covariance, starts=[start])
+        assert fit.log_likelihood == pytest.approx(row["loglik"], abs=1e-5)
+        checked += 1
+    assert checked
+
+
+def _covariances(row, D):
+    return np.reshape(row["covariances"], (-1, D, D))
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_log_likelihood_never_falls(covariance):
+    X = table("iris")
+    for K in (2, 4):
+        fit = bg.fit_em(X, K, covariance, rng=K)
+        assert (np.diff(fit.log_likelihood_path) >= -1e-9).all()
+        assert fit.status is bg.Status.CONVERGED
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_log_likelihood_belongs_to_the_returned_parameters(covariance):
+    X = table("diabetes_fixed")
+    fit = bg.fit_em(X, 2, covariance, rng=1)
+    assert fit.log_likelihood == pytest.approx(direct_log_prob(fit.mixture, X).sum(), rel=1e-10)
+    assert fit.log_likelihood == fit.log_likelihood_path[-1]
+
+
+@pytest.mark.parametrize("covariance", BASIC)
+def test_a_converged_fit_is_a_fixed_point_of_plain_em(covariance):
+    X = table("iris")
+    fit = bg.fit_em(X, 3, covariance, rng=0, tolerance=1e-10)
+    again = bg.fit_em(X, 3, covariance, starts=[fit.mixture], max_iterations=200, tolerance=0.0)
+    assert again.log_likelihood - fit.log_likelihood < 1e-6
+    same(fit, again, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("covariance", "theirs"), [(c, c) for c in BASIC])
+def test_plain_iterations_are_scikit_learns(covariance, theirs):
+    rng = np.random.default_rng(2)
+    X, _ = random_mixture(rng, 3, 3).sample(400, rng=rng)
+    labels = rng.integers(3, size=len(X))
+    R = np.eye(3)[labels] * 0.5 + 1 / 6
+    ours = bg.fit_em(X, 3, covariance, starts=[R], max_iterations=25, tolerance=0.0)
+    start = bg.fit_em(X, 3, covariance, starts=[R], max_iterations=0, tolerance=0.0)
+    precisions = np.linalg.inv(start.mixture.covariances)
+    shaped = {
+        "full": precisions,
+        "tied": precisions[0],
+        "diag": np.einsum("kii->ki", precisions),
+        "spherical": precisions[:, 0, 0],
+    }[covariance]
+    oracle = ScikitLearn(
+        3,
+        covariance_type=theirs,
+        tol=0.0,
+        max_iter=25,
+        reg_covar=0.0,
+        weights_init=start.mixture.weights,
+        means_init=start.mixture.means,
+        precisions_init=shaped,
+    )
+    with pytest.warns(Warning, match="did not converge"):
+        oracle.fit(X)
+    order = np.lexsort(oracle.means_.T[::-1])
+    np.testing.assert_allclose(ours.mixture.means, oracle.means_[order], rtol=1e-8)
+    np.testing.assert_allclose(ours.mixture.weights, oracle.weights_[order], rtol=1e-8)
+    assert ours.n_iterations == 25
+
+
+def test_tolerance_zero_runs_exactly_the_iterations_asked_for():
+    X = table("iris")
+    start = bg.fit_em(X, 2, rng=0, max_iterations=1).mixture
+    for m in (0, 1, 7):
+        fit = bg.fit_em(X, 2, starts=[start], max_iterations=m, tolerance=0.0)
+        assert fit.n_iterations == m and fit.status is bg.Status.EXHAUSTED
+        assert len(fit.log_likelihood_path) == m + 1
+
+
+def test_slow_climbs_reach_the_optimum():
+    """scikit-learn's issue 10122: its default stops at weights 0.373 / 0.627, 0.8 nats short."""
+    fit = bg.fit_em(table("sklearn_10122"), 2, rng=0)
+    np.testing.assert_allclose(fit.mixture.weights, [0.23875, 0.76125], atol=2e-4)
+    np.testing.assert_allclose(fit.mixture.means, [[-0.0509, -0.2539], [1.8701, 3.8131]], atol=1e-3)
+    assert fit.log_likelihood == pytest.approx(-1803.870199, abs=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_affine_maps_of_the_data_change_no_clustering(covariance):
+    X = table("iris")
+    rng = np.random.default_rng(0)
+    A, b = rng.normal(size=(4, 4)), rng.normal(size=4) * 10
+    fit, mapped = bg.fit_em(X, 3, covariance, rng=5), bg.fit_em(X @ A + b, 3, covariance, rng=5)
+    jacobian = len(X) * np.log(abs(np.linalg.det(A)))
+    assert mapped.log_likelihood + jacobian == pytest.approx(fit.log_likelihood, abs=1e-4)
+    order = mapped.mixture.means @ np.linalg.inv(A)
+    ours, theirs = fit.mixture.predict(X), mapped.mixture.predict(X @ A + b)
+    pairs = {(i, j) for i, j in zip(ours.tolist(), theirs.tolist(), strict=True)}
+    assert len(pairs) == 3, order
+
+
+def test_integer_weights_are_duplicated_rows_and_zero_removes():
+    rng = np.random.default_rng(4)
+    X = table("old_faithful")
+    weight = rng.integers(0, 4, size=len(X))
+    start = bg.fit_em(X, 2, rng=0).mixture
+    weighted = bg.fit_em(X, 2, sample_weight=weight, starts=[start], tolerance=1e-9)
+    repeated = bg.fit_em(np.repeat(X, weight, axis=0), 2, starts=[start], tolerance=1e-9)
+    same(weighted, repeated)
+    assert weighted.bic == pytest.approx(repeated.bic)
+
+
+def test_permuting_rows_changes_nothing():
+    X = table("old_faithful")
+    start = bg.fit_em(X, 3, rng=0).mixture
+    order = np.random.default_rng(0).permutation(len(X))
+    same(bg.fit_em(X, 3, starts=[start]), bg.fit_em(X[order], 3, starts=[start]), rtol=1e-5)
+
+
+def test_icl_is_bic_and_twice_the_hard_labels_doubt():
+    X = table("iris")
+    fit = bg.fit_em(X, 3, rng=0)
+    R = fit.mixture.responsibilities(X)
+    assert fit.icl == pytest.approx(fit.bic - 2 * np.log(R.max(axis=1)).sum(), rel=1e-9)
+    assert fit.aic == pytest.approx(-2 * fit.log_likelihood + 2 * fit.n_parameters)
+
+
+def test_components_are_ordered_by_the_first_feature_or_aligned():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 3, "tied", rng=0)
+    assert (np.diff(fit.mixture.means[:, 0]) > 0).all()
+    flipped = fit.mixture.permute([2, 0, 1])
+    aligned = bg.fit_em(X, 3, "tied", rng=1, align_to=flipped)
+    np.testing.assert_allclose(aligned.mixture.means, flipped.means, rtol=1e-2)
+
+
+def test_all_kinds_of_starts_lead_to_the_same_maximum():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    for start in (fit.mixture, fit.mixture.predict(X), fit.mixture.responsibilities(X)):
+        again = bg.fit_em(X, 2, starts=[start])
+        assert again.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-5)
+        assert len(again.starts) == 1
+
+
+def test_every_start_is_reported():
+    calls = []
+    fit = bg.fit_em(table("iris"), 4, rng=0, n_starts=9, progress=lambda done, total: calls.append((done, total)))
+    assert len(fit.starts) == 9
+    assert calls[-1][0] == calls[-1][1] and [c[0] for c in calls] == list(range(1, len(calls) + 1))
+    best = max(start.log_likelihood for start in fit.starts if start.status is bg.Status.CONVERGED)
+    assert best == fit.log_likelihood
+
+
+def test_the_same_rng_gives_the_same_fit():
+    X = table("iris")
+    same(bg.fit_em(X, 3, rng=11), bg.fit_em(X, 3, rng=np.random.default_rng(11)), rtol=1e-12)
+
+
+def test_collapse_is_an_error_that_names_the_rows():
+    X = np.r_[np.random.default_rng(0).normal(size=(20, 2)), np.full((5, 2), 30.0)]
+    with pytest.raises(bg.DegenerateFitError, match=r"collapsed with .* effective rows.*Use fewer components"):
+        bg.fit_em(X, 2, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_components": 0}, "n_components must be a whole number of at least 1"),
+        ({"n_components": 2.5}, "n_components"),
+        ({"n_components": "2"}, "n_components"),
+        ({"n_components": 51}, "51 components cannot be fitted to 50 rows"),
+        ({"covariance": "ful"}, "unknown covariance 'ful'"),
+        ({"tolerance": np.nan}, "tolerance"),
+        ({"max_iterations": -1}, "max_iterations"),
+        ({"n_starts": 0}, "n_starts"),
+        ({"starts": []}, "starts must be a list"),
+        ({"starts": [np.zeros(50, int) + 7]}, "label 7 at row 0"),
+        ({"starts": [np.zeros((3, 3))]}, r"starts\[0\]"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(arguments, message):
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    with pytest.raises(bg.InputError, match=message):
+        bg.fit_em(X, **{"n_components": 2} | arguments)
+
+
+def test_collinear_columns_are_named():
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    X = np.c_[X, X @ [1.0, 2.0]]
+    with pytest.raises(bg.InputError, match="'x2' is a linear combination"):
+        bg.fit_em(X, 2)
+    assert bg.fit_em(X, 2, "diag", rng=0).status is bg.Status.CONVERGED
+
+
+def test_fewer_distinct_rows_than_components_are_refused():
+    X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 20, axis=0) * [1.0, 2.0]
+    with pytest.raises(bg.InputError, match="distinct rows"):
+        bg.fit_em(X, 3, "diag")
+
+
+def test_the_repr_says_what_was_found():
+    text = repr(bg.fit_em(table("iris"), 2, rng=0))
+    assert "VVV, K=2" in text and "bic=574.02" in text and "converged" in text

@@ -1,0 +1,98 @@
+"""Laws of `GaussianMixture`, single and batched."""
+
+import pickle
+
+import numpy as np
+import pytest
+from oracles import direct_log_joint, direct_log_prob, random_mixture
+
+import bayesgmm as bg
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(42)
+
+
+def test_densities_equal_scipys(rng):
+    m, X = random_mixture(rng, 3, 4), rng.normal(size=(30, 4))
+    np.testing.assert_allclose(m.log_joint(X), direct_log_joint(m, X), rtol=1e-10)
+    np.testing.assert_allclose(m.log_prob(X), direct_log_prob(m, X), rtol=1e-10)
+    np.testing.assert_allclose(m.log_likelihood(X), direct_log_prob(m, X).sum(), rtol=1e-10)
+
+
+def test_a_batch_is_its_elements(rng):
+    batch, X = random_mixture(rng, 2, 3, batch=(2, 4)), rng.normal(size=(20, 3))
+    for method in ("log_joint", "log_prob", "responsibilities", "predict"):
+        together = getattr(batch, method)(X)
+        for i, j in np.ndindex(2, 4):
+            one = bg.GaussianMixture(batch.weights[i, j], batch.means[i, j], batch.covariances[i, j])
+            np.testing.assert_allclose(together[i, j], getattr(one, method)(X), rtol=1e-12)
+
+
+def test_responsibilities_are_normalised_joint_densities(rng):
+    m, X = random_mixture(rng, 3, 2), rng.normal(size=(25, 2))
+    R = np.exp(direct_log_joint(m, X) - direct_log_prob(m, X)[:, None])
+    np.testing.assert_allclose(m.responsibilities(X), R, atol=1e-12)
+    np.testing.assert_array_equal(m.predict(X), R.argmax(axis=1))
+
+
+def test_permuting_components_changes_no_density(rng):
+    m, X = random_mixture(rng, 4, 2), rng.normal(size=(25, 2))
+    p = m.permute([2, 0, 3, 1])
+    np.testing.assert_allclose(p.log_prob(X), m.log_prob(X), rtol=1e-12)
+    np.testing.assert_array_equal(p.means, m.means[[2, 0, 3, 1]])
+
+
+def test_samples_have_the_mixtures_moments(rng):
+    m = random_mixture(rng, 3, 2)
+    X, labels = m.sample(200_000, rng=1)
+    se = np.sqrt(np.diag(m.covariance) / len(X))
+    assert (np.abs(X.mean(axis=0) - m.mean) < 4 * se).all()
+    np.testing.assert_allclose(np.cov(X.T), m.covariance, rtol=0.03)
+    share = np.bincount(labels) / len(X)
+    assert (np.abs(share - m.weights) < 4 * np.sqrt(m.weights * (1 - m.weights) / len(X))).all()
+
+
+def test_batched_samples_come_from_their_own_element(rng):
+    batch = random_mixture(rng, 2, 2, batch=(3,))
+    X, labels = batch.sample(50_000, rng=2)
+    assert X.shape == (3, 50_000, 2) and labels.shape == (3, 50_000)
+    se = np.sqrt(np.einsum("bii->bi", batch.covariance) / 50_000)
+    assert (np.abs(X.mean(axis=1) - batch.mean) < 4.5 * se).all()
+
+
+def test_the_margin_of_samples_is_the_marginal(rng):
+    m = random_mixture(rng, 3, 3)
+    margin = m.marginal([2, 0])
+    np.testing.assert_array_equal(margin.mean, m.mean[[2, 0]])
+    np.testing.assert_allclose(margin.covariance, m.covariance[np.ix_([2, 0], [2, 0])])
+
+
+def test_arrays_are_frozen_and_pickled_whole(rng):
+    m = random_mixture(rng, 2, 2)
+    with pytest.raises(ValueError):
+        m.means[0, 0] = 1.0
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(m)).covariances, m.covariances)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [0.5, 0.6]}, "sum to one"),
+        ({"weights": [-0.5, 1.5]}, "not negative"),
+        ({"weights": [0.5, 0.25, 0.25]}, "must have shapes"),
+        ({"means": [[0.0, np.nan], [1.0, 1.0]]}, "mean of component 0"),
+        ({"covariances": [np.eye(2), [[1.0, 2.0], [2.0, 1.0]]]}, "component 1 is not positive definite"),
+        ({"covariances": [[[1.0, 0.5], [0.0, 1.0]], np.eye(2)]}, "component 0 is not symmetric"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(change, message):
+    good = {"weights": [0.5, 0.5], "means": np.zeros((2, 2)), "covariances": [np.eye(2), np.eye(2)]}
+    with pytest.raises(bg.InputError, match=message):
+        bg.GaussianMixture(**good | change)
+
+
+def test_rows_of_another_width_are_refused(rng):
+    with pytest.raises(bg.InputError, match="3 columns, the mixture 2 features"):
+        random_mixture(rng, 2, 2).responsibilities(np.zeros((4, 3)))

@@ -1,0 +1,91 @@
+"""Bad tables get one clear error that names the place; good ones pass unchanged."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayesgmm as bg
+from bayesgmm.observations import numeric_table, observations
+
+X = np.random.default_rng(0).normal(size=(50, 2))
+
+
+def spoilt(value):
+    Y = X.copy()
+    Y[3, 1] = value
+    return Y
+
+
+BAD = {
+    "nan": (spoilt(np.nan), "row 3, column 'x1' is missing or NaN"),
+    "inf": (spoilt(np.inf), "row 3, column 'x1' is infinite"),
+    "several": (np.where(X > 1, np.nan, X), "more rows have such entries"),
+    "empty": (np.empty((0, 2)), "no rows"),
+    "no columns": (np.empty((5, 0)), "no columns"),
+    "one row": (X[:1], "one row"),
+    "one dimension": (X[:, 0], r"reshape\(-1, 1\)"),
+    "three dimensions": (np.zeros((3, 3, 3)), "has 3"),
+    "scalar": (3.0, "table of numbers"),
+    "nothing": (None, "table of numbers"),
+    "ragged": ([[1.0, 2.0], [3.0]], "differ in length"),
+    "constant": (np.c_[X, np.ones(50)], "'x2' is constant"),
+    "duplicate": (np.c_[X, X[:, 0]], "'x0' and 'x2' are identical"),
+    "complex": (X + 1j, "complex"),
+    "text": (np.array([["a", "b"]] * 9), "text"),
+    "numeric text": (X.astype(str), "text"),
+    "dates": (np.array([["2020-01-01", "2020-01-02"]] * 9, "datetime64[D]"), "dates"),
+    "masked": (
+        np.ma.masked_array(X, mask=np.arange(100).reshape(50, 2) == 5),
+        "row 2, column 'x1' is missing",
+    ),
+    "NA": (
+        pd.DataFrame({"a": pd.array([1.0, None] * 9, "Float64"), "b": np.arange(18.0)}),
+        "row 1, column 'a'",
+    ),
+    "text column": (pd.DataFrame({"a": X[:, 0], "kind": ["u"] * 50}), "'kind' holds text"),
+    "same names": (pd.DataFrame(X, columns=["a", "a"]), "two columns are called 'a'"),
+    "overflow": (X * 1e200, "rescale"),
+    "lost digits": (X * 1e-9 + 1e9, "rescale|constant"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_table_is_refused_with_the_place(what):
+    table, message = BAD[what]
+    with pytest.raises(bg.InputError, match=message):
+        observations(table)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [X.tolist(), pd.DataFrame(X), np.asfortranarray(X), X.astype(object), np.ma.masked_array(X)],
+    ids=["lists", "DataFrame", "column-major", "objects", "unmasked"],
+)
+def test_every_kind_of_table_gives_the_same_numbers(same):
+    np.testing.assert_array_equal(numeric_table(same)[0], X)
+
+
+def test_small_types_are_exact():
+    np.testing.assert_array_equal(numeric_table(X.astype(np.float32))[0], X.astype(np.float32).astype(float))
+    np.testing.assert_array_equal(numeric_table(np.arange(6, dtype=np.int8).reshape(3, 2))[0], [[0, 1], [2, 3], [4, 5]])
+
+
+def test_a_contiguous_table_is_not_copied_and_not_changed():
+    values, _ = numeric_table(X)
+    assert np.shares_memory(values, X) and not values.flags.writeable and X.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(3), r"shape \(3,\)"),
+        (-np.ones(50), "row 0"),
+        (np.full(50, np.nan), "row 0"),
+        (np.zeros(50), "every sample_weight is zero"),
+        (["a"] * 50, "one number per row"),
+        (np.eye(50)[0], "fewer than two rows"),
+    ],
+)
+def test_bad_weights_are_refused(weight, message):
+    with pytest.raises(bg.InputError, match=message):
+        observations(X, weight)

@@ -1,0 +1,276 @@
+"""Laws of the density, the PyMC model and the sampler."""
+
+import arviz as az
+import numpy as np
+import pymc as pm
+import pytest
+import xarray as xr
+from oracles import random_mixture, table
+from scipy import stats
+
+import bayesgmm as bg
+from bayesgmm.bayes.coordinates import SUPPORTED
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import find_mode, hessian
+from bayesgmm.bayes.relabel import relabel
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.observations import observations
+
+CASES = [
+    ("VVV", 3, 4),
+    ("VVV", 1, 3),
+    ("EEE", 3, 4),
+    ("VVI", 2, 3),
+    ("EEI", 3, 2),
+    ("VII", 2, 2),
+    ("EII", 2, 2),
+    ("V", 3, 1),
+    ("E", 2, 1),
+]
+
+
+def density_of(X, fit, priors):
+    return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    X = table("old_faithful")
+    return X, bg.fit_em(X, 2, rng=0)
+
+
+@pytest.fixture(scope="module")
+def tree(faithful):
+    return bg.sample_posterior(*faithful, rng=0)
+
+
+@pytest.mark.parametrize(("name", "K", "D"), CASES)
+def test_density_and_gradient_equal_the_models(name, K, D):
+    rng = np.random.default_rng(K * D)
+    X, _ = random_mixture(rng, K, D).sample(80, rng=rng)
+    fit = bg.fit_em(X, K, name, rng=0, max_iterations=20)
+    priors = bg.Priors(
+        rng.uniform(0.5, 3.0, size=K),
+        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) * 2),
+        bg.InverseWishart(D + 3, np.cov(X.T).reshape(D, D)),
+    )
+    density = density_of(X, fit, priors)
+    model = bg.build_model(X, fit, priors).logp_dlogp_function(ravel_inputs=True)
+    model.set_extra_values({})
+    theta = density.pack(fit.mixture)
+    constants = []
+    for _ in range(3):
+        x = theta + 0.3 * rng.normal(size=theta.size)
+        (value, gradient), (theirs, their_gradient) = density(x), model(x)
+        constants.append(theirs - value)
+        np.testing.assert_allclose(gradient, their_gradient, rtol=1e-8, atol=1e-8 * np.abs(gradient).max())
+    assert np.ptp(constants) < 1e-8
+
+
+def test_model_gradient_equals_finite_differences(faithful):
+    X, fit = faithful
+    function = bg.build_model(X, fit).logp_dlogp_function(ravel_inputs=True)
+    function.set_extra_values({})
+    x = density_of(X, fit, bg.Priors.weakly_informative(X, 2)).pack(fit.mixture) + 0.1
+    h = 1e-5
+    numeric = [(function(x + h * e)[0] - function(x - h * e)[0]) / (2 * h) for e in np.eye(x.size)]
+    np.testing.assert_allclose(function(x)[1], numeric, rtol=1e-6, atol=1e-5)
+
+
+def test_inverse_wishart_has_scipys_density():
+    """With one component, differences of the density are those of likelihood times prior times Jacobian."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 2))
+    fit = bg.fit_em(X, 1)
+    prior = bg.Priors(
+        np.ones(1), bg.NormalMeans([0.0, 1.0], [2.0, 3.0]), bg.InverseWishart(5.0, [[2.0, 0.5], [0.5, 1.0]])
+    )
+    density = density_of(X, fit, prior)
+
+    def direct(theta):
+        m = density.unpack(theta)
+        mean, covariance = m.means[0], m.covariances[0]
+        value = stats.multivariate_normal(mean, covariance).logpdf(X).sum()
+        value += stats.norm(prior.means.location, prior.means.scale).logpdf(mean).sum()
+        value += stats.invwishart(5.0, prior.covariances.scale).logpdf(covariance)
+        entries = np.triu_indices(2)
+        J = [
+            (
+                density.unpack(theta + 1e-6 * e).covariances[0][entries]
+                - density.unpack(theta - 1e-6 * e).covariances[0][entries]
+            )
+            / 2e-6
+            for e in np.eye(5)[2:]
+        ]
+        return value + np.linalg.slogdet(np.array(J))[1]
+
+    points = [density.pack(fit.mixture) + 0.2 * rng.normal(size=5) for _ in range(4)]
+    offsets = [direct(p) - density(p)[0] for p in points]
+    assert np.ptp(offsets) < 1e-6
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_coordinates_go_there_and_back(name):
+    X = table("iris")
+    fit = bg.fit_em(X, 3, name, rng=0)
+    density = density_of(X, fit, bg.Priors.weakly_informative(X, 3))
+    theta = density.pack(fit.mixture)
+    back = density.unpack(np.stack([theta, theta]))
+    assert theta.size == density.n_dim and back.batch_shape == (2,)
+    np.testing.assert_allclose(back.covariances[1], fit.mixture.covariances, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(back.weights[0], fit.mixture.weights, rtol=1e-10)
+
+
+def test_prior_draws_of_the_model_are_the_priors():
+    X = table("old_faithful")
+    priors = bg.Priors.weakly_informative(X, 3)
+    wide = bg.Priors(np.array([1.0, 2.0, 3.0]), priors.means, bg.InverseWishart(9.0, priors.covariances.scale))
+    with bg.build_model(X, bg.fit_em(X, 3, "full", rng=0), wide):
+        drawn = pm.sample_prior_predictive(2000, random_seed=1)
+    prior = drawn["prior"]
+    se = 1 / np.sqrt(2000)
+    np.testing.assert_allclose(prior["weights"].mean(("chain", "draw")), np.array([1, 2, 3]) / 6, atol=4 * 0.2 * se)
+    means = (prior["means"].mean(("chain", "draw")).values - wide.means.location) / wide.means.scale
+    assert (np.abs(means) < 4 * se).all()
+    covariances = prior["covariances"].values[0]
+    standard = (covariances.mean(axis=0) - wide.covariances.scale / 6) / (covariances.std(axis=0) * se)
+    assert (np.abs(standard) < 4).all()  # the mean of the inverse Wishart is scale / (df - D - 1)
+    assert drawn["prior_predictive"]["observations"].shape == (1, 2000, 272, 2)
+
+
+def test_mode_is_a_maximum_with_negative_curvature(faithful):
+    X, fit = faithful
+    density = density_of(X, fit, bg.Priors.weakly_informative(X, 2))
+    mode = find_mode(density, density.pack(fit.mixture))
+    value, gradient = density(mode.origin)
+    assert value >= density(density.pack(fit.mixture))[0]
+    assert np.abs(mode.factor.T @ gradient).max() < 0.02
+    H = hessian(density.whitened(mode.origin, mode.factor), np.zeros(density.n_dim), np.full(density.n_dim, 1e-3))
+    np.testing.assert_allclose(H, -np.eye(density.n_dim), atol=0.05)
+
+
+def test_old_faithful_converges_to_the_em_fit(faithful, tree):
+    _, fit = faithful
+    posterior = tree["posterior"].to_dataset()
+    assert max(float(v.max()) for v in az.rhat(posterior).data_vars.values()) < 1.01
+    assert int(tree["sample_stats"]["diverging"].sum()) == 0
+    shift = (posterior.means.mean(("chain", "draw")) - fit.mixture.means) / posterior.means.std(("chain", "draw"))
+    assert float(np.abs(shift).max()) < 0.3
+    assert tree.attrs["convergence"].startswith("Converged")
+    assert tree.attrs["switch_rate"] == 0
+
+
+def test_both_samplers_draw_from_the_same_posterior(faithful, tree):
+    """Means agree within 5 combined Monte Carlo standard errors."""
+    other = bg.sample_posterior(*faithful, sampler="pymc", draws=500, chains=2, rng=1)
+    for name in ("weights", "means", "covariances"):
+        a, b = tree["posterior"][name], other["posterior"][name]
+        se = np.hypot(*(az.mcse(t["posterior"].to_dataset()[[name]])[name] for t in (tree, other)))
+        assert float((np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / se).max()) < 5
+
+
+def test_one_component_with_known_covariance_form_has_the_closed_posterior():
+    """K = 1, D = 1: against the posterior on a grid, within 4 Monte Carlo standard errors."""
+    X = np.random.default_rng(3).normal(2.0, 1.5, size=(25, 1))
+    prior = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [2.0]), bg.InverseWishart(3.0, [[2.0]]))
+    tree = bg.sample_posterior(X, bg.fit_em(X, 1), prior, draws=2000, rng=0)
+    mean, variance = np.meshgrid(np.linspace(-2, 6, 801), np.exp(np.linspace(-2, 4, 801)), indexing="ij")
+    log = stats.norm.logpdf(mean, 0, 2) + stats.invgamma.logpdf(variance, 1.5, scale=1.0) + np.log(variance)
+    log += sum(stats.norm.logpdf(x, mean, np.sqrt(variance)) for x in X[:, 0])
+    p = np.exp(log - log.max())
+    p /= p.sum()
+    for name, exact in (("means", (p * mean).sum()), ("covariances", (p * variance).sum())):
+        se = float(az.mcse(tree["posterior"].to_dataset()[[name]])[name].values.item())
+        assert abs(float(tree["posterior"][name].mean()) - exact) < 4 * se
+
+
+def test_tree_is_what_arviz_and_netcdf_expect(faithful, tree, tmp_path):
+    X, fit = faithful
+    assert tree["posterior"]["means"].dims == ("chain", "draw", "component", "feature")
+    assert tree["log_likelihood"]["observations"].shape == (4, 1000, 272)
+    first = bg.as_mixture(tree)
+    np.testing.assert_allclose(
+        tree["log_likelihood"]["observations"].values[1, 7],
+        bg.GaussianMixture(first.weights[1, 7], first.means[1, 7], first.covariances[1, 7]).log_prob(X),
+    )
+    assert np.isfinite(az.loo(tree).elpd)
+    assert tree["em"].attrs["bic"] == fit.bic
+    tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
+    back = xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
+    xr.testing.assert_equal(back["posterior"].to_dataset(), tree["posterior"].to_dataset())
+    assert back.attrs["priors"] == tree.attrs["priors"]
+    back.close()
+
+
+def test_model_is_plain_pymc(faithful):
+    """The model's own pointwise log-likelihood and posterior predictive draws work."""
+    X, fit = faithful
+    with bg.build_model(X, fit) as model:
+        drawn = pm.sample_prior_predictive(3, random_seed=0)
+        tree = xr.DataTree.from_dict({"posterior": drawn["prior"].to_dataset()})
+        pm.compute_log_likelihood(tree, progressbar=False)
+        predicted = pm.sample_posterior_predictive(tree, progressbar=False, random_seed=0)
+    assert {rv.name for rv in model.free_RVs} >= {"weights", "means"}
+    np.testing.assert_allclose(tree["log_likelihood"]["observations"][0, 2], bg.as_mixture(tree).log_prob(X)[0, 2])
+    assert predicted["posterior_predictive"]["observations"].shape == (1, 3, 272, 2)
+
+
+def test_draws_in_any_order_are_relabelled_to_the_fit(faithful, tree):
+    _, fit = faithful
+    draws = bg.as_mixture(tree)
+    rng = np.random.default_rng(0)
+    shuffled = draws.permute(rng.permuted(np.broadcast_to(np.arange(2), draws.weights.shape), axis=-1))
+    found = relabel(shuffled, fit.mixture)
+    np.testing.assert_array_equal(found.mixture.means, draws.means)
+    assert found.switch_rate > 0.3 and found.ambiguous == 0
+
+
+def test_what_went_wrong_is_said_in_words():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    with pytest.warns(bg.ConvergenceWarning, match="effective sample size of .* below 400"):
+        tree = bg.sample_posterior(X, fit, draws=30, rng=0)
+    assert tree.attrs["convergence"].startswith("Not converged")
+
+
+@pytest.mark.parametrize("name", ["EVE", "VVE", "EEV", "VEV"])
+def test_models_without_coordinates_are_refused_by_name(name):
+    X = table("iris")
+    with pytest.raises(bg.InputError, match=f"covariance {name} is not available"):
+        bg.sample_posterior(X, bg.fit_em(X, 2, name, rng=0))
+
+
+def test_fit_table_and_priors_must_belong_together(faithful):
+    X, fit = faithful
+    with pytest.raises(bg.InputError, match="K = 3 components"):
+        bg.build_model(X, fit, bg.Priors.weakly_informative(X, 3))
+    with pytest.raises(bg.InputError, match="4 columns, the fit 2"):
+        bg.sample_posterior(table("iris"), fit)
+    with pytest.raises(bg.InputError, match="unknown sampler"):
+        bg.sample_posterior(X, fit, sampler="jags")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bg.InverseWishart(0.5, np.eye(2)), "degrees of freedom"),
+        (lambda: bg.InverseWishart(4, [[1.0, 2.0], [2.0, 1.0]]), "positive definite"),
+        (lambda: bg.NormalMeans([0.0], [-1.0]), "positive scales"),
+        (
+            lambda: bg.Priors([0.0, 1.0], bg.NormalMeans([0.0], [1.0]), bg.InverseWishart(3, [[1.0]])),
+            "concentration",
+        ),
+    ],
+)
+def test_impossible_priors_are_refused(make, message):
+    with pytest.raises(bg.InputError, match=message):
+        make()
+
+
+def test_a_single_feature_and_equal_variances_sample_too():
+    X = table("galaxies")
+    fit = bg.fit_em(X, 2, "E", rng=0)
+    tree = bg.sample_posterior(X, fit, draws=300, chains=2, rng=0)
+    S = tree["posterior"]["covariances"].values
+    np.testing.assert_allclose(S[:, :, 0], S[:, :, 1])
+    assert CovarianceModel.named(tree["em"].attrs["covariance_model"]).volume == "E"
