@@ -134,6 +134,13 @@ def precision_cholesky(covariance, P):
     return smallest
 
 
+@njit
+def copy_into(target, source):
+    """Copy a vector. A slice assignment would do, but it compiles its error message's strings, for a second and more."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
 @njit(error_model="numpy")
 def _pool(values, shared):
     """Replace the rows of values (K, M) by their sum, where a factor is shared."""
@@ -181,6 +188,20 @@ def _rotate(Q, T, c):
 
 
 @njit(error_model="numpy")
+def _turn(Q, W, T):
+    """T (D, D) = Q' W Q."""
+    D = Q.shape[0]
+    for i in range(D):
+        for j in range(D):
+            T[i, j] = 0.0
+            for a in range(D):
+                s = 0.0
+                for b in range(D):
+                    s += W[a, b] * Q[b, j]
+                T[i, j] += Q[a, i] * s
+
+
+@njit(error_model="numpy")
 def _diagonalise(Q, T):
     """Rotate Q = I and T (1, D, D) to T's eigenvectors, largest eigenvalue first."""
     D = Q.shape[0]
@@ -220,7 +241,7 @@ def constrained_covariances(volume, shape, orientation, counts, W, covariances):
     n = counts.copy().reshape(K, 1)
     _pool(n, volume == 1)
     if volume == shape and (orientation == shape or orientation == 0):
-        covariances[:] = W
+        copy_into(covariances.reshape(K * D * D), W.reshape(K * D * D))
         _pool(covariances.reshape(K, D * D), volume == 1)
         for k in range(K):
             for i in range(D):
@@ -239,7 +260,7 @@ def constrained_covariances(volume, shape, orientation, counts, W, covariances):
         _pool(total.reshape(K, D * D), True)
         _diagonalise(Q[0], total[:1])
         for k in range(K):
-            T[k] = Q[0].T @ (W[k] @ Q[0])
+            _turn(Q[0], W[k], T[k])
         _shapes(T, lam, shape == 1, a)
     iterate = orientation == 1 or (volume == 2 and shape == 1)
     for _ in range(1000 if iterate else 1):

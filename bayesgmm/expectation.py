@@ -194,8 +194,8 @@ def _normalise(joint, weight, log_prob, total):
 
     log_prob (B,) becomes their log-sum-exp and total (B,) minus the log of the largest responsibility.
     """
-    log_prob[:] = joint[0]
-    for k in range(1, joint.shape[0]):
+    log_prob[:] = _LOWEST
+    for k in range(joint.shape[0]):
         jk = joint[k]
         for b in range(log_prob.size):
             log_prob[b] = max(log_prob[b], jk[b])
@@ -359,7 +359,8 @@ def fill_log_prob(X, center, parameters, diagonal, start, stop, out):
         _load(X, center, begin, end, x)
         _joint(x, parameters, diagonal, d, y, q, joint)
         _normalise(joint, weight, log_prob, q)
-        out[begin:end] = log_prob[: end - begin]
+        for b in range(end - begin):
+            out[begin + b] = log_prob[b]
 
 
 @njit(nogil=True, cache=True)
@@ -372,7 +373,9 @@ def _fill_log_joint(X, center, parameters, diagonal, start, stop, out):
         end = min(begin + B, stop)
         _load(X, center, begin, end, x)
         _joint(x, parameters, diagonal, d, y, q, joint)
-        out[begin:end] = joint[:, : end - begin].T
+        for k in range(K):
+            for b in range(end - begin):
+                out[begin + b, k] = joint[k, b]
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -391,7 +394,7 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(task, ranges):
+def in_threads(task, ranges):
     """``task(start, stop)`` for every range, on all cores, in the ranges' order."""
     global _pool
     if len(ranges) == 1:
@@ -401,15 +404,14 @@ def _run(task, ranges):
     return list(_pool.map(lambda r: task(*r), ranges))
 
 
-def parallel_pays(n: int, parameters: Parameters, diagonal: bool) -> bool:
+def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     """Whether a pass over n rows is long enough to be shared between threads."""
-    K, D = parameters.offsets.shape
     return n >= 2 * _BLOCK and n * K * (10 + (4 * D if diagonal else D * (D + 4))) > _PARALLEL_WORK
 
 
 def _ranges(n: int, parameters: Parameters, diagonal: bool) -> list[tuple[int, int]]:
     """The chunks of rows that threads take, or one where threads would not pay."""
-    chunks = min(_CHUNKS, n // _BLOCK) if parallel_pays(n, parameters, diagonal) else 1
+    chunks = min(_CHUNKS, n // _BLOCK) if parallel_pays(n, *parameters.offsets.shape, diagonal) else 1
     edges = np.linspace(0, n, chunks + 1).astype(int).tolist()
     return list(pairwise(edges))
 
@@ -430,7 +432,7 @@ def expected_statistics(
             X, row_weight, labels, center, parameters, diagonal, start, stop, moments, statistics
         ), statistics
 
-    values, certainties, parts = zip(*_run(task, _ranges(len(X), parameters, diagonal)), strict=True)
+    values, certainties, parts = zip(*in_threads(task, _ranges(len(X), parameters, diagonal)), strict=True)
     statistics = Statistics(*(np.sum(part, axis=0) for part in zip(*parts, strict=True)))
     return math.fsum(values), math.fsum(certainties), statistics
 
@@ -438,7 +440,7 @@ def expected_statistics(
 def log_prob(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """Log mixture density of each row, shape (N,), in nats."""
     out = np.empty(len(X))
-    _run(
+    in_threads(
         lambda start, stop: fill_log_prob(X, center, parameters, diagonal, start, stop, out),
         _ranges(len(X), parameters, diagonal),
     )
@@ -448,7 +450,7 @@ def log_prob(X, center, parameters: Parameters, diagonal: bool = False) -> np.nd
 def log_joint(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """log w_k + log N(x | mean_k, covariance_k), shape (N, K), in nats."""
     out = np.empty((len(X), len(parameters.offsets)))
-    _run(
+    in_threads(
         lambda start, stop: _fill_log_joint(X, center, parameters, diagonal, start, stop, out),
         _ranges(len(X), parameters, diagonal),
     )

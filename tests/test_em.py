@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from oracles import direct_log_prob, random_mixture, reference, table
+from scipy import stats
 from sklearn.mixture import GaussianMixture as ScikitLearn
 
 import bayesgmm as bg
@@ -196,7 +197,7 @@ def test_every_start_is_reported():
     calls = []
     fit = bg.fit_em(table("iris"), 4, rng=0, n_starts=9, progress=lambda done, total: calls.append((done, total)))
     assert len(fit.starts) == 9
-    assert calls[-1][0] == calls[-1][1] and [c[0] for c in calls] == list(range(1, len(calls) + 1))
+    assert calls[-1][0] == calls[-1][1] and [c[0] for c in calls] == sorted(c[0] for c in calls)
     best = max(start.log_likelihood for start in fit.starts if start.status is bg.Status.CONVERGED)
     assert best == fit.log_likelihood
 
@@ -208,7 +209,7 @@ def test_the_same_rng_gives_the_same_fit():
 
 def test_collapse_is_an_error_that_names_the_rows():
     X = np.r_[np.random.default_rng(0).normal(size=(20, 2)), np.full((5, 2), 30.0)]
-    with pytest.raises(bg.DegenerateFitError, match=r"collapsed with .* effective rows.*Use fewer components"):
+    with pytest.raises(bg.DegenerateFitError, match=r"collapsed with 5.00 effective rows.*Use priors"):
         bg.fit_em(X, 2, rng=0)
 
 
@@ -251,3 +252,151 @@ def test_fewer_distinct_rows_than_components_are_refused():
 def test_the_repr_says_what_was_found():
     text = repr(bg.fit_em(table("iris"), 2, rng=0))
     assert "VVV, K=2" in text and "bic=574.02" in text and "converged" in text
+
+
+def priors_for(X, K):
+    """Informative enough to move the estimate."""
+    D = X.shape[1]
+    return bg.Priors(
+        np.linspace(1.5, 3.0, K),
+        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3),
+        bg.InverseWishart(D + 6, 2 * np.cov(X.T).reshape(D, D)),
+    )
+
+
+def log_prior(m, p, covariance):
+    """Logarithm of the prior density of weights, means and covariances, by scipy."""
+    value = stats.dirichlet(p.concentration).logpdf(m.weights)
+    value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
+    df, scale, D = p.covariances.df, p.covariances.scale, m.n_features
+    margin = stats.invgamma((df - D + 1) / 2, scale=np.diag(scale) / 2)
+    for S in m.covariances[: 1 if covariance == "tied" else None]:
+        if covariance in ("full", "tied"):
+            value += stats.invwishart(df, scale).logpdf(S)
+        elif covariance == "diag":
+            value += margin.logpdf(np.diag(S)).sum()
+        else:
+            value += stats.invgamma((df - D + 1) / 2, scale=np.diag(scale).mean() / 2).logpdf(S[0, 0])
+    return value
+
+
+@pytest.mark.parametrize("covariance", BASIC)
+def test_map_em_climbs_the_posterior_density(covariance):
+    X = table("old_faithful")
+    priors = priors_for(X, 2)
+    start = bg.fit_em(X, 2, covariance, rng=0).mixture
+    fits = [
+        bg.fit_em(X, 2, covariance, priors=priors, starts=[start], max_iterations=m, tolerance=0.0) for m in (1, 3, 200)
+    ]
+    objectives = [direct_log_prob(f.mixture, X).sum() + log_prior(f.mixture, priors, covariance) for f in fits]
+    assert objectives[0] < objectives[1] < objectives[2]
+    offsets = [o - f.log_likelihood_path[-1] for o, f in zip(objectives, fits, strict=True)]
+    assert np.ptp(offsets) < 1e-8  # the path is the log posterior but for a constant
+    assert (np.diff(fits[2].log_likelihood_path) > -1e-9).all()
+
+
+@pytest.mark.parametrize("covariance", BASIC)
+def test_map_em_ends_at_a_maximum(covariance):
+    X = table("old_faithful")
+    priors = priors_for(X, 2)
+    m = bg.fit_em(X, 2, covariance, priors=priors, rng=0, tolerance=1e-10).mixture
+
+    def objective(weights=m.weights, means=m.means, covariances=m.covariances):
+        moved = bg.GaussianMixture(weights, means, covariances)
+        return direct_log_prob(moved, X).sum() + log_prior(moved, priors, covariance)
+
+    top = objective()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        shift = rng.normal() * 1e-3
+        scale = np.exp(1e-3 * rng.normal(size=(1, 1, 1) if covariance == "tied" else (2, 1, 1)))
+        assert objective(weights=m.weights + [shift, -shift]) < top + 1e-9
+        assert objective(means=m.means + 1e-3 * X.std(axis=0) * rng.normal(size=(2, 2))) < top + 1e-9
+        assert objective(covariances=m.covariances * scale) < top + 1e-9
+
+
+def test_priors_keep_components_from_collapsing():
+    X = np.r_[np.random.default_rng(0).normal(size=(20, 2)), np.full((5, 2), 30.0)]
+    fit = bg.fit_em(X, 2, priors=bg.Priors.weakly_informative(X, 2), rng=0)
+    assert fit.status is bg.Status.CONVERGED
+    np.testing.assert_allclose(fit.mixture.means[1], [30, 30], atol=1)
+
+
+@pytest.mark.parametrize("covariance", BASIC)
+def test_with_all_labels_known_the_fit_is_the_closed_form(covariance):
+    X = table("iris")
+    labels = np.repeat([2, 0, 1], 50)
+    fit = bg.fit_em(X, 3, covariance, labels=labels)
+    within = [np.cov(X[labels == k].T, bias=True) for k in range(3)]
+    expected = {
+        "full": within,
+        "tied": [np.mean(within, axis=0)] * 3,
+        "diag": [S * np.eye(4) for S in within],
+        "spherical": [np.trace(S) / 4 * np.eye(4) for S in within],
+    }[covariance]
+    np.testing.assert_allclose(fit.mixture.means, [X[labels == k].mean(axis=0) for k in range(3)], rtol=1e-10)
+    np.testing.assert_allclose(fit.mixture.covariances, expected, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(fit.mixture.weights, 1 / 3)
+
+
+def test_a_few_known_labels_number_the_components():
+    X = table("old_faithful")
+    labels = np.full(len(X), -1)
+    long, short = np.argmax(X[:, 0]), np.argmin(X[:, 0])
+    labels[[long, short]] = [0, 1]
+    fit = bg.fit_em(X, 2, labels=labels, rng=0)
+    assert fit.mixture.means[0, 0] > fit.mixture.means[1, 0]
+    free = bg.fit_em(X, 2, rng=0)
+    assert fit.log_likelihood == pytest.approx(free.log_likelihood, abs=0.1)
+
+
+def test_fixed_parts_stay_and_the_rest_is_their_maximum():
+    X = table("old_faithful")
+    means = np.array([[2.0, 55.0], [np.nan, np.nan]])
+    fit = bg.fit_em(X, 2, fixed={"means": means, "weights": [0.4, np.nan]}, rng=0, tolerance=1e-10)
+    np.testing.assert_array_equal(fit.mixture.means[0], [2.0, 55.0])
+    np.testing.assert_allclose(fit.mixture.weights, [0.4, 0.6])
+    assert (np.diff(fit.log_likelihood_path) > -1e-9).all()
+    m = fit.mixture
+    for j in range(2):
+        for sign in (-1, 1):
+            moved = m.means.copy()
+            moved[1, j] += sign * 0.01 * X[:, j].std()
+            assert direct_log_prob(bg.GaussianMixture(m.weights, moved, m.covariances), X).sum() < fit.log_likelihood
+    known = bg.fit_em(X, 2, fixed={"covariances": m.covariances, "means": m.means, "weights": m.weights})
+    assert known.log_likelihood == pytest.approx(fit.log_likelihood, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [0, 1]}, "labels must be 272"),
+        ({"labels": np.full(272, 5)}, "label of row 0 is 5"),
+        ({"fixed": {"mean": np.zeros((2, 2))}}, "no part 'mean'"),
+        ({"fixed": {"means": np.zeros(2)}}, "fixed means have shape"),
+        ({"fixed": {"weights": [0.7, 0.7]}}, "sum to one"),
+        ({"covariance": "tied", "fixed": {"covariances": [np.eye(2), np.full((2, 2), np.nan)]}}, "share parts"),
+        ({"fixed": {"covariances": [np.eye(2), [[1.0, 2.0], [2.0, 1.0]]]}}, "component 1 is not positive"),
+    ],
+)
+def test_bad_labels_and_fixed_parts_are_refused(arguments, message):
+    with pytest.raises(bg.InputError, match=message):
+        bg.fit_em(table("old_faithful"), 2, **arguments)
+
+
+def test_local_maxima_are_listed_and_spurious_ones_passed_over():
+    X = table("iris")
+    fit = bg.fit_em(X, 5, rng=0)
+    values = [m.log_likelihood for m in fit.maxima]
+    assert values == sorted(values, reverse=True)
+    converged = [s for s in fit.starts if s.status is bg.Status.CONVERGED]
+    assert sum(m.hits for m in fit.maxima) == len(converged)
+    best = next(m for m in fit.maxima if not m.spurious)
+    assert best.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-3)
+
+
+def test_only_spurious_maxima_are_a_warning():
+    rng = np.random.default_rng(0)
+    X = np.r_[rng.normal(size=(30, 2)), rng.normal(size=(3, 2)) * 0.01 + 20]
+    with pytest.warns(bg.ConvergenceWarning, match="every maximum found is spurious: component 1"):
+        bg.fit_em(X, 2, labels=np.r_[np.zeros(30, int), np.ones(3, int)])

@@ -45,7 +45,7 @@ def test_threads_and_chunks_change_no_answer():
     m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
     center, one = np.zeros(5), np.ones(1)
     p = parameters_of(m, center)
-    assert kernel.parallel_pays(len(X), p, False)
+    assert kernel.parallel_pays(len(X), 4, 5, False)
     value, _, statistics = kernel.expected_statistics(X, one, NO_LABELS, center, p)
     alone = kernel.Statistics(*(np.empty_like(part) for part in statistics))
     single, _ = kernel.accumulate(X, one, NO_LABELS, center, p, False, 0, len(X), True, alone)

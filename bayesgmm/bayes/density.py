@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from bayesgmm.bayes.coordinates import PrecisionCoordinates, precision_coordinates
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.covariance import CovarianceModel
+from bayesgmm.covariance import CovarianceModel, copy_into
 from bayesgmm.expectation import Parameters, Statistics, accumulate
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
@@ -188,7 +188,7 @@ def _to_theta(table, x, theta):
     """theta = origin + factor x where the coordinates are whitened, else x."""
     n = theta.size
     if not table[_WHITENED]:
-        theta[:] = x
+        copy_into(theta, x)
         return
     origin, factor = carray(_pointer(table[_ORIGIN]), (n,)), carray(_pointer(table[_FACTOR]), (n, n))
     for i in range(n):
@@ -218,7 +218,7 @@ def _log_density(n_dim, x_, gradient_, value_, table_):
             for j in range(n):
                 gradient[j] += factor[i, j] * own[i]
     else:
-        gradient[:] = own
+        copy_into(gradient, own)
     for i in range(n):
         ok = ok and np.isfinite(gradient[i])
     return 0 if ok else 1
@@ -237,8 +237,10 @@ def _unpack(thetas, K, D, copies, columns, off_diagonal, U, weights, means, cova
     A, P, inverse = np.empty((copies, D, D)), np.empty((K, D, D)), np.empty((D, D))
     for s in range(thetas.shape[0]):
         _log_weights(thetas[s], K, weights[s])
-        weights[s] = np.exp(weights[s])
-        means[s] = thetas[s, K - 1 : K - 1 + K * D].copy().reshape(K, D)
+        for k in range(K):
+            weights[s, k] = math.exp(weights[s, k])
+            for j in range(D):
+                means[s, k, j] = thetas[s, K - 1 + k * D + j]
         _bartlett(thetas[s], K, D, copies, columns, off_diagonal, U, A, P)
         for k in range(K):
             for j in range(D):  # columns of the inverse of the upper triangular P

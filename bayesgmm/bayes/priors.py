@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import InputError
 from bayesgmm.observations import observations, positive_integer
@@ -73,6 +74,19 @@ class InverseWishart:
             raise InputError("the scale of the inverse Wishart must be positive definite")
         if not self.df > D - 1:
             raise InputError(f"the inverse Wishart needs more than D - 1 = {D - 1} degrees of freedom, not {self.df}")
+
+    def worth(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
+        """The rows, and their scatter (D, D), that the prior of one covariance is worth in an M-step.
+
+        Models for which no proper prior is defined here take the inverse Wishart's density on their covariances.
+        """
+        D = len(self.scale)
+        diagonal = np.diag(np.diag(self.scale))
+        if not model.diagonal:
+            return self.df + D + 1, self.scale
+        if model.shape != "I":
+            return self.df - D + 3, diagonal
+        return (self.df - D + 3) / D, np.eye(D) * np.diag(self.scale).mean() / D
 
 
 @dataclass(frozen=True, eq=False)

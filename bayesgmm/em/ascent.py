@@ -9,18 +9,50 @@ drives it (a compiled loop for small tables, a thread pool for large ones) is th
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from bayesgmm.covariance import constrained_covariances, precision_cholesky
-from bayesgmm.expectation import Parameters, Statistics, accumulate, expected_statistics, parallel_pays
+from bayesgmm.covariance import constrained_covariances, copy_into, precision_cholesky
+from bayesgmm.expectation import (
+    Parameters,
+    Statistics,
+    accumulate,
+    expected_statistics,
+    in_threads,
+    n_threads,
+    parallel_pays,
+)
 
 MEMORY = 6  # differences that the acceleration remembers
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
-VALUE, CERTAINTY, GAIN, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, COMPONENT, OBJECTIVE, RATIO = range(10)
+VALUE, LOG_LIKELIHOOD, PENALTY, CERTAINTY, GAIN, RATIO, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, COMPONENT = (
+    range(11)
+)
+
+
+class Penalty(NamedTuple):
+    """Logarithm of the prior as the M-step sees it; all zero for maximum likelihood."""
+
+    concentration: np.ndarray  # (K,) Dirichlet concentration - 1
+    location: np.ndarray  # (D,) prior means' offset from the center
+    precision: np.ndarray  # (D,) prior precision of the means
+    count: float  # rows that the prior of a covariance is worth
+    scatter: np.ndarray  # (D, D) and their scatter
+
+
+class Fixed(NamedTuple):
+    """Parts that stay as given: flags (K,), and the values (K, ...) where they are set."""
+
+    has_weight: np.ndarray
+    weights: np.ndarray
+    has_mean: np.ndarray
+    offsets: np.ndarray
+    has_covariance: np.ndarray
+    covariances: np.ndarray
 
 
 class Problem(NamedTuple):
@@ -32,6 +64,8 @@ class Problem(NamedTuple):
     total: float  # sum of the rows' weights
     reference: np.ndarray  # (D,) diagonal of the data's own precision factor
     metric: np.ndarray  # (K + K D + K D D,) units of the moments
+    penalty: Penalty
+    fixed: Fixed
     tolerance: float
     max_iterations: int
 
@@ -40,6 +74,7 @@ class State(NamedTuple):
     """What a climb changes, in place."""
 
     parameters: Parameters
+    weights: np.ndarray  # (K,)
     covariances: np.ndarray  # (K, D, D)
     statistics: Statistics
     z: np.ndarray  # moments that the parameters were made from
@@ -47,7 +82,7 @@ class State(NamedTuple):
     last: np.ndarray  # (2, size): z and its residual one accepted step ago
     differences: np.ndarray  # (2, MEMORY, size): of z and of the residuals
     numbers: np.ndarray
-    path: np.ndarray  # (max_iterations + 1,) log-likelihood after each iteration
+    path: np.ndarray  # (max_iterations + 1,) objective after each iteration: log-likelihood plus log prior
 
 
 def new_state(K: int, D: int, max_iterations: int) -> State:
@@ -57,42 +92,116 @@ def new_state(K: int, D: int, max_iterations: int) -> State:
     statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
     return State(
         parameters,
+        np.empty(K),
         np.empty((K, D, D)),
         statistics,
         np.empty(size),
         np.empty(size),
         np.empty((2, size)),
         np.empty((2, MEMORY, size)),
-        np.zeros(10),
+        np.zeros(11),
         np.empty(max_iterations + 1),
     )
 
 
 @njit(error_model="numpy")
+def _weights(problem, counts, weights):
+    """Weights that maximise sum_k (n_k + concentration_k - 1) log w_k, those fixed left as they are; the component left without one, or -1."""
+    fixed, concentration = problem.fixed, problem.penalty.concentration
+    free, total = 1.0, 0.0
+    for k in range(weights.size):
+        if fixed.has_weight[k]:
+            free -= fixed.weights[k]
+        else:
+            total += counts[k] + concentration[k]
+    for k in range(weights.size):
+        weights[k] = fixed.weights[k] if fixed.has_weight[k] else free * (counts[k] + concentration[k]) / total
+        if not weights[k] > 0.0:
+            return k
+    return -1
+
+
+@njit(error_model="numpy")
+def _penalised_mean(penalty, n, mean, P, offset):
+    """The mean that maximises likelihood times normal prior given the covariance (P P')^-1 it had."""
+    D = mean.size
+    A, b, Q = np.empty((D, D)), np.zeros(D), np.empty((D, D))
+    for i in range(D):
+        for j in range(D):
+            s = 0.0
+            for m in range(max(i, j), D):
+                s += P[i, m] * P[j, m]
+            A[i, j] = n * s
+            b[i] += n * s * mean[j]
+        A[i, i] += penalty.precision[i]
+        b[i] += penalty.precision[i] * penalty.location[i]
+    precision_cholesky(A, Q)
+    for i in range(D):
+        offset[i] = 0.0
+    for m in range(D):
+        s = 0.0
+        for i in range(m + 1):
+            s += Q[i, m] * b[i]
+        for i in range(m + 1):
+            offset[i] += Q[i, m] * s
+
+
+@njit(error_model="numpy")
 def _maximise(problem, state):
-    """Parameters that maximise the expected log-likelihood of state.z; the component that has collapsed, or -1."""
+    """Parameters that maximise the expected log posterior of state.z; the component that has collapsed, or -1.
+
+    With a prior of the means this is a conditional maximisation: means given the covariances they had, then covariances
+    given the means (Meng & Rubin 1993). At the first step there are none and the means are taken unpenalised.
+    """
     log_scale, offsets, P = state.parameters
+    penalty, fixed = problem.penalty, problem.fixed
     K, D = offsets.shape
     counts, W = state.z[:K], state.statistics.scatter
-    S = state.z[K + K * D :].reshape(K, D, D)
-    offsets[:] = state.z[K : K + K * D].reshape(K, D)
+    means, S = state.z[K : K + K * D].reshape(K, D), state.z[K + K * D :].reshape(K, D, D)
+    pull = False
+    for j in range(D):
+        pull = pull or penalty.precision[j] > 0.0
+    share = 1.0 / K if problem.volume == 1 else 1.0  # a shared covariance has one prior
+    n, weights = np.empty(K), state.weights
+    empty = _weights(problem, counts, weights)
+    if empty >= 0:
+        return empty
     for k in range(K):
-        if not counts[k] > 1e-8:
+        if not counts[k] > (0.0 if penalty.count > 0.0 or fixed.has_covariance[k] else 1e-8):
             return k
+        if fixed.has_mean[k]:
+            copy_into(offsets[k], fixed.offsets[k])
+        elif pull and state.numbers[ITERATION] >= 0.0:
+            _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
+        else:
+            copy_into(offsets[k], means[k])
+        n[k] = counts[k] + share * penalty.count
         for i in range(D):
             for j in range(D):
-                W[k, i, j] = counts[k] * S[k, i, j]
+                shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
+                W[k, i, j] = counts[k] * (S[k, i, j] + shift) + share * penalty.scatter[i, j]
                 if not abs(W[k, i, j]) < 1e300:
                     return k
-    constrained_covariances(problem.volume, problem.shape, problem.orientation, counts, W, state.covariances)
+    constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, state.covariances)
+    log_prior = 0.0
     for k in range(K):
+        if fixed.has_covariance[k]:
+            copy_into(state.covariances[k].reshape(D * D), fixed.covariances[k].reshape(D * D))
         if not precision_cholesky(state.covariances[k], P[k]) > 1e-13:
             return k
-        log_scale[k] = math.log(counts[k] / problem.total) - 0.5 * D * math.log(2.0 * math.pi)
+        log_scale[k] = math.log(weights[k]) - 0.5 * D * math.log(2.0 * math.pi)
+        log_prior += penalty.concentration[k] * math.log(weights[k])
         for j in range(D):
             if P[k, j, j] > 1e12 * problem.reference[j]:
                 return k
             log_scale[k] += math.log(P[k, j, j])
+            log_prior += share * penalty.count * math.log(P[k, j, j])
+            log_prior -= 0.5 * penalty.precision[j] * (offsets[k, j] - penalty.location[j]) ** 2
+            if penalty.count > 0.0:
+                for i in range(j + 1):
+                    for m in range(j + 1):
+                        log_prior -= 0.5 * share * P[k, i, j] * penalty.scatter[i, m] * P[k, m, j]
+    state.numbers[PENALTY] = log_prior
     return -1
 
 
@@ -103,8 +212,8 @@ def _moments(state, g):
     offsets = state.parameters.offsets
     K, D = offsets.shape
     for k in range(K):
-        n = counts[k]
-        g[k] = n
+        g[k] = counts[k]
+        n = max(counts[k], 1e-300)  # an empty component stays where it is
         for i in range(D):
             shift = first[k, i] / n
             g[K + k * D + i] = offsets[k, i] + shift
@@ -113,9 +222,9 @@ def _moments(state, g):
 
 
 @njit(error_model="numpy")
-def _extrapolate(problem, state, g, f):
-    """Anderson's mixing of the remembered steps (Walker & Ni 2011): state.z from g and the residual f = g - z."""
-    dz, df = state.differences
+def _extrapolate(problem, state, f):
+    """Anderson's mixing of the remembered steps (Walker & Ni 2011): state.z from the residual f = fallback - z."""
+    dz, df = state.differences[0], state.differences[1]
     m = int(state.numbers[REMEMBERED])
     size = f.size
     A, b = np.empty((m, m)), np.empty(m)
@@ -148,7 +257,7 @@ def _extrapolate(problem, state, g, f):
             b[p] -= A[r, p] * b[r]
         b[p] /= A[p, p]
     for i in range(size):
-        s = g[i]
+        s = state.fallback[i]
         for p in range(m):
             s -= b[p] * (dz[p, i] + df[p, i])
         state.z[i] = s
@@ -158,28 +267,30 @@ def _extrapolate(problem, state, g, f):
 def _remember(state, f):
     """Shift the newest differences of moments and residuals in front."""
     m = int(state.numbers[REMEMBERED])
+    dz, df = state.differences[0], state.differences[1]
     for p in range(min(m, MEMORY - 1), 0, -1):
-        state.differences[:, p] = state.differences[:, p - 1]
-    state.differences[0, 0] = state.z - state.last[0]
-    state.differences[1, 0] = f - state.last[1]
+        copy_into(dz[p], dz[p - 1])
+        copy_into(df[p], df[p - 1])
+    for i in range(f.size):
+        dz[0, i] = state.z[i] - state.last[0, i]
+        df[0, i] = f[i] - state.last[1, i]
     state.numbers[REMEMBERED] = min(m + 1, MEMORY)
 
 
-@njit(cache=True, error_model="numpy")
-def begin(problem, state, moments):
-    """Start a climb from ``moments``; RUNNING, or DEGENERATE."""
-    numbers = state.numbers
-    numbers[:] = 0.0
-    numbers[REMEMBERED] = -1.0
-    numbers[REMAINING] = np.inf
-    numbers[VALUE] = -np.inf
-    state.z[:] = moments
-    numbers[COMPONENT] = _maximise(problem, state)
-    return DEGENERATE if numbers[COMPONENT] >= 0 else RUNNING
+@njit
+def begin(state, moments):
+    """Set a state to the start of a climb from ``moments``, for `advance` to make the first parameters."""
+    for i in range(state.numbers.size):
+        state.numbers[i] = 0.0
+    state.numbers[ITERATION] = -1.0
+    state.numbers[REMEMBERED] = -1.0
+    state.numbers[REMAINING] = np.inf
+    state.numbers[VALUE] = -np.inf
+    copy_into(state.z, moments)
 
 
 @njit(cache=True, error_model="numpy")
-def advance(problem, state, value, certainty):
+def advance(problem, state, log_likelihood, certainty):
     """Take the log-likelihood and statistics of an E-step, decide, and make the next parameters.
 
     A step that was extrapolated and lost log-likelihood is undone. The climb has converged when the gain that is left,
@@ -187,79 +298,132 @@ def advance(problem, state, value, certainty):
     """
     numbers = state.numbers
     iteration = int(numbers[ITERATION])
-    state.path[iteration] = value
+    value = log_likelihood + numbers[PENALTY]
     noise = 1e-15 * abs(value) + 1e-13
-    if numbers[EXTRAPOLATED] > 0 and not value >= numbers[VALUE] - noise:
+    if iteration < 0:
+        pass  # the first parameters are made from the moments given
+    elif numbers[EXTRAPOLATED] > 0 and not value >= numbers[VALUE] - noise:
         state.path[iteration] = numbers[VALUE]
         numbers[EXTRAPOLATED] = 0.0
         numbers[REMEMBERED] = -1.0
-        state.z[:] = state.fallback
-        numbers[COMPONENT] = _maximise(problem, state)
-        numbers[ITERATION] += 1
-        return DEGENERATE if numbers[COMPONENT] >= 0 else RUNNING
-    gain = value - numbers[VALUE]
-    ratio = gain / numbers[GAIN] if numbers[GAIN] > 0 else 1.0
-    numbers[VALUE], numbers[CERTAINTY] = value, certainty
-    if iteration > 0:
-        numbers[GAIN] = gain
-    if iteration > 1 and problem.tolerance > 0.0:
-        worst = max(ratio, numbers[RATIO])  # of the last two, so that one lucky step does not stop the climb
-        numbers[RATIO] = ratio
-        numbers[REMAINING] = gain * worst / (1.0 - worst) if worst < 1.0 else np.inf
-        if gain <= noise or (numbers[REMAINING] < problem.tolerance and gain < problem.tolerance):
-            numbers[REMAINING] = max(min(numbers[REMAINING], problem.tolerance), 0.0)
-            return CONVERGED
-    if iteration >= problem.max_iterations:
-        return EXHAUSTED
-    g = np.empty_like(state.z)
-    _moments(state, g)
-    f = g - state.z
-    if problem.tolerance > 0.0 and gain < 1e-3 * problem.total:
-        if numbers[REMEMBERED] >= 0.0:
-            _remember(state, f)
+        copy_into(state.z, state.fallback)
+    else:
+        state.path[iteration] = value
+        gain = value - numbers[VALUE]
+        ratio = gain / numbers[GAIN] if numbers[GAIN] > 0 else 1.0
+        numbers[VALUE], numbers[LOG_LIKELIHOOD], numbers[CERTAINTY] = value, log_likelihood, certainty
+        if iteration > 0:
+            numbers[GAIN] = gain
+        if iteration > 1 and problem.tolerance > 0.0:
+            worst = max(ratio, numbers[RATIO])  # of the last two, so that one lucky step does not stop the climb
+            numbers[RATIO] = ratio
+            numbers[REMAINING] = gain * worst / (1.0 - worst) if worst < 1.0 else np.inf
+            if gain <= noise or max(numbers[REMAINING], gain) < problem.tolerance:
+                numbers[REMAINING] = max(min(numbers[REMAINING], problem.tolerance), 0.0)
+                return CONVERGED
+        if iteration >= problem.max_iterations:
+            return EXHAUSTED
+        _moments(state, state.fallback)
+        f = np.empty(state.z.size)
+        for i in range(f.size):
+            f[i] = state.fallback[i] - state.z[i]
+        if problem.tolerance > 0.0 and gain < 1e-3 * problem.total:
+            if numbers[REMEMBERED] >= 0.0:
+                _remember(state, f)
+            else:
+                numbers[REMEMBERED] = 0.0
+            copy_into(state.last[0], state.z)
+            copy_into(state.last[1], f)
+        numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 else 0.0
+        if numbers[EXTRAPOLATED] > 0.0:
+            _extrapolate(problem, state, f)
         else:
-            numbers[REMEMBERED] = 0.0
-        state.last[0] = state.z
-        state.last[1] = f
-    state.fallback[:] = g
-    numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 else 0.0
-    if numbers[EXTRAPOLATED] > 0.0:
-        _extrapolate(problem, state, g, f)
-        if _maximise(problem, state) >= 0:
-            numbers[EXTRAPOLATED] = 0.0
-            numbers[REMEMBERED] = -1.0
-    if numbers[EXTRAPOLATED] == 0.0:
-        state.z[:] = g
+            copy_into(state.z, state.fallback)
+    while True:
         numbers[COMPONENT] = _maximise(problem, state)
-        if numbers[COMPONENT] >= 0:
+        if numbers[COMPONENT] < 0.0:
+            numbers[ITERATION] += 1
+            return RUNNING
+        if numbers[EXTRAPOLATED] == 0.0:
             return DEGENERATE
-    numbers[ITERATION] += 1
-    return RUNNING
+        numbers[EXTRAPOLATED] = 0.0
+        numbers[REMEMBERED] = -1.0
+        copy_into(state.z, state.fallback)
+
+
+class Outcomes(NamedTuple):
+    """Where S climbs ended."""
+
+    codes: np.ndarray  # (S,)
+    numbers: np.ndarray  # (S, 11)
+    moments: np.ndarray  # (S, size)
+    weights: np.ndarray  # (S, K)
+    offsets: np.ndarray  # (S, K, D)
+    covariances: np.ndarray  # (S, K, D, D)
 
 
 @njit(nogil=True, cache=True)
-def _climb_compiled(X, row_weight, labels, center, diagonal, problem, state, moments):
-    code = begin(problem, state, moments)
-    while code == RUNNING:
-        more = state.numbers[ITERATION] < problem.max_iterations
-        value, certainty = accumulate(
-            X, row_weight, labels, center, state.parameters, diagonal, 0, X.shape[0], more, state.statistics
-        )
-        code = advance(problem, state, value, certainty)
-    return code
+def _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, outcomes):
+    """Climb from moments[first:last] one after another; row_weights (S or 1, N or 1)."""
+    for s in range(first, last):
+        weight = row_weights[s if row_weights.shape[0] > 1 else 0]
+        begin(state, moments[s])
+        code = advance(problem, state, 0.0, 0.0)
+        while code == RUNNING:
+            more = state.numbers[ITERATION] < problem.max_iterations
+            log_likelihood, certainty = accumulate(
+                X, weight, labels, center, state.parameters, diagonal, 0, X.shape[0], more, state.statistics
+            )
+            code = advance(problem, state, log_likelihood, certainty)
+        outcomes.codes[s] = code
+        K, D = state.parameters.offsets.shape
+        copy_into(outcomes.numbers[s], state.numbers)
+        copy_into(outcomes.moments[s], state.z)
+        copy_into(outcomes.weights[s], state.weights)
+        copy_into(outcomes.offsets[s].reshape(K * D), state.parameters.offsets.reshape(K * D))
+        copy_into(outcomes.covariances[s].reshape(K * D * D), state.covariances.reshape(K * D * D))
 
 
-def climb(X, row_weight, labels, center, diagonal, problem, state, moments) -> int:
-    """Run EM from ``moments`` until it converges, is exhausted or degenerates; the outcome's code."""
-    if not parallel_pays(len(X), state.parameters, diagonal):
-        return _climb_compiled(X, row_weight, labels, center, diagonal, problem, state, moments)
-    code = begin(problem, state, moments)
-    while code == RUNNING:
-        more = state.numbers[ITERATION] < problem.max_iterations
-        value, certainty, statistics = expected_statistics(
-            X, row_weight, labels, center, state.parameters, diagonal, more
-        )
-        for own, new in zip(state.statistics, statistics, strict=True):
-            own[:] = new
-        code = advance(problem, state, value, certainty)
-    return code
+def climb(X, row_weights, labels, center, diagonal, problem, moments) -> tuple[Outcomes, State]:
+    """Run EM from each of ``moments`` (S, size) until it converges, is exhausted or degenerates.
+
+    Small tables share out the climbs between the cores, large ones the rows. The state is the last climb's.
+    """
+    S = len(moments)
+    K, D = problem.penalty.concentration.size, problem.reference.size
+    outcomes = Outcomes(
+        np.empty(S, np.int64),
+        np.empty((S, 11)),
+        np.empty_like(moments),
+        np.empty((S, K)),
+        np.empty((S, K, D)),
+        np.empty((S, K, D, D)),
+    )
+    if not parallel_pays(len(X), K, D, diagonal):
+        threads = min(n_threads(), S) if S > 1 else 1
+        edges = np.linspace(0, S, threads + 1).astype(int).tolist()
+        states = [new_state(K, D, problem.max_iterations) for _ in range(threads)]
+
+        def task(first, last):
+            state = states[edges.index(first)]
+            _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, outcomes)
+
+        in_threads(task, list(pairwise(edges)))
+        return outcomes, states[-1]
+    state = new_state(K, D, problem.max_iterations)
+    for s in range(S):
+        weight = row_weights[s if len(row_weights) > 1 else 0]
+        begin(state, moments[s])
+        code = advance(problem, state, 0.0, 0.0)
+        while code == RUNNING:
+            more = state.numbers[ITERATION] < problem.max_iterations
+            log_likelihood, certainty, statistics = expected_statistics(
+                X, weight, labels, center, state.parameters, diagonal, more
+            )
+            for own, new in zip(state.statistics, statistics, strict=True):
+                own[:] = new
+            code = advance(problem, state, log_likelihood, certainty)
+        parts = (code, state.numbers, state.z, state.weights, state.parameters.offsets, state.covariances)
+        for array, value in zip(outcomes, parts, strict=True):
+            array[s] = value
+    return outcomes, state

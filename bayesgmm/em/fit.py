@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
-from bayesgmm.em import ascent, initialize
-from bayesgmm.errors import DegenerateFitError, InputError
+from bayesgmm.em import ascent
+from bayesgmm.em.initialize import NO_LABELS, given, portfolio, whole_table
+from bayesgmm.em.search import Climber, Maximum, Start, Status, search
+from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
-
-_SHORT = 15  # iterations of a short run
-_FINALISTS = 4  # short runs that are carried on to convergence
-_SHORT_ROWS = 4000  # rows per component beyond which short runs see a sample
-
-
-class Status(enum.Enum):
-    """How a climb ended; the value is the sentence to show."""
-
-    CONVERGED = "converged: the log-likelihood that is left to gain is below the tolerance"
-    EXHAUSTED = "stopped at max_iterations before it converged"
-    DEGENERATE = "degenerate: a component collapsed onto too few distinct rows"
-    LEFT_BEHIND = "not carried on: other starts were ahead after the short runs"
-
-
-_STATUS = {
-    ascent.CONVERGED: Status.CONVERGED,
-    ascent.EXHAUSTED: Status.EXHAUSTED,
-    ascent.DEGENERATE: Status.DEGENERATE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """One start and what became of it.
-
-    Attributes
-    ----------
-    kind : where it came from
-    status : Status
-    log_likelihood : where it stopped, in nats; -inf where degenerate
-    n_iterations : int
-    detail : for a degenerate start, the component and its effective number of rows
-    """
-
-    kind: str
-    status: Status
-    log_likelihood: float
-    n_iterations: int
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,12 +33,16 @@ class EMFit:
     log_likelihood : float
         Of exactly the returned parameters, in nats.
     log_likelihood_path : (n_iterations + 1,)
-        From the best start's first parameters to the returned ones; never falls.
+        From the best start's first parameters to the returned ones; never falls. With priors, their logarithm (up to a
+        constant) is added.
     n_iterations : int
     remaining_gain : float
         Projected log-likelihood left to gain, in nats.
     starts : tuple of Start
         Every start, failed ones too.
+    maxima : tuple of Maximum
+        The distinct local maxima found, highest first, with hit counts and whether they are spurious. The returned fit
+        is the highest that is not.
     n_observations, n_features : int
     total_weight : float
         Sum of ``sample_weight``; ``n_observations`` without.
@@ -96,6 +62,7 @@ class EMFit:
     n_iterations: int
     remaining_gain: float
     starts: tuple[Start, ...]
+    maxima: tuple[Maximum, ...]
     n_observations: int
     total_weight: float
     features: tuple[str, ...]
@@ -146,6 +113,9 @@ def fit_em(
     covariance: str | CovarianceModel = "full",
     *,
     sample_weight: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    priors: Any = None,
     starts: Sequence[Any] | None = None,
     n_starts: int = 20,
     align_to: EMFit | GaussianMixture | None = None,
@@ -154,7 +124,7 @@ def fit_em(
     rng: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EMFit:
-    """Maximum-likelihood Gaussian mixture by expectation-maximisation.
+    """Maximum-likelihood, or with priors maximum-a-posteriori, Gaussian mixture by expectation-maximisation.
 
     Parameters
     ----------
@@ -166,10 +136,18 @@ def fit_em(
         "full", "tied", "diag", "spherical", or one of the 14 three-letter names.
     sample_weight : (N,), optional
         Non-negative weights; a whole number counts a row that often, 0 leaves it out.
+    labels : (N,) int, optional
+        The component of rows where it is known, -1 where it is not. Components then keep these numbers.
+    fixed : mapping, optional
+        Parts that stay as given: any of "weights" (K,), "means" (K, D), "covariances" (K, D, D), with NaN for components
+        that are free. Single covariances can be fixed in models where they vary freely (full, diag, spherical).
+    priors : Priors, optional
+        Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
+        cannot collapse.
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
-        Size of the portfolio: k-means++ seeds and random partitions in whitened coordinates.
+        Size of the portfolio: hierarchical, k-means++ seeds and random partitions in whitened coordinates.
     align_to : EMFit or GaussianMixture, optional
         Number the components as the nearest ones of this fit.
     max_iterations : int
@@ -179,11 +157,16 @@ def fit_em(
         single given start, exactly ``max_iterations`` plain EM iterations are made.
     rng : Generator, seed or None
     progress : callable, optional
-        Called with the number of starts done and their total.
+        Called with the number of climbs done and their total.
 
     Returns
     -------
     EMFit
+
+    Warns
+    -----
+    ConvergenceWarning
+        If every maximum found is spurious: it owes its height to a component with too few rows.
 
     Raises
     ------
@@ -206,105 +189,65 @@ def fit_em(
     """
     K = positive_integer(n_components, "n_components")
     max_iterations = positive_integer(max_iterations, "max_iterations", least=0)
+    n_starts = positive_integer(n_starts, "n_starts")
     if not isinstance(tolerance, (int, float)) or not tolerance >= 0 or math.isinf(tolerance):
         raise InputError(f"tolerance must be a finite number of nats, at least 0, not {tolerance!r}")
     table = observations(X, sample_weight)
-    N, D = table.values.shape
+    D = table.n_features
     model = CovarianceModel.named(covariance).for_features(D)
     _enough_rows(table, K)
+    known = _known_labels(labels, table, K)
+    center, spread = whole_table(table)
     rng = np.random.default_rng(rng)
-    center, spread = initialize.whole_table(table)
-    reference = _reference(spread, model, table.features)
-
+    problem = ascent.Problem(
+        *model.codes,
+        table.total_weight,
+        _reference(spread, model, table.features, priors is not None),
+        _metric(table.total_weight, spread, K),
+        _penalty(priors, model, center, K),
+        _fixed_parts(fixed, model, center, K),
+        float(tolerance),
+        max_iterations,
+    )
     if starts is not None:
-        candidates = initialize.given(starts, table, center, K)
+        candidates = given(starts, table, center, K)
     else:
-        n_starts = positive_integer(n_starts, "n_starts")
-        candidates = initialize.portfolio(table, center, spread, K, 1 if K == 1 else n_starts, rng)
-    scale = np.sqrt(np.diag(spread))
-    metric = np.concatenate(
-        (
-            np.full(K, 1 / table.total_weight),
-            np.tile(1 / scale, K),
-            np.tile((1 / np.outer(scale, scale)).ravel(), K),
-        )
-    )
-    problem = ascent.Problem(*model.codes, table.total_weight, reference, metric, float(tolerance), max_iterations)
-
-    def climb(rows, weight, problem, moments):
-        state = ascent.new_state(K, D, problem.max_iterations)
-        code = ascent.climb(rows, weight, initialize.NO_LABELS, center, model.diagonal, problem, state, moments)
-        return code, state
-
-    done = 0
-
-    def report():
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    total = len(candidates)
-    outcomes: list[Start | None] = [None] * total
-    if total > _FINALISTS:
-        total += _FINALISTS
-        rows, weight = table.values, table.sample_weight
-        short = problem._replace(max_iterations=min(_SHORT, max_iterations))
-        if N > _SHORT_ROWS * K:
-            picked = np.sort(rng.choice(N, _SHORT_ROWS * K, replace=False))
-            rows = rows[picked]
-            rows.flags.writeable = False
-            weight = weight[picked] if weight.size > 1 else np.full(1, N / len(rows))
-            weight.flags.writeable = False
-        ranking = []
-        for i, (kind, moments) in enumerate(candidates):
-            code, state = climb(rows, weight, short, moments)
-            outcomes[i] = _outcome(kind, code, state, table)
-            if code != ascent.DEGENERATE:
-                ranking.append((state.numbers[ascent.VALUE], i, state.z.copy()))
-            report()
-        ranking.sort(key=lambda entry: -entry[0])
-        finalists = [(i, z) for _, i, z in ranking[:_FINALISTS]]
-        for _, i, _ in ranking[_FINALISTS:]:
-            previous = outcomes[i]
-            outcomes[i] = Start(previous.kind, Status.LEFT_BEHIND, previous.log_likelihood, previous.n_iterations)
-    else:
-        finalists = [(i, moments) for i, (_, moments) in enumerate(candidates)]
-    best = None
-    for i, moments in finalists:
-        code, state = climb(table.values, table.sample_weight, problem, moments)
-        outcomes[i] = _outcome(candidates[i][0], code, state, table)
-        if code != ascent.DEGENERATE and (best is None or state.numbers[ascent.VALUE] > best[1].numbers[ascent.VALUE]):
-            best = code, state
-        report()
-    if best is None:
-        first = next(start for start in outcomes if start is not None)
+        n_starts = 1 if K == 1 or (known.size and known.min() >= 0) else n_starts
+        candidates = portfolio(table, known, center, spread, K, n_starts, rng)
+    found = search(Climber(table, known, center, model, problem), candidates, rng, progress)
+    if found.best is None:
         raise DegenerateFitError(
-            f"all {len(candidates)} starts collapsed; in the first, {first.detail}. Use fewer components, a simpler "
-            f"covariance (now {model.label(D)}) or more distinct rows"
+            f"all {len(candidates)} starts collapsed; in the first, {found.starts[0].detail}. Use priors "
+            f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more distinct "
+            "rows"
         )
-    code, state = best
-    n = int(state.numbers[ascent.ITERATION])
+    if all(maximum.spurious for maximum in found.maxima):
+        warnings.warn(
+            f"every maximum found is spurious: {found.maxima[0].detail}; use priors, fewer components or more starts",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    numbers = found.best.numbers[0]
     mixture = GaussianMixture(
-        weights=state.z[:K] / state.z[:K].sum(),
-        means=state.parameters.offsets + center,
-        covariances=state.covariances,
+        weights=found.best.weights[0], means=found.best.offsets[0] + center, covariances=found.best.covariances[0]
     )
-    path = state.path[: n + 1].copy()
-    path.flags.writeable = False
+    if align_to is not None or not (known.size or fixed):
+        mixture = mixture.permute(_order(mixture, align_to))
+    found.path.flags.writeable = False
     return EMFit(
-        mixture=mixture.permute(_order(mixture, align_to)),
+        mixture=mixture,
         covariance_model=model,
-        status=_STATUS[code],
-        log_likelihood=float(state.numbers[ascent.VALUE]),
-        log_likelihood_path=path,
-        n_iterations=n,
-        remaining_gain=float(state.numbers[ascent.REMAINING]),
-        starts=tuple(start for start in outcomes if start is not None),
-        n_observations=N,
+        status=found.status,
+        log_likelihood=float(numbers[ascent.LOG_LIKELIHOOD]),
+        log_likelihood_path=found.path,
+        n_iterations=int(numbers[ascent.ITERATION]),
+        remaining_gain=float(numbers[ascent.REMAINING]),
+        starts=found.starts,
+        maxima=found.maxima,
+        n_observations=table.n_observations,
         total_weight=table.total_weight,
         features=table.features,
-        certainty=float(state.numbers[ascent.CERTAINTY]),
+        certainty=float(numbers[ascent.CERTAINTY]),
     )
 
 
@@ -321,28 +264,84 @@ def _enough_rows(table: Observations, K: int) -> None:
         raise InputError(f"{K} components need more than {K} distinct rows; this table has {len(distinct)}")
 
 
-def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, ...]) -> np.ndarray:
+def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, ...], priors: bool) -> np.ndarray:
     """Diagonal of the precision factor of the data's covariance, against which a component's collapse is judged."""
     P = np.empty_like(spread)
+    scales = 1 / np.sqrt(np.diag(spread))
     if model.diagonal:
-        return 1 / np.sqrt(np.diag(spread))
-    for d in range(2, len(spread) + 1):
-        if precision_cholesky(spread[:d, :d], P[:d, :d].copy()) <= 1e-13:
-            raise InputError(
-                f"column {features[d - 1]!r} is a linear combination of the columns before it, so that no covariance "
-                f"{model.name} can be estimated; leave it out, or use covariance 'diag' or 'spherical'"
-            )
-    precision_cholesky(spread, P)
-    return np.diag(P).copy()
+        return scales
+    if precision_cholesky(spread, P) > 1e-13:
+        return np.diag(P).copy()
+    if priors:
+        return scales
+    first = next(d for d in range(2, len(spread) + 1) if precision_cholesky(spread[:d, :d], P[:d, :d].copy()) <= 1e-13)
+    raise InputError(
+        f"column {features[first - 1]!r} is a linear combination of the columns before it, so that no covariance "
+        f"{model.name} can be estimated; leave it out, give priors, or use covariance 'diag' or 'spherical'"
+    )
 
 
-def _outcome(kind: str, code: int, state: ascent.State, table: Observations) -> Start:
-    n = int(state.numbers[ascent.ITERATION])
-    if code != ascent.DEGENERATE:
-        return Start(kind, _STATUS[code], float(state.numbers[ascent.VALUE]), n)
-    k = int(state.numbers[ascent.COMPONENT])
-    detail = f"a component collapsed with {state.z[k]:.2f} effective rows"
-    return Start(kind, Status.DEGENERATE, -math.inf, n, detail)
+def _metric(total: float, spread: np.ndarray, K: int) -> np.ndarray:
+    """Units in which the residuals of the moments are comparable: shares of rows, and the data's sds."""
+    scale = np.sqrt(np.diag(spread))
+    return np.concatenate(
+        (np.full(K, 1 / total), np.tile(1 / scale, K), np.tile((1 / np.outer(scale, scale)).ravel(), K))
+    )
+
+
+def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Penalty:
+    """The priors as the M-step sees them; none are the likelihood alone."""
+    D = len(center)
+    if priors is None:
+        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros(D), 0.0, np.zeros((D, D)))
+    if (priors.n_components, priors.n_features) != (K, D):
+        raise InputError(
+            f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"
+        )
+    rows, scatter = priors.covariances.worth(model)
+    return ascent.Penalty(
+        priors.concentration - 1, priors.means.location - center, priors.means.scale**-2.0, float(rows), scatter
+    )
+
+
+def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Fixed:
+    """The parts that stay as given, means as offsets from the center."""
+    D = len(center)
+    shapes = {"weights": (K,), "means": (K, D), "covariances": (K, D, D)}
+    flags, values = {}, {}
+    fixed = fixed or {}
+    if unknown := set(fixed) - set(shapes):
+        raise InputError(f"fixed has no part {sorted(unknown)[0]!r}; use weights, means, covariances")
+    for name, shape in shapes.items():
+        value = np.array(fixed.get(name, np.full(shape, np.nan)), dtype=np.float64)
+        if value.shape != shape:
+            raise InputError(f"fixed {name} have shape {value.shape}, not {shape} (NaN for what is free)")
+        flags[name] = ~np.isnan(value).reshape(K, -1).any(axis=1)
+        values[name] = np.nan_to_num(value)
+    weights = values["weights"][flags["weights"]]
+    if (weights <= 0).any() or weights.sum() > 1 + 1e-9 or (flags["weights"].all() and abs(weights.sum() - 1) > 1e-6):
+        raise InputError("fixed weights must be positive and sum to one, or to less where others are free")
+    some = flags["covariances"]
+    if some.any() and not some.all() and "E" in model.name:
+        raise InputError(f"single covariances cannot be fixed in {model.name}, whose components share parts of them")
+    for k in np.flatnonzero(some):
+        if not precision_cholesky(values["covariances"][k], np.empty((D, D))) > 0:
+            raise InputError(f"the fixed covariance of component {k} is not positive definite")
+    offsets = values["means"] - center
+    return ascent.Fixed(flags["weights"], values["weights"], flags["means"], offsets, some, values["covariances"])
+
+
+def _known_labels(labels: Any, table: Observations, K: int) -> np.ndarray:
+    """Known components (N,), -1 where unknown; empty where none are given."""
+    if labels is None:
+        return NO_LABELS
+    array = np.asarray(labels)
+    if array.shape != (table.n_observations,) or array.dtype.kind not in "iu":
+        raise InputError(f"labels must be {table.n_observations} whole numbers, -1 where the component is unknown")
+    wrong = np.flatnonzero((array < -1) | (array >= K))
+    if wrong.size:
+        raise InputError(f"the label of row {wrong[0]} is {array[wrong[0]]}; labels are 0..{K - 1}, or -1 for unknown")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def _order(mixture: GaussianMixture, align_to: EMFit | GaussianMixture | None) -> np.ndarray:

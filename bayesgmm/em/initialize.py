@@ -20,6 +20,7 @@ from bayesgmm.observations import Observations
 
 NO_LABELS = np.empty(0, dtype=np.int64)
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
+_WARD_ROWS = 1000  # rows that the hierarchical start, quadratic in them, looks at
 
 
 def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
@@ -35,28 +36,95 @@ def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True)
-def _plus_plus(Z, n_components, uniforms):
-    """Labels (N,) of the rows of Z by nearest seed, seeds drawn by k-means++ (Arthur & Vassilvitskii 2007)."""
+def _plus_plus(Z, seeds, seeded, uniforms):
+    """Labels (N,) of the rows of Z by nearest seed; seeds not given are drawn by k-means++ (Arthur & Vassilvitskii 2007).
+
+    ``seeds`` (K, D) is overwritten where ``seeded`` (K,) is false.
+    """
     N, D = Z.shape
-    nearest, labels, total = np.full(N, np.inf), np.zeros(N, np.int64), 0.0
-    for k in range(n_components):
-        seed = min(int(uniforms[0] * N), N - 1)
-        if k > 0 and total > 0.0:
-            target = uniforms[k] * total
-            seed = 0
-            while seed < N - 1 and target > nearest[seed]:
-                target -= nearest[seed]
-                seed += 1
-        total = 0.0
-        for i in range(N):
-            distance = 0.0
-            for j in range(D):
-                distance += (Z[i, j] - Z[seed, j]) ** 2
-            if distance < nearest[i]:
-                nearest[i] = distance
-                labels[i] = k
-            total += nearest[i]
+    nearest, labels, total = np.full(N, np.inf), np.zeros(N, np.int64), np.inf
+    for given in (True, False):
+        for k in range(seeds.shape[0]):
+            if seeded[k] != given:
+                continue
+            if not given:
+                row = min(int(uniforms[k] * N), N - 1)
+                if 0.0 < total < np.inf:
+                    target = uniforms[k] * total
+                    row = 0
+                    while row < N - 1 and target > nearest[row]:
+                        target -= nearest[row]
+                        row += 1
+                for j in range(D):
+                    seeds[k, j] = Z[row, j]
+            total = 0.0
+            for i in range(N):
+                distance = 0.0
+                for j in range(D):
+                    distance += (Z[i, j] - seeds[k, j]) ** 2
+                if distance < nearest[i]:
+                    nearest[i] = distance
+                    labels[i] = k
+                total += nearest[i]
     return labels
+
+
+@njit(cache=True)
+def _ward_merges(Z):
+    """Merges (N - 1, 2) of Ward's clustering (1963) and their heights, by nearest-neighbour chains (Murtagh 1983).
+
+    A cluster is named by its least row. The merges come in no order of height.
+    """
+    N, D = Z.shape
+    centers, sizes, alive = Z.copy(), np.ones(N), np.ones(N, np.bool_)
+    merges, heights = np.empty((N - 1, 2), np.int64), np.empty(N - 1)
+    chain, length = np.zeros(N, np.int64), 0
+    for merge in range(N - 1):
+        if length == 0:
+            while not alive[chain[0]]:
+                chain[0] += 1
+            length = 1
+        while True:
+            a = chain[length - 1]
+            best, nearest = -1, np.inf
+            if length > 1:  # ties go back along the chain, so that it ends
+                best = chain[length - 2]
+            for pass_ in range(2):
+                for b in range(N):
+                    if not alive[b] or b == a or (pass_ == 0 and b != best):
+                        continue
+                    distance = 0.0
+                    for j in range(D):
+                        distance += (centers[a, j] - centers[b, j]) ** 2
+                    distance *= sizes[a] * sizes[b] / (sizes[a] + sizes[b])
+                    if distance < nearest:
+                        nearest, best = distance, b
+            if length > 1 and best == chain[length - 2]:
+                break
+            chain[length] = best
+            length += 1
+        length -= 2
+        keep = min(a, best)
+        merges[merge, 0], merges[merge, 1], heights[merge] = keep, max(a, best), nearest
+        total = sizes[a] + sizes[best]
+        for j in range(D):
+            centers[keep, j] = (sizes[a] * centers[a, j] + sizes[best] * centers[best, j]) / total
+        alive[max(a, best)] = False
+        sizes[keep] = total
+    return merges, heights
+
+
+def _ward(Z: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Labels (N,) of Ward's hierarchical clustering: the merges in order of height, down to ``n_clusters``."""
+    merges, heights = _ward_merges(Z)
+    roots = np.arange(len(Z))
+    for keep, gone in merges[np.argsort(heights, kind="stable")[: len(Z) - n_clusters]].tolist():
+        while roots[keep] != keep:
+            keep = roots[keep]
+        roots[gone] = keep
+    while (roots[roots] != roots).any():
+        roots = roots[roots]
+    return np.unique(roots, return_inverse=True)[1]
 
 
 @njit(cache=True)
@@ -96,35 +164,54 @@ def moments_of_labels(X, labels, n_components):
 
 def portfolio(
     table: Observations,
+    known: np.ndarray,
     center: np.ndarray,
     covariance: np.ndarray,
     n_components: int,
     n_starts: int,
     rng: np.random.Generator,
 ) -> list[tuple[str, np.ndarray]]:
-    """``n_starts`` named moments: k-means++ in whitened coordinates, and every fourth a random partition."""
-    X = table.values
+    """``n_starts`` named moments: Ward's clustering first, then k-means++, every fourth a random partition.
+
+    Rows whose component is ``known`` (N, -1 where not; or empty) keep it; such components are seeded by their rows.
+    """
+    X, D = table.values, table.n_features
     rows = _SEEDING_ROWS * n_components
     if table.n_observations > rows or table.sample_weight.size > 1:
         probability = None if table.sample_weight.size == 1 else table.sample_weight / table.total_weight
-        X = X[np.sort(rng.choice(table.n_observations, min(rows, table.n_observations), p=probability))]
+        picked = np.sort(rng.choice(table.n_observations, min(rows, table.n_observations), p=probability))
+        if known.size:
+            picked = np.union1d(picked, np.flatnonzero(known >= 0))
+            known = known[picked]
+        X = X[picked]
     X = X - center
-    D = table.n_features
     whitener = np.empty((D, D))
     if precision_cholesky(covariance, whitener) <= 1e-13:  # collinear columns: only their scales can be removed
         whitener = np.diag(1.0 / np.sqrt(np.diag(covariance)))
     Z = X @ whitener
-    scale = table.total_weight / len(X)
+    seeds, seeded = np.zeros((n_components, D)), np.zeros(n_components, dtype=np.bool_)
+    for k in np.unique(known[known >= 0]):
+        seeds[k], seeded[k] = Z[known == k].mean(axis=0), True
     starts = []
     for i in range(n_starts):
-        random_partition = i % 4 == 3
-        if random_partition:
+        kind = "k-means++"
+        if i == 0 and not known.size and len(Z) > n_components:
+            kind = "hierarchical"
+            some = Z if len(Z) <= _WARD_ROWS else Z[np.sort(rng.choice(len(Z), _WARD_ROWS, replace=False))]
+            own = _ward(some, n_components)
+            means = np.stack([some[own == k].mean(axis=0) for k in range(n_components)])
+            everyone = np.ones(n_components, dtype=np.bool_)
+            labels = own if some is Z else _plus_plus(Z, means, everyone, np.empty(0))
+        elif i % 4 == 3:
+            kind = "random partition"
             labels = rng.integers(n_components, size=len(X))
         else:
-            labels = _plus_plus(Z, n_components, rng.random(n_components))
+            labels = _plus_plus(Z, seeds.copy(), seeded, rng.random(n_components))
+        if known.size:
+            labels = np.where(known >= 0, known, labels)
         moments = moments_of_labels(X, labels, n_components)
-        moments[:n_components] *= scale
-        starts.append(("random partition" if random_partition else "k-means++", moments))
+        moments[:n_components] *= table.total_weight / moments[:n_components].sum()
+        starts.append((kind, moments))
     return starts
 
 

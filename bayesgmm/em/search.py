@@ -1,0 +1,187 @@
+"""Many climbs of one table: short runs of all starts, long ones of the best, and which maxima they found."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel, precision_cholesky
+from bayesgmm.em import ascent
+from bayesgmm.observations import Observations
+
+_SHORT = 15  # iterations of a short run
+_SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
+_FINALISTS = 6  # short runs that are carried on to convergence; on tables large enough for threads:
+_FINALISTS_LARGE = 2
+_SAME = 1e-3  # nats within which two climbs have found the same maximum
+
+
+class Status(enum.Enum):
+    """How a climb ended; the value is the sentence to show."""
+
+    CONVERGED = "converged: the log-likelihood that is left to gain is below the tolerance"
+    EXHAUSTED = "stopped at max_iterations before it converged"
+    DEGENERATE = "degenerate: a component collapsed onto too few distinct rows"
+    LEFT_BEHIND = "not carried on: other starts were ahead after the short runs"
+
+
+_STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start and what became of it.
+
+    Attributes
+    ----------
+    kind : where it came from
+    status : Status
+    log_likelihood : where it stopped, in nats, with the log prior if there are priors; -inf where degenerate
+    n_iterations : int
+    detail : for a degenerate start, the component and its effective number of rows
+    """
+
+    kind: str
+    status: Status
+    log_likelihood: float
+    n_iterations: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Maximum:
+    """A local maximum that climbs converged to.
+
+    Attributes
+    ----------
+    log_likelihood : in nats, with the log prior if there are priors
+    hits : number of starts that converged to it
+    spurious : whether it owes its height to a component with too few rows or a near-singular covariance
+    detail : which component, and why
+    """
+
+    log_likelihood: float
+    hits: int
+    spurious: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Climber:
+    """What all climbs of one table have in common."""
+
+    table: Observations
+    labels: np.ndarray
+    center: np.ndarray
+    model: CovarianceModel
+    problem: ascent.Problem
+
+    def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
+        """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
+        weights = self.table.sample_weight[None] if row_weights is None else row_weights
+        return ascent.climb(
+            self.table.values, weights, self.labels, self.center, self.model.diagonal, self.problem, moments
+        )
+
+    def short(self, rng: np.random.Generator) -> Climber:
+        """The same for short runs, on a sample of the rows where there are many."""
+        problem = self.problem._replace(max_iterations=min(_SHORT, self.problem.max_iterations))
+        N, most = self.table.n_observations, _SHORT_ROWS * problem.penalty.concentration.size
+        table, labels = self.table, self.labels
+        if most < N:
+            picked = np.sort(rng.choice(N, most, replace=False))
+            weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
+            scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
+            table = Observations(table.values[picked], table.features, weight * scale)
+            labels = labels[picked] if labels.size else labels
+        return Climber(table, labels, self.center, self.model, problem)
+
+    def why_spurious(self, outcomes: ascent.Outcomes) -> str:
+        """Which component makes a single climb's maximum spurious and why, or nothing."""
+        if self.problem.penalty.count > 0 or self.model.volume == "E":
+            return ""  # priors and equal volumes keep the likelihood bounded
+        D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
+        counts = outcomes.moments[0, : len(outcomes.covariances[0])]
+        for k in np.flatnonzero(~self.problem.fixed.has_covariance):
+            precision_cholesky(outcomes.covariances[0, k], P)
+            narrow = float((self.problem.reference / np.diag(P)).min())  # least conditional sd relative to the data's
+            if counts[k] < D + 1:
+                return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
+            if narrow < (1e-2 if counts[k] < 3 * (D + 1) else 1e-7):
+                return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Everything that a search tried, and the best climb: its outcome and path, where any survived."""
+
+    starts: tuple[Start, ...]
+    maxima: tuple[Maximum, ...]
+    status: Status
+    best: ascent.Outcomes | None
+    path: np.ndarray
+
+
+def search(
+    climber: Climber,
+    candidates: list[tuple[str, np.ndarray]],
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
+) -> Found:
+    """Climb from named moments: briefly from all of them, to the end from the best."""
+    kinds = [kind for kind, _ in candidates]
+    moments = np.stack([z for _, z in candidates])
+    N, K, D = climber.table.n_observations, climber.problem.penalty.concentration.size, climber.table.n_features
+    large = ascent.parallel_pays(N, K, D, climber.model.diagonal)
+    n_finalists = min(_FINALISTS_LARGE if large else _FINALISTS, len(kinds))
+    total = len(kinds) + n_finalists
+    starts: list[Start] = []
+    finalists = list(range(len(kinds)))
+    if len(kinds) > n_finalists:
+        short = climber.short(rng)
+        brief, _ = short.climb(moments)
+        starts = [_start(kind, brief, i) for i, kind in enumerate(kinds)]
+        starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
+        alive = np.flatnonzero(brief.codes != ascent.DEGENERATE)
+        finalists = alive[np.argsort(-brief.numbers[alive, ascent.VALUE], kind="stable")][:n_finalists].tolist()
+        if short.table is not climber.table:
+            moments = brief.moments
+    else:
+        starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
+    ends: list[tuple[float, str, ascent.Outcomes, np.ndarray]] = []
+    for done, i in enumerate(finalists):
+        if progress is not None:
+            progress(len(kinds) + done, total)
+        outcomes, state = climber.climb(moments[i : i + 1])
+        starts[i] = _start(kinds[i], outcomes, 0)
+        if outcomes.codes[0] != ascent.DEGENERATE:
+            path = state.path[: starts[i].n_iterations + 1].copy()
+            ends.append((starts[i].log_likelihood, climber.why_spurious(outcomes), outcomes, path))
+    if progress is not None:
+        progress(total, total)
+    ends.sort(key=lambda end: -end[0])
+    maxima: list[Maximum] = []
+    for value, why, _, _ in ends:
+        if maxima and maxima[-1].log_likelihood - value < _SAME:
+            maxima[-1] = replace(maxima[-1], hits=maxima[-1].hits + 1)
+        else:
+            maxima.append(Maximum(value, 1, bool(why), why))
+    if not ends:
+        return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
+    _, _, best, path = next((end for end in ends if not end[1]), ends[0])
+    return Found(tuple(starts), tuple(maxima), _STATUS[int(best.codes[0])], best, path)
+
+
+def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
+    n = int(outcomes.numbers[i, ascent.ITERATION])
+    status = _STATUS[int(outcomes.codes[i])]
+    if status is not Status.DEGENERATE:
+        return Start(kind, status, float(outcomes.numbers[i, ascent.VALUE]), n)
+    k = int(outcomes.numbers[i, ascent.COMPONENT])
+    detail = f"component {k} collapsed with {max(outcomes.moments[i, k], 0.0):.2f} effective rows"
+    return Start(kind, status, -math.inf, n, detail)
