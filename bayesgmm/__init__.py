@@ -11,6 +11,7 @@ _HOMES = {
     "covariance": ("CovarianceModel",),
     "em.fit": ("EMFit", "fit_em"),
     "em.search": ("Maximum", "Start", "Status"),
+    "em.information": ("Bootstrap", "LikelihoodRatioTest", "StandardErrors", "bootstrap", "bootstrap_lrt"),
     "bayes.priors": ("Priors", "NormalMeans", "InverseWishart"),
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior", "as_mixture"),

@@ -43,7 +43,7 @@ def compare(fit: EMFit, tree: xr.DataTree, ci_prob: float = 0.89) -> pd.DataFram
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
     >>> fit = bg.fit_em(X, 2, rng=0)
-    >>> table = bg.compare(fit, bg.sample_posterior(X, fit, draws=300, chains=2, rng=0))
+    >>> table = bg.compare(fit, bg.sample_posterior(X, fit, draws=500, chains=2, rng=0))
     >>> len(table), bool((table["shift"].abs() < 1).all())
     (12, True)
     """

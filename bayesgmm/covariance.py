@@ -136,7 +136,7 @@ def precision_cholesky(covariance, P):
 
 @njit
 def copy_into(target, source):
-    """Copy a vector. A slice assignment would do, but it compiles its error message's strings, for a second and more."""
+    """Copy a vector. A slice assignment would do, but compiling its error message's strings takes a second and more."""
     for i in range(target.size):
         target[i] = source[i]
 

@@ -12,7 +12,7 @@ import bayesgmm
 ROOT = Path(bayesgmm.__file__).parent
 LAYERS = [  # a module may import from its own layer and from those after it
     {"cli"},
-    {"report"},
+    {"report", "outputs"},
     {"plots", "comparison"},
     {"bayes", "clusters"},
     {"em"},

@@ -310,7 +310,7 @@ def test_map_em_ends_at_a_maximum(covariance):
     for _ in range(20):
         shift = rng.normal() * 1e-3
         scale = np.exp(1e-3 * rng.normal(size=(1, 1, 1) if covariance == "tied" else (2, 1, 1)))
-        assert objective(weights=m.weights + [shift, -shift]) < top + 1e-9
+        assert objective(weights=m.weights + shift * np.array([1, -1])) < top + 1e-9
         assert objective(means=m.means + 1e-3 * X.std(axis=0) * rng.normal(size=(2, 2))) < top + 1e-9
         assert objective(covariances=m.covariances * scale) < top + 1e-9
 

@@ -53,7 +53,8 @@ def convergence(tree: xr.DataTree) -> Verdict:
     if faults:
         return Verdict(
             False,
-            f"Not converged: {'; '.join(faults)}. Draw longer (tune, draws), or use fewer components or a simpler covariance.",
+            f"Not converged: {'; '.join(faults)}. Draw longer (tune, draws), or use fewer components or a simpler "
+            "covariance.",
         )
     agree = f"chains agree (R-hat at most {max(r_hat.values()):.3f}), " if r_hat else "one chain, so no R-hat; "
     return Verdict(True, f"Converged: {agree}effective sample size at least {min(bulk.values()):.0f}, no divergences.")

@@ -106,7 +106,7 @@ class Priors:
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
     means ~ Normal([3.35, 69.5], sd [3.5, 53])
-    covariances ~ inverse Wishart(df 4, scale [[0.651, 6.99], [6.99, 92.4]])
+    covariances ~ inverse Wishart(df 4, scale [[0.649, 6.96], [6.96, 92.1]])
     """
 
     concentration: np.ndarray

@@ -73,8 +73,9 @@ def sample_posterior(
     -------
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
-        over the assignments, in nats), ``observed_data`` and ``em`` (the fit), with the priors, the seed, the
-        relabelling's diagnostics and the convergence check in words as attributes.
+        over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` and
+        ``convergence`` (both in words), ``seed``, ``switch_rate`` (share of draws whose components changed numbers)
+        and ``ambiguous_rate`` (share of draws with a component nearest to two of the fit's).
 
     Warns
     -----
@@ -90,10 +91,10 @@ def sample_posterior(
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=200, chains=2, rng=0)
-    >>> tree["posterior"]["means"].mean(("chain", "draw")).round(1).values
-    array([[ 2. , 54.5],
-           [ 4.3, 80. ]])
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> tree["posterior"]["means"].mean(("chain", "draw")).round().values
+    array([[ 2., 54.],
+           [ 4., 80.]])
     """
     draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
     tune = positive_integer(tune, "tune", least=0)
@@ -136,9 +137,9 @@ def as_mixture(tree: xr.DataTree) -> GaussianMixture:
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=100, chains=2, rng=0)
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> bg.as_mixture(tree).batch_shape
-    (2, 100)
+    (2, 500)
     """
     posterior = tree["posterior"].to_dataset()
     return GaussianMixture(
@@ -190,7 +191,7 @@ def _nutpie(
         if progress is not None:
             progress(sum(state.finished_draws for state in chain_states), total)
 
-    trace = nutpie.sample(
+    background = nutpie.sample(
         compiled,
         draws=draws,
         tune=tune,
@@ -200,7 +201,13 @@ def _nutpie(
         save_warmup=False,
         progress_bar=False,
         progress_callback=tell,
+        blocking=False,
     )
+    try:
+        trace = background.wait()
+    except BaseException:  # nutpie's own answer to Ctrl-C would be the half-filled trace
+        background.cancel()
+        raise
     if progress is not None:
         progress(total, total)
     statistics = trace["sample_stats"]

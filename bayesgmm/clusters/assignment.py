@@ -73,7 +73,7 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=200, chains=2, rng=0)
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> bg.assign(tree, [[2.0, 55.0], [4.3, 80.0]]).labels
     array([0, 1])
     """

@@ -40,7 +40,7 @@ class Penalty(NamedTuple):
     concentration: np.ndarray  # (K,) Dirichlet concentration - 1
     location: np.ndarray  # (D,) prior means' offset from the center
     precision: np.ndarray  # (D,) prior precision of the means
-    count: float  # rows that the prior of a covariance is worth
+    rows: float  # that the prior of a covariance is worth
     scatter: np.ndarray  # (D, D) and their scatter
 
 
@@ -106,7 +106,7 @@ def new_state(K: int, D: int, max_iterations: int) -> State:
 
 @njit(error_model="numpy")
 def _weights(problem, counts, weights):
-    """Weights that maximise sum_k (n_k + concentration_k - 1) log w_k, those fixed left as they are; the component left without one, or -1."""
+    """Weights that maximise sum_k (n_k + concentration_k - 1) log w_k; the component left without one, or -1."""
     fixed, concentration = problem.fixed, problem.penalty.concentration
     free, total = 1.0, 0.0
     for k in range(weights.size):
@@ -167,7 +167,7 @@ def _maximise(problem, state):
     if empty >= 0:
         return empty
     for k in range(K):
-        if not counts[k] > (0.0 if penalty.count > 0.0 or fixed.has_covariance[k] else 1e-8):
+        if not counts[k] > (0.0 if penalty.rows > 0.0 or fixed.has_covariance[k] else 1e-8):
             return k
         if fixed.has_mean[k]:
             copy_into(offsets[k], fixed.offsets[k])
@@ -175,7 +175,7 @@ def _maximise(problem, state):
             _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
         else:
             copy_into(offsets[k], means[k])
-        n[k] = counts[k] + share * penalty.count
+        n[k] = counts[k] + share * penalty.rows
         for i in range(D):
             for j in range(D):
                 shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
@@ -195,9 +195,9 @@ def _maximise(problem, state):
             if P[k, j, j] > 1e12 * problem.reference[j]:
                 return k
             log_scale[k] += math.log(P[k, j, j])
-            log_prior += share * penalty.count * math.log(P[k, j, j])
+            log_prior += share * penalty.rows * math.log(P[k, j, j])
             log_prior -= 0.5 * penalty.precision[j] * (offsets[k, j] - penalty.location[j]) ** 2
-            if penalty.count > 0.0:
+            if penalty.rows > 0.0:
                 for i in range(j + 1):
                     for m in range(j + 1):
                         log_prior -= 0.5 * share * P[k, i, j] * penalty.scatter[i, m] * P[k, m, j]

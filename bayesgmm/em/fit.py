@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from bayesgmm.em.search import Climber, Maximum, Start, Status, search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
+
+if TYPE_CHECKING:
+    from bayesgmm.em.information import StandardErrors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +102,28 @@ class EMFit:
         """Integrated completed likelihood: BIC - 2 sum of hard labels' log responsibilities (Biernacki et al. 2000)."""
         return self.bic - 2 * self.certainty
 
+    def standard_errors(self, X: Any, sample_weight: Any = None) -> StandardErrors:
+        """Standard errors of all parameters from the observed information at this maximum-likelihood fit.
+
+        Parameters
+        ----------
+        X : (N, D) table
+            The table that was fitted.
+        sample_weight : (N,), optional
+            As in the fit.
+
+        Returns
+        -------
+        StandardErrors
+
+        See Also
+        --------
+        bootstrap : standard errors and intervals without the large-sample approximation.
+        """
+        from bayesgmm.em.information import observed_information
+
+        return observed_information(self, X, sample_weight)
+
     def __repr__(self) -> str:
         return (
             f"EMFit({self.covariance_model.label(self.n_features)}, K={self.n_components}, "
@@ -139,8 +164,8 @@ def fit_em(
     labels : (N,) int, optional
         The component of rows where it is known, -1 where it is not. Components then keep these numbers.
     fixed : mapping, optional
-        Parts that stay as given: any of "weights" (K,), "means" (K, D), "covariances" (K, D, D), with NaN for components
-        that are free. Single covariances can be fixed in models where they vary freely (full, diag, spherical).
+        Parts that stay as given: any of "weights" (K,), "means" (K, D), "covariances" (K, D, D), with NaN for
+        components that are free. Single covariances can be fixed where they vary freely (full, diag, spherical).
     priors : Priors, optional
         Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
         cannot collapse.
@@ -197,29 +222,20 @@ def fit_em(
     model = CovarianceModel.named(covariance).for_features(D)
     _enough_rows(table, K)
     known = _known_labels(labels, table, K)
-    center, spread = whole_table(table)
     rng = np.random.default_rng(rng)
-    problem = ascent.Problem(
-        *model.codes,
-        table.total_weight,
-        _reference(spread, model, table.features, priors is not None),
-        _metric(table.total_weight, spread, K),
-        _penalty(priors, model, center, K),
-        _fixed_parts(fixed, model, center, K),
-        float(tolerance),
-        max_iterations,
-    )
+    climber, spread = prepare(table, model, K, known, fixed, priors, float(tolerance), max_iterations)
+    center = climber.center
     if starts is not None:
         candidates = given(starts, table, center, K)
     else:
         n_starts = 1 if K == 1 or (known.size and known.min() >= 0) else n_starts
         candidates = portfolio(table, known, center, spread, K, n_starts, rng)
-    found = search(Climber(table, known, center, model, problem), candidates, rng, progress)
+    found = search(climber, candidates, rng, progress)
     if found.best is None:
         raise DegenerateFitError(
             f"all {len(candidates)} starts collapsed; in the first, {found.starts[0].detail}. Use priors "
-            f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more distinct "
-            "rows"
+            f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more "
+            "distinct rows"
         )
     if all(maximum.spurious for maximum in found.maxima):
         warnings.warn(
@@ -249,6 +265,31 @@ def fit_em(
         features=table.features,
         certainty=float(numbers[ascent.CERTAINTY]),
     )
+
+
+def prepare(
+    table: Observations,
+    model: CovarianceModel,
+    K: int,
+    known: np.ndarray = NO_LABELS,
+    fixed: Mapping[str, Any] | None = None,
+    priors: Any = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 10_000,
+) -> tuple[Climber, np.ndarray]:
+    """The climber of a table, and the table's covariance (D, D)."""
+    center, spread = whole_table(table)
+    problem = ascent.Problem(
+        *model.codes,
+        table.total_weight,
+        _reference(spread, model, table.features, priors is not None),
+        _metric(table.total_weight, spread, K),
+        _penalty(priors, model, center, K),
+        _fixed_parts(fixed, model, center, K),
+        tolerance,
+        max_iterations,
+    )
+    return Climber(table, known, center, model, problem), spread
 
 
 def _enough_rows(table: Observations, K: int) -> None:

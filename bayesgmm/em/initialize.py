@@ -37,7 +37,7 @@ def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True)
 def _plus_plus(Z, seeds, seeded, uniforms):
-    """Labels (N,) of the rows of Z by nearest seed; seeds not given are drawn by k-means++ (Arthur & Vassilvitskii 2007).
+    """Labels (N,) of the rows of Z by nearest seed; those not given are drawn by k-means++ (Arthur & Vassilvitskii).
 
     ``seeds`` (K, D) is overwritten where ``seeded`` (K,) is false.
     """
@@ -229,9 +229,7 @@ def _given(start: Any, number: int, table: Observations, center: np.ndarray, K: 
     if isinstance(start, GaussianMixture):
         if start.means.shape != (K, D):
             raise InputError(f"starts[{number}] has means of shape {start.means.shape}, not ({K}, {D})")
-        counts = start.weights * table.total_weight
-        parts = (counts, (start.means - center).ravel(), start.covariances.ravel())
-        return "given mixture", np.concatenate(parts)
+        return "given mixture", moments_of_mixture(start, table.total_weight, center)
     array = np.asarray(start)
     if array.shape == (N,) and array.dtype.kind in "iub":
         if array.min() < 0 or array.max() >= K:
@@ -246,6 +244,12 @@ def _given(start: Any, number: int, table: Observations, center: np.ndarray, K: 
         f"starts[{number}] must be whole-number labels ({N},), responsibilities ({N}, {K}) or a GaussianMixture, "
         f"not {type(start).__name__} of shape {array.shape}"
     )
+
+
+def moments_of_mixture(mixture: GaussianMixture, total: float, center: np.ndarray) -> np.ndarray:
+    """The moments that a table of ``total`` rows drawn from the mixture would have."""
+    parts = (mixture.weights * total, (mixture.means - center).ravel(), mixture.covariances.ravel())
+    return np.concatenate(parts)
 
 
 def _moments_of_responsibilities(R: np.ndarray, table: Observations, center: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.em import ascent
+from bayesgmm.expectation import parallel_pays
 from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
@@ -102,7 +103,7 @@ class Climber:
 
     def why_spurious(self, outcomes: ascent.Outcomes) -> str:
         """Which component makes a single climb's maximum spurious and why, or nothing."""
-        if self.problem.penalty.count > 0 or self.model.volume == "E":
+        if self.problem.penalty.rows > 0 or self.model.volume == "E":
             return ""  # priors and equal volumes keep the likelihood bounded
         D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
         counts = outcomes.moments[0, : len(outcomes.covariances[0])]
@@ -137,7 +138,7 @@ def search(
     kinds = [kind for kind, _ in candidates]
     moments = np.stack([z for _, z in candidates])
     N, K, D = climber.table.n_observations, climber.problem.penalty.concentration.size, climber.table.n_features
-    large = ascent.parallel_pays(N, K, D, climber.model.diagonal)
+    large = parallel_pays(N, K, D, climber.model.diagonal)
     n_finalists = min(_FINALISTS_LARGE if large else _FINALISTS, len(kinds))
     total = len(kinds) + n_finalists
     starts: list[Start] = []

@@ -1,0 +1,301 @@
+"""The command line, ``bayesgmm demo`` and ``bayesgmm fit TABLE``: arguments in; tables, words, files out."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bayesgmm import __version__
+from bayesgmm.errors import BayesGMMError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from bayesgmm.report import Analysis
+
+type _Stage = Callable[[str], Callable[[int, int], None]]  # from a stage's name to what is told (done, total)
+
+_PLAIN_WIDTH = 100  # columns where the output is not a terminal
+
+_DESCRIPTION = "Which clusters are in a table, and how sure to be of them: Gaussian mixtures by EM and their posterior."
+_EPILOG = """examples:
+  bayesgmm demo                                     the eruptions of Old Faithful, start to finish
+  bayesgmm fit table.csv -k 3                       three clusters in all columns of a table
+  bayesgmm fit table.csv -k 1:6 --columns x,y       how many clusters are there?
+"""
+_FIT_EPILOG = """what is written to DIR:
+  clusters.png, posterior.png, em_path.png   pictures
+  responsibilities.csv   a line per row: its component, and the probability of each with an interval
+  components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
+  posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
+  summary.json           the run in numbers; written last
+With a range of components there is a directory k1, k2, ... for each, and selection.csv.
+
+Rows are numbered from 0, without the header, and components from 0 by their first mean.
+Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except BayesGMMError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; no half-written file is left behind", 130)
+    except OSError as error:
+        return _fail(f"the result cannot be written: {error}", 1)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print("bayesgmm:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong with the arguments instead of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="bayesgmm", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"bayesgmm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser("demo", help="show everything on a table that ships with the package")
+    demo.description = "Two clusters of eruptions of the Old Faithful geyser, 272 x 2: the whole way, in seconds."
+    demo.add_argument("--out", metavar="DIR", type=Path, default=Path("bayesgmm-demo"), help="default: %(default)s")
+    demo.set_defaults(run=_demo)
+
+    fit = commands.add_parser(
+        "fit",
+        help="find the clusters in a table",
+        description="Fit a Gaussian mixture by EM, draw from its posterior, and say how sure to be of it.",
+        epilog=_FIT_EPILOG,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    fit.add_argument("table", metavar="TABLE", type=Path, help="CSV, with or without header, or Parquet")
+    fit.add_argument(
+        *("-k", "--components"),
+        metavar="K",
+        required=True,
+        help="number of components, or a range to compare: 1:6",
+    )
+    fit.add_argument(
+        "--covariance",
+        default="full",
+        metavar="MODEL",
+        help="full (default), tied, diag, spherical, or letters such as VVE",
+    )
+    fit.add_argument("--columns", metavar="A,B,...", help="columns to use; default: all, which must then be numeric")
+    fit.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: bayesgmm-TABLE-kK")
+    fit.add_argument("--force", action="store_true", help="overwrite a finished result in DIR")
+    fit.add_argument("--draws", type=int, default=1000, metavar="N", help="posterior draws per chain (%(default)s)")
+    fit.add_argument("--chains", type=int, default=4, metavar="N", help="chains to draw (%(default)s)")
+    fit.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same answer (%(default)s)")
+    fit.add_argument("--sampler", choices=("nutpie", "pymc"), default="nutpie", help="%(default)s, the faster, or pymc")
+    fit.set_defaults(run=_fit)
+    return parser
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a command was asked to do, whatever the number of components."""
+
+    command: str
+    table: pd.DataFrame
+    source: str  # the table's name
+    out: Path
+    covariance: str = "full"
+    draws: int = 1000
+    chains: int = 4
+    sampler: str = "nutpie"
+    seed: int = 0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the summary repeats of it."""
+        names = ("command", "source", "covariance", "draws", "chains", "sampler", "seed")
+        arguments = {name: getattr(self, name) for name in names}
+        return {"bayesgmm": __version__, "command": arguments.pop("command"), "arguments": arguments}
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from bayesgmm import datasets, outputs
+
+    outputs.refuse_to_overwrite(arguments.out, own_command="demo")
+    _one(_Run("demo", datasets.old_faithful(), "Old Faithful", arguments.out), 2)
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    counts = _counts(arguments.components)
+    options = {name: getattr(arguments, name) for name in ("covariance", "draws", "chains", "sampler", "seed")}
+    for name, least in (("draws", 10), ("chains", 1), ("seed", 0)):
+        if options[name] < least:
+            raise InputError(f"--{name} must be at least {least}, not {options[name]}")
+    columns = None if arguments.columns is None else _names(arguments.columns)
+    out = arguments.out or Path(f"bayesgmm-{arguments.table.stem}-k{arguments.components.replace(':', '-')}")
+
+    from bayesgmm import outputs
+    from bayesgmm.covariance import CovarianceModel
+    from bayesgmm.tables import read_table
+
+    CovarianceModel.named(arguments.covariance)
+    outputs.refuse_to_overwrite_input(arguments.table, out)
+    if not arguments.force:
+        for directory in (out, *(out / f"k{k}" for k in counts if len(counts) > 1)):
+            outputs.refuse_to_overwrite(directory)
+    run = _Run("fit", read_table(arguments.table, columns), arguments.table.name, out, **options)
+    if len(counts) == 1:
+        _one(run, counts[0])
+    else:
+        _several(run, counts)
+
+
+def _one(run: _Run, n_components: int) -> None:
+    """Fit one number of components, write everything, and print the three tables."""
+    with _progress() as stage:
+        analysis = _analyse(run, n_components, stage)
+        from bayesgmm import outputs, report
+
+        files = outputs.write_analysis(analysis, run.out, run.record)
+    console = _console()
+    K = analysis.fit.n_components
+    console.print(f"{_described(run)}; {K} component{'s' * (K != 1)}, covariance {report.model_name(analysis.fit)}")
+    console.print()
+    for table in report.components_tables(analysis, console.width):
+        console.print(table)
+        console.print()
+    console.print(report.comparison_table(analysis.comparison))
+    console.print()
+    uncertain = report.least_certain_table(analysis, console.width)
+    console.print("With one component every row belongs to it." if uncertain is None else uncertain)
+    console.print()
+    for sentence in report.sentences(analysis):
+        console.print(sentence)
+    console.print(f"Written to {run.out}: {', '.join(files)}.")
+
+
+def _several(run: _Run, counts: Sequence[int]) -> None:
+    """Fit several numbers of components, write everything of each, and print how they compare."""
+    analyses, failures = [], {}
+    with _progress() as stage:
+        for k in counts:
+            try:
+                analysis = _analyse(run, k, stage, f"K={k}: ")
+            except BayesGMMError as error:
+                failures[k] = error
+                continue
+            from bayesgmm import outputs, report
+
+            outputs.begin(run.out)
+            outputs.write_analysis(analysis, run.out / f"k{k}", run.record)
+            analyses.append(analysis)
+    if not analyses:
+        raise next(iter(failures.values()))
+    rows = report.candidates(analyses)
+    words = list(report.selection_sentences(rows))
+    words += [f"K={k} could not be fitted: {error}." for k, error in failures.items()]
+    outputs.write_selection(rows, words, run.out, run.record)
+    console = _console()
+    console.print(f"{_described(run)}; covariance {report.model_name(analyses[0].fit)}")
+    console.print()
+    console.print(report.selection_table(rows))
+    console.print()
+    for sentence in words:
+        console.print(sentence)
+    directories = ", ".join(f"k{a.fit.n_components}" for a in analyses)
+    console.print(
+        f"Written to {run.out}: selection.csv, summary.json, and all about each fit in {directories}.",
+    )
+
+
+def _analyse(run: _Run, n_components: int, stage: _Stage, prefix: str = "") -> Analysis:
+    tell = stage("loading PyMC")
+    from bayesgmm.report import analyse
+
+    tell(1, 1)
+    return analyse(
+        run.table,
+        n_components,
+        run.covariance,
+        draws=run.draws,
+        chains=run.chains,
+        sampler=run.sampler,
+        rng=run.seed,
+        progress=lambda name: stage(prefix + name),
+    )
+
+
+def _described(run: _Run) -> str:
+    rows, columns = run.table.shape
+    names = ", ".join(run.table.columns[:4]) + ", ..." * (columns > 4)
+    return f"{run.source}: {rows} rows, {columns} column{'s' * (columns != 1)} ({names})"
+
+
+@contextmanager
+def _progress() -> Iterator[_Stage]:
+    """A function that adds a bar and returns what moves it; on a terminal only, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, markup=False)
+    columns = (
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def stage(name: str) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield stage
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def _counts(text: str) -> list[int]:
+    """The numbers of components that "3" or "1:6" means."""
+    first, colon, last = text.partition(":")
+    if not (first.isdecimal() and (last.isdecimal() or not colon)):
+        raise InputError(f"-k takes a number of components such as 3, or a range such as 1:6, not {text!r}")
+    low, high = int(first), int(last or first)
+    if not 1 <= low <= high:
+        raise InputError(f"-k counts components from 1 upwards, so {text!r} names none")
+    return list(range(low, high + 1))
+
+
+def _names(text: str) -> list[str]:
+    """The column names in a list parted by commas, where a name with a comma is in quotes."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not names or "" in names or len(set(names)) < len(names):
+        raise InputError(f"--columns takes different names with commas between them, not {text!r}")
+    return names

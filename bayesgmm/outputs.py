@@ -1,0 +1,177 @@
+"""The directory a run leaves: every file is written beside and renamed, `summary.json` last."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayesgmm.errors import InputError
+
+if TYPE_CHECKING:
+    from bayesgmm.report import Analysis, Candidate
+
+SUMMARY = "summary.json"
+_TABLES = ("responsibilities.csv", "components.csv", "selection.csv")
+
+
+def refuse_to_overwrite_input(table: Path, directory: Path) -> None:
+    """Check that no output takes the place of the table.
+
+    Raises
+    ------
+    InputError
+        If one would.
+    """
+    if table.resolve() in {(directory / name).resolve() for name in _TABLES}:
+        raise InputError(f"{table} would be overwritten by a result of the same name; give another --out")
+
+
+def refuse_to_overwrite(directory: Path, *, own_command: str | None = None) -> None:
+    """Check before any work that a directory can take a result and holds no finished one.
+
+    Parameters
+    ----------
+    directory : Path
+        It need not exist.
+    own_command : str, optional
+        A command whose earlier result may be overwritten.
+
+    Raises
+    ------
+    InputError
+        If it is a file, cannot be written to, or holds a finished result.
+    """
+    there = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file; give --out a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"nothing can be written to {there}; give another directory with --out")
+    summary = directory / SUMMARY
+    if summary.exists() and (own_command is None or _command_of(summary) != own_command):
+        raise InputError(f"{directory} holds a finished result; give --force to overwrite it, or another --out")
+
+
+def _command_of(summary: Path) -> str | None:
+    try:
+        return json.loads(summary.read_text("utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def begin(directory: Path) -> None:
+    """Make the directory, and an earlier result in it unfinished."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SUMMARY).unlink(missing_ok=True)
+
+
+def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> list[str]:
+    """Write everything about one fit; the names of the files.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    directory : Path
+    run : dict
+        What else the summary should tell: the command and its arguments.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from bayesgmm import plots
+
+    begin(directory)
+    fit, a = analysis.fit, analysis.assignments
+    with _beside(directory / "posterior.nc") as path:
+        analysis.tree.to_netcdf(path, engine="h5netcdf")
+    columns = {"row": np.arange(len(a.labels)), "label": a.labels}
+    for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
+        columns |= {f"{name}_{k}": values[:, k] for k in range(fit.n_components)}
+    columns |= {"entropy": a.entropy, "mutual_information": a.mutual_information}
+    with _beside(directory / "responsibilities.csv") as path:
+        pd.DataFrame(columns).to_csv(path, index=False)
+    with _beside(directory / "components.csv") as path:
+        analysis.comparison.to_csv(path, index=False)
+    pictures = {
+        "clusters.png": plots.clusters(analysis.table, fit, analysis.tree, a),
+        "em_path.png": plots.em_path(fit),
+        "posterior.png": plots.posterior(analysis.tree, fit),
+    }
+    for name, figure in pictures.items():
+        with _beside(directory / name) as path:
+            figure.savefig(path, format="png", dpi=150)
+    _write_summary(directory, run | _summary(analysis))
+    return ["posterior.nc", "responsibilities.csv", "components.csv", *pictures, SUMMARY]
+
+
+def write_selection(rows: Sequence[Candidate], words: Sequence[str], directory: Path, run: dict[str, Any]) -> None:
+    """Write the comparison of several numbers of components, and with it that the whole run is finished."""
+    import pandas as pd
+
+    with _beside(directory / "selection.csv") as path:
+        pd.DataFrame([asdict(row) for row in rows]).to_csv(path, index=False)
+    _write_summary(directory, run | {"conclusions": list(words), "selection": [asdict(row) for row in rows]})
+
+
+def _summary(analysis: Analysis) -> dict[str, Any]:
+    fit, tree, loo, table = analysis.fit, analysis.tree, analysis.loo, analysis.comparison
+    return {
+        "n_observations": fit.n_observations,
+        "n_features": fit.n_features,
+        "features": list(fit.features),
+        "n_components": fit.n_components,
+        "covariance": fit.covariance_model.label(fit.n_features),
+        "n_parameters": fit.n_parameters,
+        "log_likelihood": fit.log_likelihood,
+        "bic": fit.bic,
+        "aic": fit.aic,
+        "icl": fit.icl,
+        "em_status": fit.status.value,
+        "em_iterations": fit.n_iterations,
+        "priors": tree.attrs["priors"],
+        "convergence": tree.attrs["convergence"],
+        "divergences": int(tree["sample_stats"]["diverging"].sum()),
+        "max_r_hat": table["r_hat"].max(),
+        "min_ess_bulk": table["ess_bulk"].min(),
+        "ambiguous_rate": tree.attrs["ambiguous_rate"],
+        "elpd_loo": None if loo is None else loo.total,
+        "elpd_loo_se": None if loo is None else loo.se,
+        "pareto_k_max": None if loo is None else loo.worst_pareto_k,
+        "seconds": analysis.seconds,
+    }
+
+
+def _write_summary(directory: Path, content: dict[str, Any]) -> None:
+    versions = {name: version(name) for name in ("numpy", "pymc", "nutpie", "arviz")}
+    content = content | {"versions": {"python": platform.python_version(), **versions}}
+    with _beside(directory / SUMMARY) as path:
+        path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: no number that is not finite, no numpy scalar."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the same directory, renamed to ``path`` if all goes well and removed if not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,358 @@
+"""Pictures of a fit and its posterior: functions that return a `matplotlib.figure.Figure`; no display needed.
+
+A component has the same colour and marker in every picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from bayesgmm.bayes.sample import as_mixture
+from bayesgmm.clusters.assignment import assign
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import numeric_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+    from bayesgmm.clusters.assignment import Assignments
+    from bayesgmm.em.fit import EMFit
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart, without yellow: too pale for lines.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "os^Dv"
+_ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
+_PAIRED_FEATURES = 4  # a grid of more pairs is too small to read
+_POINTS = 5000  # more would cover one another
+_MARGINAL_FEATURES, _MARGINAL_COMPONENTS = 3, 6
+_CIRCLE = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 101)), np.sin(t)])  # (2, 101)
+
+
+def clusters(
+    X: Any,
+    fit: EMFit,
+    tree: xr.DataTree | None = None,
+    assignments: Assignments | None = None,
+    *,
+    figure: Figure | None = None,
+) -> Figure:
+    """The table coloured by component, with the fitted and the sampled components over it.
+
+    One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the first four.
+    A point is the larger the less certain its component is. Of more than 5000 rows, 5000 are drawn.
+
+    Parameters
+    ----------
+    X : (N, D) table
+    fit : EMFit
+    tree : xarray.DataTree, optional
+        From `sample_posterior`: adds ellipses of 50 draws, or for one feature an 89% band of the density.
+    assignments : Assignments, optional
+        Of the rows of ``X``; by default from ``tree``, or without one from the fit's responsibilities.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If ``X`` is not a table of numbers with the fit's features.
+    """
+    values, _ = numeric_table(X)
+    if assignments is None and tree is not None:
+        assignments = assign(tree, X)
+    probabilities = fit.mixture.responsibilities(values) if assignments is None else assignments.probabilities
+    D = fit.n_features
+    shown = min(D, _PAIRED_FEATURES)
+    draws = None if tree is None else _thinned(tree, _BAND_DRAWS if D == 1 else _ELLIPSE_DRAWS)
+    scatter = _Scatter(values, probabilities, fit, draws)
+
+    size = (8.5, 5) if D < 3 else (3.0 * shown, 2.6 * shown)
+    figure = Figure(figsize=size, layout="constrained") if figure is None else figure
+    grid = figure.subplots(*((1, 1) if D < 3 else (shown, shown)), squeeze=False)
+    if D == 1:
+        scatter.density(grid[0, 0], 0, rug=True)
+    elif D == 2:
+        scatter.pair(grid[0, 0], 0, 1)
+    else:
+        for i in range(shown):
+            scatter.density(grid[i, i], i, rug=False)
+            for j in range(i):
+                grid[i, j].sharex(grid[j, j])
+                grid[i, j].sharey(grid[i, 0])
+                scatter.pair(grid[i, j], j, i)
+                grid[j, i].remove()
+                if j > 0:
+                    grid[i, j].set_ylabel("")
+            if i < shown - 1:
+                for ax in grid[i, : i + 1]:
+                    ax.set_xlabel("")
+    K = fit.n_components
+    title = f"{K} component{'s' * (K > 1)}, covariance {fit.covariance_model.label(D)}"
+    limits = [(shown, D, "features"), (len(scatter.order), len(values), "rows")]
+    notes = [f"; {some} of {every} {what}" for some, every, what in limits if some < every]
+    figure.suptitle(title + "".join(notes))
+    handles = list(scatter.legend())
+    if D < 3:
+        figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+    else:
+        figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.98, 0.93), frameon=False)
+    return figure
+
+
+def em_path(fit: EMFit, *, figure: Figure | None = None) -> Figure:
+    """The log-likelihood at each EM iteration, and how far below its limit it still was, on a log scale.
+
+    Parameters
+    ----------
+    fit : EMFit
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    path = fit.log_likelihood_path
+    iterations = np.arange(len(path))
+    limit = path[-1] + (fit.remaining_gain if np.isfinite(fit.remaining_gain) else 0.0)
+    below = np.where(limit - path > 1e-12 * abs(limit), limit - path, np.nan)
+    climbs = path[-1] - path[0] > 1e-6  # else a log scale would show rounding errors
+    panels = 2 if climbs else 1
+
+    figure = Figure(figsize=(4.5 * panels, 3.8), layout="constrained") if figure is None else figure
+    axes = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
+    axes[0].plot(iterations, path, "o-", ms=3, color=_COLORS[0])
+    axes[0].set_ylabel("log-likelihood (nats)")
+    axes[0].ticklabel_format(axis="y", useOffset=False)
+    if climbs:
+        axes[1].semilogy(iterations, below, "o-", ms=3, color=_COLORS[0])
+        axes[1].set_ylabel("below its limit by (nats, log scale)")
+    else:
+        axes[0].set_ylim(path[-1] - 1, path[-1] + 1)
+    for ax in axes:
+        ax.set_xlabel("EM iteration of the best start")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _plain(ax)
+    figure.suptitle(f"Log-likelihood {fit.log_likelihood:.4f}: {fit.status.value.partition(':')[0]}")
+    return figure
+
+
+def posterior(tree: xr.DataTree, fit: EMFit, *, figure: Figure | None = None) -> Figure:
+    """Posterior density of each component's weight, means and sds, with the EM estimate as a line.
+
+    For two features the correlation too. At most six components and three features are shown; the title says
+    where there are more.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        From `sample_posterior`.
+    fit : EMFit
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns = list(zip(_quantities(fit.mixture, fit), _quantities(as_mixture(tree), fit), strict=True))
+    K, D = fit.n_components, fit.n_features
+    rows = min(K, _MARGINAL_COMPONENTS)
+    size = (1.9 * len(columns) + 0.8, 1.2 * rows + 1.5)
+    figure = Figure(figsize=size, layout="constrained") if figure is None else figure
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for column, ((name, em), (_, sampled)) in enumerate(columns):
+        grid[0, column].set_title(name, fontsize="medium")
+        for k in range(rows):
+            _marginal(grid[k, column], sampled[..., k].ravel(), em[k], _color(k))
+    for k in range(rows):
+        grid[k, 0].set_ylabel(f"component {k}", color=_color(k))
+    limits = [(rows, K, "components"), (min(D, _MARGINAL_FEATURES), D, "features")]
+    notes = [f"; the first {some} of {every} {what}" for some, every, what in limits if some < every]
+    figure.suptitle("Posterior" + "".join(notes))
+    handles = [
+        Line2D([], [], color="0.5", lw=4, alpha=0.4, label="posterior density"),
+        Line2D([], [], color="0.3", lw=3, label="89% interval"),
+        Line2D([], [], color="black", lw=1.5, label="EM estimate"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+class _Scatter:
+    """What the panels of `clusters` share."""
+
+    def __init__(self, values: np.ndarray, probabilities: np.ndarray, fit: EMFit, draws: GaussianMixture | None):
+        self.values, self.fit, self.draws = values, fit, draws
+        self.labels = probabilities.argmax(axis=-1)
+        self.uncertainty = 1 - probabilities.max(axis=-1)
+        shown = np.linspace(0, len(values) - 1, min(len(values), _POINTS)).astype(int)
+        self.order = shown[np.argsort(self.uncertainty[shown])]  # the uncertain on top
+        # Room for the rows and for EM's ellipses; a posterior draw may lie anywhere.
+        two_sd = 2 * np.sqrt(np.einsum("kii->ki", fit.mixture.covariances))
+        low = np.minimum(values.min(axis=0), (fit.mixture.means - two_sd).min(axis=0))
+        high = np.maximum(values.max(axis=0), (fit.mixture.means + two_sd).max(axis=0))
+        margin = 0.07 * (high - low)
+        self.limits = np.stack([low - margin, high + margin], axis=1)  # (D, 2)
+
+    def _size(self, uncertainty: Any) -> Any:
+        smallest = np.clip(5000 / len(self.order), 3, 16)
+        return smallest * (1 + 8 * np.asarray(uncertainty))
+
+    def points(self, ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+        for k in range(self.fit.n_components):
+            own = self.order[self.labels[self.order] == k]
+            ax.scatter(
+                x[own],
+                y[own],
+                s=self._size(self.uncertainty[own]),
+                marker=_marker(k),
+                color=_color(k),
+                alpha=0.55,
+                linewidths=0,
+            )
+
+    def pair(self, ax: Axes, i: int, j: int) -> None:
+        """Feature j against feature i."""
+        self.points(ax, self.values[:, i], self.values[:, j])
+        for k in range(self.fit.n_components):
+            if self.draws is not None:
+                lines = _ellipses(self.draws, k, (i, j), 2)
+                ax.add_collection(LineCollection(list(lines), colors=_color(k), linewidths=0.6, alpha=0.15))
+            for radius in (1, 2):
+                x, y = _ellipses(self.fit.mixture, k, (i, j), radius).T
+                ax.plot(x, y, color=_color(k), lw=1.5, path_effects=[withStroke(linewidth=2.3, foreground="white")])
+        ax.set(xlabel=self.fit.features[i], xlim=self.limits[i], ylabel=self.fit.features[j], ylim=self.limits[j])
+        _plain(ax)
+
+    def density(self, ax: Axes, j: int, rug: bool) -> None:
+        """Histogram of feature j under the densities."""
+        x = self.values[:, j]
+        low, high = self.limits[j]
+        grid = np.linspace(low, high, 400)
+        heights, *_ = ax.hist(x, bins=_edges(x), density=True, color="0.88", zorder=0)
+        em = self.fit.mixture.marginal([j])
+        if self.draws is not None:
+            density = np.exp(self.draws.marginal([j]).log_prob(grid[:, None]))
+            ax.fill_between(grid, *np.quantile(density, [0.055, 0.945], axis=0), color="0.35", alpha=0.35, lw=0)
+        ax.plot(grid, np.exp(em.log_prob(grid[:, None])), color="black", lw=2.2)
+        for k, component in enumerate(np.exp(em.log_joint(grid[:, None])).T):
+            ax.plot(grid, component, color=_color(k), lw=1.2)
+        if rug:
+            self.points(ax, x, np.full(len(x), -0.04 * np.max(heights)))
+            ax.axhline(0, color="0.6", lw=0.6)
+        ax.set(xlabel=self.fit.features[j], xlim=self.limits[j], ylabel="density")
+        _plain(ax)
+
+    def legend(self) -> Iterator[Line2D]:
+        """What the colours, sizes and lines mean."""
+        D, K = self.fit.n_features, self.fit.n_components
+        counts = np.bincount(self.labels, minlength=K).tolist()
+        for k, n in enumerate(counts):
+            label = f"component {k} ({n} row{'s' * (n != 1)})"
+            yield Line2D([], [], ls="", marker=_marker(k), color=_color(k), ms=6, label=label)
+        if K > 1:
+            for probability, label in (
+                (1.0, "certain of it"),
+                (0.75, "probability 0.75"),
+                (0.5, "probability 0.5"),
+            ):
+                size = float(np.sqrt(self._size(1 - probability)))
+                yield Line2D([], [], ls="", marker="o", color="0.5", ms=size, label=label)
+        if D != 2:
+            yield Line2D([], [], color="black", lw=2.2, label="density by EM, its components coloured")
+        if D > 1:
+            yield Line2D([], [], color="0.3", lw=1.5, label="EM, 1 and 2 sd")
+        if self.draws is not None:
+            if D > 1:
+                yield Line2D([], [], color="0.3", lw=0.6, alpha=0.5, label=f"{_ELLIPSE_DRAWS} posterior draws, 2 sd")
+            if D != 2:
+                yield Line2D([], [], color="0.35", lw=6, alpha=0.35, label="posterior of the density, 89%")
+
+
+def _thinned(tree: xr.DataTree, n: int) -> GaussianMixture:
+    """About n draws spread evenly over all chains, batch shape (n,)."""
+    draws = as_mixture(tree)
+    chains, length = draws.batch_shape
+    chain, draw = np.divmod(np.linspace(0, chains * length - 1, min(n, chains * length)).astype(int), length)
+    return GaussianMixture(
+        weights=draws.weights[chain, draw],
+        means=draws.means[chain, draw],
+        covariances=draws.covariances[chain, draw],
+    )
+
+
+def _quantities(source: GaussianMixture, fit: EMFit) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values (..., K) of what `posterior` shows, of the fit's mixture or of draws."""
+    features = fit.features[:_MARGINAL_FEATURES]
+    if fit.n_components > 1:
+        yield "weight", source.weights
+    for j, name in enumerate(features):
+        yield f"mean\n{_short(name)}", source.means[..., j]
+    sds = np.sqrt(np.einsum("...ii->...i", source.covariances))
+    for j, name in enumerate(features):
+        yield f"sd\n{_short(name)}", sds[..., j]
+    if fit.n_features == 2 and not fit.covariance_model.diagonal:
+        yield "correlation", source.covariances[..., 0, 1] / sds.prod(axis=-1)
+
+
+def _marginal(ax: Axes, draws: np.ndarray, em: float, color: str) -> None:
+    """Smoothed density of the draws, their 89% interval, and the EM estimate."""
+    from scipy.stats import gaussian_kde
+
+    # The curve goes no further than the draws, as some quantities end at 0 or 1.
+    low, lower, upper, high = np.quantile(draws, [0.005, 0.055, 0.945, 0.995])
+    grid = np.linspace(low, high, 200)
+    ax.fill_between(grid, gaussian_kde(draws)(grid), color=color, alpha=0.35, lw=0)
+    ax.plot([lower, upper], [0, 0], color=color, lw=3, solid_capstyle="butt", clip_on=False)
+    ax.axvline(em, color="black", lw=1.5)
+    ax.margins(x=0.1)
+    ax.set_yticks([])
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.tick_params(labelsize="small")
+    _plain(ax)
+    ax.spines["left"].set_visible(False)
+
+
+def _ellipses(mixture: GaussianMixture, k: int, pair: tuple[int, int], radius: float) -> np.ndarray:
+    """Outline (..., 101, 2) of component k in two features, at so many sds from its mean."""
+    two = mixture.marginal(pair)
+    factor = np.linalg.cholesky(two.covariances[..., k, :, :])
+    outline = two.means[..., k, :, None] + radius * factor @ _CIRCLE
+    return np.swapaxes(outline, -1, -2)
+
+
+def _edges(x: np.ndarray) -> list[float]:
+    """Histogram edges, few enough to see."""
+    edges = np.histogram_bin_edges(x, "auto")
+    return (edges if len(edges) <= 81 else np.linspace(x.min(), x.max(), 81)).tolist()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else f"{name[:8]}...{name[-7:]}"
+
+
+def _color(k: int) -> str:
+    return _COLORS[k % len(_COLORS)]
+
+
+def _marker(k: int) -> str:
+    return _MARKERS[k // len(_COLORS) % len(_MARKERS)]
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,416 @@
+"""What the command line finds out about a table, an `Analysis`, and the tables and sentences that tell it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from bayesgmm.bayes.sample import as_mixture, sample_posterior
+from bayesgmm.clusters.assignment import Assignments, assign
+from bayesgmm.comparison import compare
+from bayesgmm.covariance import ALIASES, CovarianceModel
+from bayesgmm.em.fit import EMFit, fit_em
+from bayesgmm.errors import ConvergenceWarning
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+INTERVAL = 0.89
+_TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
+_COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
+_RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loo:
+    """Leave-one-out cross-validation by importance sampling.
+
+    Attributes
+    ----------
+    elpd : (N,)
+        Expected log predictive density of each row, in nats.
+    worst_pareto_k : float
+        Above 0.7 the estimate of some row is not to be trusted.
+    """
+
+    elpd: np.ndarray
+    worst_pareto_k: float
+
+    @property
+    def total(self) -> float:
+        """Sum over the rows; larger is better."""
+        return float(self.elpd.sum())
+
+    @property
+    def se(self) -> float:
+        """Standard error of the total."""
+        return _se_of_sum(self.elpd)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether importance sampling worked for every row."""
+        return self.worst_pareto_k <= _RELIABLE_PARETO_K
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """A table, its fit, the posterior and what follows from them."""
+
+    table: pd.DataFrame
+    fit: EMFit
+    tree: xr.DataTree
+    assignments: Assignments
+    comparison: pd.DataFrame
+    loo: Loo | None  # None where the pointwise log-likelihood was too large to keep
+    seconds: dict[str, float]  # by stage
+
+    @property
+    def convergence(self) -> str:
+        """Whether the chains converged, in words."""
+        return str(self.tree.attrs["convergence"])
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A number of components and its criteria; ``elpd`` in nats, ``elpd_diff`` against the best of them."""
+
+    n_components: int
+    log_likelihood: float
+    n_parameters: int
+    bic: float
+    icl: float
+    elpd_loo: float | None
+    elpd_loo_se: float | None
+    elpd_diff: float | None
+    elpd_diff_se: float | None
+    pareto_k_max: float | None
+    convergence: str
+
+
+def analyse(
+    table: pd.DataFrame,
+    n_components: int,
+    covariance: str | CovarianceModel,
+    *,
+    draws: int,
+    chains: int,
+    sampler: str,
+    rng: Any,
+    progress: Callable[[str], Callable[[int, int], None]],
+) -> Analysis:
+    """Fit, sample and summarise a table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+    n_components, covariance, draws, chains, sampler, rng
+        As in `fit_em` and `sample_posterior`.
+    progress : callable
+        Given the name of a stage, returns the function to call with what of it is done, and its total.
+
+    Raises
+    ------
+    InputError, DegenerateFitError
+        As `fit_em` and `sample_posterior` do.
+    """
+    clock = [time.perf_counter()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `sentences` says the same
+        fit = fit_em(table, n_components, covariance, rng=rng, progress=progress("EM starts"))
+        clock.append(time.perf_counter())
+        tell = progress("posterior draws")
+        tree = sample_posterior(table, fit, draws=draws, chains=chains, sampler=sampler, rng=rng, progress=tell)
+    clock.append(time.perf_counter())
+    tell = progress("summaries")
+    assignments = assign(tree, ci_prob=INTERVAL)
+    tell(1, 3)
+    comparison = compare(fit, tree, ci_prob=INTERVAL)
+    tell(2, 3)
+    loo = _loo(tree)
+    tell(3, 3)
+    clock.append(time.perf_counter())
+    seconds = dict(zip(("em", "posterior", "summaries"), np.diff(clock).tolist(), strict=True))
+    return Analysis(table, fit, tree, assignments, comparison, loo, seconds)
+
+
+def _loo(tree: xr.DataTree) -> Loo | None:
+    if "log_likelihood" not in tree.children:
+        return None
+    import arviz as az
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")  # told in our own words
+        result = az.loo(tree, pointwise=True)
+    return Loo(np.asarray(result.elpd_i).ravel(), float(np.max(result.pareto_k)))
+
+
+def _se_of_sum(terms: np.ndarray) -> float:
+    """Standard error of a sum of independent terms."""
+    return math.sqrt(len(terms) * terms.var())
+
+
+def components_tables(analysis: Analysis, width: int) -> list[Table]:
+    """Posterior mean and interval of what describes each component, in as many tables as fit ``width``."""
+    fit, K = analysis.fit, analysis.fit.n_components
+    lines = [("rows", [str(n) for n in np.bincount(analysis.assignments.labels, minlength=K)])]
+    for name, draws in _quantities(analysis.tree, fit):
+        decimals = _decimals(draws.std(axis=(0, 1)).min())
+        numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, _TAILS, axis=(0, 1))]
+        texts = [[_number(x, decimals) for x in row] for row in numbers]
+        lines.append((name, [f"{mean} [{low}, {high}]" for mean, low, high in zip(*texts, strict=True)]))
+    cell = max(14, *(len(text) + 3 for _, cells in lines for text in cells))
+    at_once = max((width - max(len(name) for name, _ in lines) - 4) // cell, 1)
+    tables = []
+    for first in range(0, min(K, _COMPONENTS), at_once):
+        shown = range(K)[first : min(first + at_once, _COMPONENTS)]
+        title = "The components: posterior mean and 89% interval" if first == 0 else None
+        table = _table(title, "", *(f"component {k}" for k in shown))
+        for name, cells in lines:
+            table.add_row(name, *(cells[k] for k in shown))
+        tables.append(table)
+    hidden = {"component": K - _COMPONENTS, "feature": fit.n_features - _FEATURES}
+    rest = [_count(n, f"other {thing}") for thing, n in hidden.items() if n > 0]
+    if rest:
+        tables[-1].caption = f"in components.csv: {' and '.join(rest)}"
+    return tables
+
+
+def comparison_table(comparison: pd.DataFrame) -> Table:
+    """EM beside the posterior."""
+    free: list[Any] = comparison[comparison["sd"] > 0].to_dict("records")  # not the zeros of a diagonal model
+    shown = free
+    if len(free) > _PARAMETERS:
+        shown = [row for row in free if row["parameter"] != "covariances" or row["feature"] == row["feature_bis"]]
+        shown = shown[:_PARAMETERS]
+    headings = ("EM", "posterior", "sd", "89% interval", "shift")
+    table = _table("EM beside the posterior mean", "parameter", "component", *headings)
+    for i, row in enumerate(shown):
+        if i > 0 and row["parameter"] != shown[i - 1]["parameter"]:
+            table.add_section()
+        decimals = _decimals(row["sd"])
+        em, mean, sd, low, high = (_number(row[x], decimals) for x in ("em", "mean", "sd", "lower", "upper"))
+        name = _parameter(row["parameter"], row["feature"], row["feature_bis"])
+        table.add_row(
+            name, str(row["component"]), em, mean, sd, f"[{low}, {high}]", f"{round(row['shift'], 1) + 0.0:+}"
+        )
+    table.caption = "shift: from the EM estimate to the posterior mean, in posterior sds"
+    if len(shown) < len(free):
+        table.caption += f"; the {len(free) - len(shown)} other parameters are in components.csv"
+    return table
+
+
+def least_certain_table(analysis: Analysis, width: int) -> Table | None:
+    """The rows whose component is least certain; None where there is one component."""
+    a = analysis.assignments
+    if analysis.fit.n_components == 1:
+        return None
+    certainty = a.probabilities.max(axis=1)
+    n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
+    features = [_short(name, 12) for name in analysis.fit.features[:n_values]]
+    table = _table(
+        "The least certain rows: their two likeliest components, with 89% intervals",
+        *("row", *features, "component", "probability", "or", "probability"),
+    )
+    doubtful = int((certainty < 0.9).sum())
+    for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
+        cells = [f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
+        for k in np.argsort(-a.probabilities[row], kind="stable")[:2]:
+            p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))
+            cells += [str(k), f"{p:.2f} [{low:.2f}, {high:.2f}]"]
+        table.add_row(str(row), *cells)
+    table.caption = (
+        f"{_count(doubtful, 'row')} of {len(certainty)} without a component of probability 0.9 or more; "
+        "rows count from 0, without the header; all are in responsibilities.csv"
+    )
+    return table
+
+
+def sentences(analysis: Analysis) -> Iterator[str]:
+    """How the fit and the sampling went, and how far to trust them."""
+    fit, seconds, loo = analysis.fit, analysis.seconds, analysis.loo
+    ended = fit.status.value.partition(":")[0]
+    effort = f"{_count(fit.n_iterations, 'iteration')}, {_count(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
+    yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
+    if all(maximum.spurious for maximum in fit.maxima):
+        yield f"Every maximum that EM found is spurious: {fit.maxima[0].detail}. Use fewer components."
+    sizes = analysis.tree["posterior"].sizes
+    size = f"{_count(sizes['chain'], 'chain')} of {_count(sizes['draw'], 'draw')}"
+    yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.convergence}"
+    ambiguous = analysis.tree.attrs["ambiguous_rate"]
+    if ambiguous > 0.05:
+        yield (
+            f"In {ambiguous:.0%} of the draws it is ambiguous which component is which: they overlap or are "
+            "too many, and what is said of a single one is to be read with care."
+        )
+    if loo is None:
+        yield "Leave-one-out was not computed: the log-likelihoods of all rows and draws are too many to keep."
+    else:
+        doubt = "" if loo.reliable else f"; {_pareto_doubt(loo.worst_pareto_k)}"
+        yield f"Leave-one-out: elpd {loo.total:.1f}, standard error {loo.se:.1f} (larger is better){doubt}."
+
+
+def candidates(analyses: Sequence[Analysis]) -> list[Candidate]:
+    """The criteria of each analysis, to choose among them."""
+    loos = [a.loo for a in analyses if a.loo is not None]
+    best = max(loos, key=lambda loo: loo.total, default=None)
+    rows = []
+    for analysis in analyses:
+        fit, loo = analysis.fit, analysis.loo
+        behind = None if loo is None or best is None else loo.elpd - best.elpd
+        rows.append(
+            Candidate(
+                n_components=fit.n_components,
+                log_likelihood=fit.log_likelihood,
+                n_parameters=fit.n_parameters,
+                bic=fit.bic,
+                icl=fit.icl,
+                elpd_loo=None if loo is None else loo.total,
+                elpd_loo_se=None if loo is None else loo.se,
+                elpd_diff=None if behind is None else float(behind.sum()),
+                elpd_diff_se=None if behind is None else _se_of_sum(behind),
+                pareto_k_max=None if loo is None else loo.worst_pareto_k,
+                convergence=analysis.convergence,
+            )
+        )
+    return rows
+
+
+def selection_table(rows: Sequence[Candidate]) -> Table:
+    """The candidates side by side."""
+    loo = ("LOO elpd", "se", "behind\nthe best", "se of\nthat", "worst\nPareto k")
+    table = _table("How many components?", "components", "log-likelihood", "parameters", "BIC", *loo)
+    for row in rows:
+        behind = None if row.elpd_diff is None else abs(row.elpd_diff)
+        numbers = (row.elpd_loo, row.elpd_loo_se, behind, row.elpd_diff_se)
+        table.add_row(
+            *(str(row.n_components), f"{row.log_likelihood:.1f}", str(row.n_parameters), f"{row.bic:.1f}"),
+            *("-" if x is None else f"{x:.1f}" for x in numbers),
+            "-" if row.pareto_k_max is None else f"{row.pareto_k_max:.2f}",
+        )
+    table.caption = "BIC: smaller is better. LOO elpd: accuracy of prediction, in nats, larger is better."
+    return table
+
+
+def selection_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
+    """Which number of components each criterion prefers, and by how clear a margin."""
+    if len(rows) < 2:
+        return
+    best, second, *_ = sorted(rows, key=lambda row: row.bic)
+    lead = second.bic - best.bic
+    # Kass & Raftery (1995): a difference of 2 to 6 is positive evidence, to 10 strong, beyond very strong
+    strength = ("barely", "positively", "strongly", "very strongly")[sum(lead > x for x in (2, 6, 10))]
+    yield (
+        f"BIC prefers K={best.n_components}, {strength}: by {lead:.1f} over K={second.n_components} "
+        "(under 2 is next to nothing, over 10 very strong)."
+    )
+    yield from _loo_sentences(rows)
+    troubled = [row.n_components for row in rows if not row.convergence.startswith("Converged")]
+    if troubled:
+        yield f"The chains did not converge for {_listed(troubled)}: there trust BIC more than LOO."
+
+
+def _loo_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
+    known = [
+        (-row.elpd_diff, row.elpd_diff_se, row.n_components)
+        for row in rows
+        if row.elpd_diff is not None and row.elpd_diff_se is not None
+    ]
+    if len(known) < 2:
+        return
+    (_, _, best), (behind, se, second), *_ = sorted(known)
+    margin = f"K={second} is behind by {behind:.1f} nats, standard error {se:.1f}"
+    ties = [k for behind, se, k in known if k != best and behind <= 2 * se]
+    if ties:
+        simplest = f"; the simplest of them is K={min(ties)}" if min(ties) < best else ""
+        yield (
+            f"LOO prefers K={best}, but within two standard errors it ties with {_listed(ties)} ({margin}){simplest}."
+        )
+    else:
+        yield f"LOO prefers K={best}, clearly: {margin}."
+    worst = {row.n_components: row.pareto_k_max for row in rows if row.pareto_k_max is not None}
+    doubtful = [k for k, pareto in worst.items() if pareto > _RELIABLE_PARETO_K]
+    if doubtful:
+        yield f"For {_listed(doubtful)} LOO is in doubt: {_pareto_doubt(max(worst.values()))}."
+
+
+def model_name(fit: EMFit) -> str:
+    """The covariance model by the name that people know, where it has one, and by its letters."""
+    model = fit.covariance_model
+    known = [alias for alias, name in ALIASES.items() if name == model.name and fit.n_features > 1]
+    letters = model.label(fit.n_features)
+    return f"{known[0]} ({letters})" if known else letters
+
+
+def _quantities(tree: xr.DataTree, fit: EMFit) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and draws (chain, draw, K) of what describes a component."""
+    draws = as_mixture(tree)
+    sds = np.sqrt(np.einsum("...ii->...i", draws.covariances))
+    if fit.n_components > 1:
+        yield "weight", draws.weights
+    for what, values in (("mean", draws.means), ("sd", sds)):
+        for j, name in enumerate(fit.features[:_FEATURES]):
+            yield f"{what} {_short(name)}", values[..., j]
+    if fit.n_features == 2 and not fit.covariance_model.diagonal:
+        yield "correlation", draws.covariances[..., 0, 1] / sds.prod(axis=-1)
+
+
+def _table(title: str | None, *headings: str) -> Table:
+    """A table with its first column to the left, the others, of numbers, to the right."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    for j, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if j else "left", overflow="fold", no_wrap=j > 0)
+    return table
+
+
+def _decimals(sd: float) -> int:
+    """Decimals that show an estimate to two significant digits of its standard deviation."""
+    return min(max(1 - math.floor(math.log10(sd)), 0), 12) if sd > 0 else 3
+
+
+def _number(x: float, decimals: int) -> str:
+    return f"{x:.3e}" if decimals > 7 or abs(x) >= 1e9 else f"{x:.{decimals}f}"
+
+
+def _parameter(name: str, feature: str, feature_bis: str) -> str:
+    if name == "weights":
+        return "weight"
+    if name == "means":
+        return f"mean {_short(feature)}"
+    if feature == feature_bis:
+        return f"variance {_short(feature)}"
+    return f"covariance {_short(feature)}, {_short(feature_bis)}"
+
+
+def _short(name: str, length: int = 20) -> str:
+    """A long name without its middle, as names often differ in their ends."""
+    head = (length - 3) // 2
+    return name if len(name) <= length else f"{name[:head]}...{name[head + 3 - length :]}"
+
+
+def _pareto_doubt(worst: float) -> str:
+    return f"single rows weigh too much for its approximation (worst Pareto k {worst:.2f}, above 0.7)"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *most, last = (f"K={k}" for k in numbers)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'s' * (n != 1)}"

@@ -1,0 +1,316 @@
+"""The command line: what it writes and says, what it refuses, and what it leaves when it is stopped."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import bayesgmm as bg
+from bayesgmm import outputs, plots, report
+from bayesgmm.cli import main
+
+FEW = ["--draws", "50", "--chains", "2"]
+FILES = {
+    "posterior.nc",
+    "responsibilities.csv",
+    "components.csv",
+    "clusters.png",
+    "em_path.png",
+    "posterior.png",
+    "summary.json",
+}
+
+
+def run(*arguments):
+    """Exit status, standard output and standard error."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main([str(a) for a in arguments])
+    return status, out.getvalue(), err.getvalue()
+
+
+def refusal(*arguments):
+    """The one sentence with which bad input is answered."""
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("bayesgmm: ") and err.count("\n") == 1
+    return err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    bg.datasets.old_faithful().to_csv(folder / "geyser.csv", index=False)
+    bg.datasets.iris().assign(species=bg.datasets.known_classes("iris")).to_csv(folder / "iris.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """One run on Old Faithful: its directory and what it printed."""
+    out = folder / "nested" / "result"
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    assert (status, err) == (0, "")
+    return out, printed
+
+
+@pytest.fixture(scope="module")
+def compared(folder):
+    """One run over several numbers of components."""
+    out = folder / "several"
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", "1:3", "--covariance", "tied", "--out", out, *FEW)
+    assert (status, err) == (0, "")
+    return out, printed
+
+
+def test_a_finished_run_leaves_its_files_and_nothing_else(finished):
+    out, printed = finished
+    assert {path.name for path in out.iterdir()} == FILES
+    for name in FILES:
+        assert name in printed
+    for path in out.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_draws_open_with_xarray_as_they_were(finished):
+    with xr.open_datatree(finished[0] / "posterior.nc", engine="h5netcdf") as tree:
+        assert set(tree.children) >= {"posterior", "sample_stats", "log_likelihood", "observed_data", "em"}
+        assert tree["posterior"]["means"].shape == (2, 50, 2, 2)
+        assert list(tree["posterior"]["feature"].values) == ["eruptions", "waiting"]
+        assert "converged" in tree.attrs["convergence"].lower()
+
+
+def test_responsibilities_are_probabilities_within_their_intervals(finished):
+    table = pd.read_csv(finished[0] / "responsibilities.csv")
+    p, lower, upper = (table[[f"{name}_0", f"{name}_1"]].to_numpy() for name in ("p", "lower", "upper"))
+    assert list(table["row"]) == list(range(272))
+    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    assert ((lower >= 0) & (lower <= upper) & (upper <= 1)).all()
+    assert (table["label"] == p.argmax(axis=1)).all()
+    assert (table["mutual_information"] <= table["entropy"] + 1e-12).all()
+
+
+def test_the_summary_agrees_with_em_and_is_plain_json(finished):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    summary = json.loads((finished[0] / "summary.json").read_text(), parse_constant=refuse)
+    fit = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0)
+    assert summary["bic"] == pytest.approx(fit.bic)
+    assert summary["log_likelihood"] == pytest.approx(fit.log_likelihood)
+    assert (summary["n_observations"], summary["n_features"], summary["n_components"]) == (272, 2, 2)
+    assert summary["arguments"]["draws"] == 50
+    assert {"python", "numpy", "pymc", "arviz"} <= set(summary["versions"])
+
+
+def test_components_are_the_comparison(finished):
+    table = pd.read_csv(finished[0] / "components.csv")
+    fit = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0)
+    means = table[table["parameter"] == "means"]
+    np.testing.assert_allclose(means["em"], fit.mixture.means.ravel())
+    assert ((table["lower"] <= table["mean"]) & (table["mean"] <= table["upper"])).all()
+
+
+def test_the_three_tables_are_printed_plainly_in_a_hundred_columns(finished):
+    _, printed = finished
+    for title in ("The components", "EM beside the posterior", "The least certain rows"):
+        assert title in printed
+    assert max(map(len, printed.splitlines())) <= 100
+    assert not any(ord(c) < 32 for c in printed if c != "\n")
+
+
+def test_a_finished_result_is_refused_before_any_work(finished, folder, monkeypatch):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    monkeypatch.setattr(report, "fit_em", lambda *_, **__: pytest.fail("it fitted"))
+    assert "--force" in refusal("fit", folder / "geyser.csv", "-k", 2, "--out", out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_force_overwrites(finished, folder):
+    out, _ = finished
+    before = (out / "summary.json").stat().st_mtime_ns
+    assert run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW, "--force")[0] == 0
+    assert (out / "summary.json").stat().st_mtime_ns > before
+
+
+def test_several_numbers_are_compared_and_each_is_kept(compared):
+    out, printed = compared
+    assert {path.name for path in out.iterdir()} == {"k1", "k2", "k3", "selection.csv", "summary.json"}
+    for k in (1, 2, 3):
+        assert {path.name for path in (out / f"k{k}").iterdir()} == FILES
+    rows = pd.read_csv(out / "selection.csv").set_index("n_components")
+    assert rows["bic"].idxmin() == 3
+    assert rows.loc[3, "bic"] == pytest.approx(2314.30, abs=0.01)
+    assert rows["elpd_loo"].idxmax() == rows["elpd_diff"].idxmax()
+    assert rows["elpd_diff"].max() == 0
+    assert "BIC prefers K=3" in printed and "LOO prefers K=" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def candidate(k, bic, diff, se, pareto=0.3):
+    return report.Candidate(k, -1.0, 5, bic, bic, -100.0 + diff, 9.0, diff, se, pareto, "Converged: all well.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([candidate(1, 100.0, -9.0, 3.0), candidate(2, 80.0, 0.0, 0.0)], ["very strongly: by 20.0", "K=2, clearly"]),
+        ([candidate(1, 81.0, -5.0, 3.0), candidate(2, 80.0, 0.0, 0.0)], ["barely: by 1.0", "ties with K=1"]),
+        ([candidate(1, 80.0, 0.0, 0.0, 0.9), candidate(2, 85.0, -9.0, 1.0)], ["positively", "For K=1 LOO is in doubt"]),
+    ],
+)
+def test_a_preference_is_as_strong_as_its_margin(rows, said):
+    words = " ".join(report.selection_sentences(rows))
+    for part in said:
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-k", "0"], "-k"),
+        (["-k", "abc"], "'abc'"),
+        (["-k", "3:1"], "'3:1'"),
+        (["-k", "2.5"], "'2.5'"),
+        ([], "-k"),
+        (["-k", "2", "--covariance", "ful"], "'ful'"),
+        (["-k", "2", "--columns", "eruptions,depth"], "'depth'"),
+        (["-k", "2", "--columns", "waiting,waiting"], "--columns"),
+        (["-k", "2", "--draws", "1"], "--draws"),
+        (["-k", "2", "--chains", "0"], "--chains"),
+        (["-k", "2", "--seed", "-1"], "--seed"),
+        (["-k", "2", "--sampler", "gibbs"], "gibbs"),
+        (["-k", "2", "--nonsense"], "--nonsense"),
+        (["-k", "300"], "300"),
+    ],
+)
+def test_a_bad_argument_is_named(folder, tmp_path, arguments, said):
+    assert said in refusal("fit", folder / "geyser.csv", *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_table_is_named(folder, tmp_path):
+    out = ["-k", "2", "--out", tmp_path / "out"]
+    assert "absent.csv" in refusal("fit", folder / "absent.csv", *out)
+    assert "directory" in refusal("fit", folder, *out)
+    (tmp_path / "gap.csv").write_text("a,b\n1,2\n3,\n5,6\n")
+    assert "line 3 of gap.csv, column 'b'" in refusal("fit", tmp_path / "gap.csv", *out)
+    (tmp_path / "flat.csv").write_text("a,b\n1,2\n3,2\n5,2\n")
+    assert "'b' is constant" in refusal("fit", tmp_path / "flat.csv", *out)
+    said = refusal("fit", folder / "iris.csv", *out)
+    assert "column 'species' holds text" in said
+    assert "--columns Sepal.Length,Sepal.Width,Petal.Length,Petal.Width" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_must_be_a_directory_and_not_the_tables_own(folder, tmp_path):
+    assert "is a file" in refusal("fit", folder / "geyser.csv", "-k", 2, "--out", folder / "geyser.csv")
+    table = tmp_path / "components.csv"
+    table.write_text("1,2\n3,5\n6,6\n")
+    assert "would be overwritten" in refusal("fit", table, "-k", 1, "--out", tmp_path)
+
+
+def test_no_command_is_answered_with_the_way_to_help():
+    assert "--help" in refusal()
+    assert "--help" in refusal("guess")
+
+
+def test_one_component_and_one_feature_need_no_special_care(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, printed, _ = run("fit", folder / "geyser.csv", "-k", 1, "--columns", "waiting", *FEW)
+    assert status == 0
+    assert "one component every row belongs to it" in printed
+    assert {path.name for path in (tmp_path / "bayesgmm-geyser-k1").iterdir()} == FILES
+
+
+def test_many_features_and_components_stay_within_the_page(tmp_path):
+    rng = np.random.default_rng(0)
+    X = 9.0 * np.repeat(np.eye(8), 12, axis=0) + rng.normal(size=(96, 8))
+    pd.DataFrame(X, columns=[f"measurement number {j} [mm]" for j in range(8)]).to_csv(tmp_path / "t.csv", index=False)
+    status, printed, _ = run(
+        "fit", tmp_path / "t.csv", "-k", 8, "--covariance", "spherical", "--out", tmp_path / "out", *FEW
+    )
+    assert status == 0
+    assert max(map(len, printed.splitlines())) <= 100
+    said = " ".join(printed.split())
+    assert "in components.csv: 2 other features" in said
+    assert "other parameters are in components.csv" in said
+    assert "component 7" in said
+
+
+def test_an_interrupted_fit_leaves_nothing(folder, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "fit_em", interrupt)
+    status, out, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out")
+    assert (status, out, err.count("\n")) == (130, "", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_write_leaves_whole_files_and_no_sign_of_an_end(folder, tmp_path, monkeypatch):
+    def interrupt(self, path, **_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots.Figure, "savefig", interrupt)
+    assert run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)[0] == 130
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "posterior.nc",
+        "responsibilities.csv",
+        "components.csv",
+    }
+
+
+def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
+    drawn = []
+
+    @contextlib.contextmanager
+    def interrupting():
+        def tell(done, total):
+            if total > 10_000 and not drawn:
+                drawn.append(done)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield lambda name: tell
+
+    monkeypatch.setattr("bayesgmm.cli._progress", interrupting)
+    status, out, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
+    assert (status, out, len(drawn)) == (130, "", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_overwrites_its_own_result_only(finished, tmp_path):
+    (tmp_path / "summary.json").write_text('{"command": "demo"}')
+    outputs.refuse_to_overwrite(tmp_path, own_command="demo")
+    assert "finished result" in refusal("demo", "--out", finished[0])
+
+
+def test_the_demo_runs(tmp_path):
+    status, printed, err = run("demo", "--out", tmp_path / "demo")
+    assert (status, err) == (0, "")
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == FILES
+    assert "Converged" in printed and "BIC 2322.19" in printed
+
+
+def test_help_comes_before_anything_heavy_is_loaded():
+    program = (
+        "import sys\n"
+        "from bayesgmm.cli import main\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'pandas', 'rich', 'pymc', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "responsibilities.csv" in done.stdout

@@ -1,0 +1,146 @@
+"""Pictures show what they say, for every number of components and features."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+import bayesgmm as bg
+from bayesgmm import plots
+
+CASES = {
+    "one feature, one component": ("galaxies", 1, 1, "full"),
+    "one feature": ("galaxies", 1, 3, "full"),
+    "two features, one component": ("old_faithful", 2, 1, "full"),
+    "two features": ("old_faithful", 2, 2, "full"),
+    "two features, diagonal": ("elongated", 2, 6, "diag"),
+    "four features, tied": ("iris", 4, 3, "tied"),
+    "six features, seven components": ("wide", 6, 7, "spherical"),
+}
+
+
+def table(name):
+    if name == "wide":
+        rng = np.random.default_rng(0)
+        return 9.0 * np.repeat(np.eye(7)[:, :6], 12, axis=0) + rng.normal(size=(84, 6))
+    return getattr(bg.datasets, name)()
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def drawn(request):
+    """A fit, its posterior, and their pictures."""
+    name, _, K, covariance = request.param
+    X = table(name)
+    fit = bg.fit_em(X, K, covariance, n_starts=4, rng=0)
+    tree = few_draws(X, fit)
+    pictures = {
+        "clusters": plots.clusters(X, fit, tree),
+        "em_path": plots.em_path(fit),
+        "posterior": plots.posterior(tree, fit),
+    }
+    return fit, tree, pictures
+
+
+def few_draws(X, fit):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # so few draws never suffice
+        return bg.sample_posterior(X, fit, draws=30, tune=50, chains=2, rng=0)
+
+
+def words(figure):
+    texts = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+    labels = [f"{ax.get_title()} {ax.get_xlabel()} {ax.get_ylabel()}" for ax in figure.axes]
+    return " ".join([figure.get_suptitle(), *texts, *labels])
+
+
+def test_every_picture_can_be_drawn(drawn, tmp_path):
+    for name, figure in drawn[2].items():
+        figure.savefig(tmp_path / name, format="png", dpi=40)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_axes_bear_the_names_of_the_columns(drawn):
+    fit, _, pictures = drawn
+    assert set(fit.features[:4]) <= set(words(pictures["clusters"]).split())
+    assert set(fit.features[:3]) <= set(words(pictures["posterior"]).split())
+
+
+def test_what_is_left_out_is_said(drawn):
+    fit, _, pictures = drawn
+    D, K = fit.n_features, fit.n_components
+    assert (f"4 of {D} features" in words(pictures["clusters"])) == (D > 4)
+    assert (f"first 3 of {D} features" in words(pictures["posterior"])) == (D > 3)
+    assert (f"first 6 of {K} components" in words(pictures["posterior"])) == (K > 6)
+
+
+def test_the_legend_counts_the_rows_of_each_component(drawn):
+    fit, tree, pictures = drawn
+    counts = np.bincount(bg.assign(tree).labels, minlength=fit.n_components)
+    for k, n in enumerate(counts):
+        assert f"component {k} ({n} row" in words(pictures["clusters"])
+
+
+def test_the_posterior_picture_marks_the_em_estimate(drawn):
+    fit, _, pictures = drawn
+    lines = [line for ax in pictures["posterior"].axes for line in ax.lines if line.get_color() == "black"]
+    marked = {float(x) for line in lines for x in line.get_xdata()}
+    K = min(fit.n_components, 6)
+    weights = fit.mixture.weights[:K].tolist() if K > 1 else []
+    assert marked >= {*weights, *fit.mixture.means[:K, :3].ravel().tolist()}
+
+
+def test_a_component_keeps_its_colour():
+    assert [plots._color(k) for k in range(6)] == [to_hex(c).upper() for c in plots._COLORS]
+    styles = [(plots._color(k), plots._marker(k)) for k in range(30)]
+    assert len(set(styles)) == 30
+
+
+def test_an_ellipse_lies_at_its_mahalanobis_distance():
+    fit = bg.fit_em(bg.datasets.iris(), 2, rng=0)
+    outline = plots._ellipses(fit.mixture, 1, (2, 0), 2.0)
+    two = fit.mixture.marginal((2, 0))
+    offset = outline - two.means[1]
+    squares = np.einsum("ni,ij,nj->n", offset, np.linalg.inv(two.covariances[1]), offset)
+    np.testing.assert_allclose(squares, 4.0)
+
+
+def test_stray_draws_do_not_shrink_the_rows():
+    X = bg.datasets.old_faithful()
+    fit = bg.fit_em(X, 2, rng=0)
+    tree = few_draws(X, fit)
+    limits = plots.clusters(X, fit, tree).axes[0].get_xlim()
+    means = tree["posterior"]["means"].copy()
+    means[0, 0, 0] = 1e6
+    tree["posterior"]["means"] = means
+    assert plots.clusters(X, fit, tree).axes[0].get_xlim() == limits
+
+
+def test_of_many_rows_some_are_drawn_and_all_are_counted():
+    X = np.random.default_rng(0).normal(size=(6000, 2))
+    figure = plots.clusters(X, bg.fit_em(X, 1))
+    assert len(figure.axes[0].collections[0].get_offsets()) == 5000
+    assert "5000 of 6000 rows" in words(figure) and "(6000 rows)" in words(figure)
+
+
+def test_a_point_is_the_larger_the_less_certain_it_is():
+    X = bg.datasets.elongated()
+    fit = bg.fit_em(X, 3, rng=0)
+    sizes, certainty = [], []
+    for k, points in enumerate(plots.clusters(X, fit).axes[0].collections):
+        sizes.append(points.get_sizes())
+        certainty.append(fit.mixture.responsibilities(points.get_offsets())[:, k])
+    order = np.argsort(np.concatenate(certainty))
+    assert (np.diff(np.concatenate(sizes)[order]) <= 1e-9).all()
+
+
+def test_a_picture_can_be_drawn_into_a_figure_of_ones_own():
+    fit = bg.fit_em(bg.datasets.galaxies(), 2, rng=0)
+    own = Figure()
+    assert plots.em_path(fit, figure=own) is own
+
+
+def test_no_global_state_of_pyplot_is_touched():
+    assert "pyplot" not in inspect.getsource(plots)
