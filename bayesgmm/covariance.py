@@ -257,7 +257,7 @@ def constrained_covariances(volume, shape, orientation, counts, W, covariances):
             _diagonalise(Q[k], T[k : k + 1])
     if orientation == 1:
         total = W.copy()
-        _pool(total.reshape(K, D * D), True)
+        _pool(total.reshape(K, D * D), orientation == 1)
         _diagonalise(Q[0], total[:1])
         for k in range(K):
             _turn(Q[0], W[k], T[k])

@@ -312,9 +312,9 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
     """
     K, D = parameters.offsets.shape
     B = _block_rows(stop - start)
-    x, d, e, y, joint = _buffer(D, B), _buffer(D, B), _buffer(D, B), _buffer(2, B), _buffer(K, B)
-    scratch = _buffer(3, B)
-    q, log_prob, weight = scratch[0], scratch[1], scratch[2]
+    buffer = _buffer(5 + 3 * D + K, B)
+    q, log_prob, weight, y, joint = buffer[0], buffer[1], buffer[2], buffer[3:5], buffer[5 : 5 + K]
+    x, d, e = buffer[5 + K : 5 + K + D], buffer[5 + K + D : 5 + K + 2 * D], buffer[5 + K + 2 * D :]
     counts, first, scatter = statistics
     counts[:] = 0.0
     first[:] = 0.0
@@ -350,9 +350,9 @@ def fill_log_prob(X, center, parameters, diagonal, start, stop, out):
     """Fill out[start:stop] with the log mixture densities of those rows, in nats."""
     K, D = parameters.offsets.shape
     B = _block_rows(stop - start)
-    x, d, y, joint = _buffer(D, B), _buffer(D, B), _buffer(2, B), _buffer(K, B)
-    scratch = _buffer(3, B)
-    q, log_prob, weight = scratch[0], scratch[1], scratch[2]
+    buffer = _buffer(5 + 2 * D + K, B)
+    q, log_prob, weight, y, joint = buffer[0], buffer[1], buffer[2], buffer[3:5], buffer[5 : 5 + K]
+    x, d = buffer[5 + K : 5 + K + D], buffer[5 + K + D :]
     weight[:] = 1.0
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
@@ -367,8 +367,9 @@ def fill_log_prob(X, center, parameters, diagonal, start, stop, out):
 def _fill_log_joint(X, center, parameters, diagonal, start, stop, out):
     K, D = parameters.offsets.shape
     B = _block_rows(stop - start)
-    x, d, y, joint = _buffer(D, B), _buffer(D, B), _buffer(2, B), _buffer(K, B)
-    q = _buffer(1, B)[0]
+    buffer = _buffer(3 + 2 * D + K, B)
+    q, y, joint = buffer[0], buffer[1:3], buffer[3 : 3 + K]
+    x, d = buffer[3 + K : 3 + K + D], buffer[3 + K + D :]
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
         _load(X, center, begin, end, x)
@@ -376,6 +377,47 @@ def _fill_log_joint(X, center, parameters, diagonal, start, stop, out):
         for k in range(K):
             for b in range(end - begin):
                 out[begin + b, k] = joint[k, b]
+
+
+@njit(**_SUMS)
+def _not_finite(x):
+    """NaN where an entry is not finite, else 0."""
+    total = 0.0
+    for b in range(x.size):
+        total += 0.0 * x[b]
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill_ranges(X, start, stop, low, high):
+    """Least and largest entry of each column in rows [start, stop); NaN where one is not finite."""
+    D = X.shape[1]
+    B = _block_rows(stop - start)
+    x, zero = _buffer(D, B), np.zeros(D)
+    for begin in range(start, stop, B):
+        end = min(begin + B, stop)
+        _load(X, zero, begin, end, x)
+        for j in range(D):
+            xj, least, most = x[j], low[j], high[j]
+            for b in range(end - begin):
+                least = min(least, xj[b])
+                most = max(most, xj[b])
+            wrong = _not_finite(xj)
+            low[j], high[j] = least + wrong, most + wrong
+
+
+def column_ranges(X) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest entry of each column, (D,) each; NaN for a column with an entry that is not finite."""
+    N, D = X.shape
+    ranges = _ranges(N, np.empty((1, D)), False)
+    low, high = np.full((len(ranges), D), np.inf), np.full((len(ranges), D), -np.inf)
+
+    def task(start, stop):
+        i = next(i for i, (first, _) in enumerate(ranges) if first == start)
+        _fill_ranges(X, start, stop, low[i], high[i])
+
+    in_threads(task, ranges)
+    return low.min(axis=0), high.max(axis=0)
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -409,9 +451,9 @@ def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     return n >= 2 * _BLOCK and n * K * (10 + (4 * D if diagonal else D * (D + 4))) > _PARALLEL_WORK
 
 
-def _ranges(n: int, parameters: Parameters, diagonal: bool) -> list[tuple[int, int]]:
+def _ranges(n: int, means: np.ndarray, diagonal: bool) -> list[tuple[int, int]]:
     """The chunks of rows that threads take, or one where threads would not pay."""
-    chunks = min(_CHUNKS, n // _BLOCK) if parallel_pays(n, *parameters.offsets.shape, diagonal) else 1
+    chunks = min(_CHUNKS, n // _BLOCK) if parallel_pays(n, *means.shape, diagonal) else 1
     edges = np.linspace(0, n, chunks + 1).astype(int).tolist()
     return list(pairwise(edges))
 
@@ -432,7 +474,7 @@ def expected_statistics(
             X, row_weight, labels, center, parameters, diagonal, start, stop, moments, statistics
         ), statistics
 
-    values, certainties, parts = zip(*in_threads(task, _ranges(len(X), parameters, diagonal)), strict=True)
+    values, certainties, parts = zip(*in_threads(task, _ranges(len(X), parameters.offsets, diagonal)), strict=True)
     statistics = Statistics(*(np.sum(part, axis=0) for part in zip(*parts, strict=True)))
     return math.fsum(values), math.fsum(certainties), statistics
 
@@ -442,7 +484,7 @@ def log_prob(X, center, parameters: Parameters, diagonal: bool = False) -> np.nd
     out = np.empty(len(X))
     in_threads(
         lambda start, stop: fill_log_prob(X, center, parameters, diagonal, start, stop, out),
-        _ranges(len(X), parameters, diagonal),
+        _ranges(len(X), parameters.offsets, diagonal),
     )
     return out
 
@@ -452,6 +494,6 @@ def log_joint(X, center, parameters: Parameters, diagonal: bool = False) -> np.n
     out = np.empty((len(X), len(parameters.offsets)))
     in_threads(
         lambda start, stop: _fill_log_joint(X, center, parameters, diagonal, start, stop, out),
-        _ranges(len(X), parameters, diagonal),
+        _ranges(len(X), parameters.offsets, diagonal),
     )
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,7 +95,7 @@ class GaussianMixture:
         from bayesgmm.covariance import precision_cholesky
 
         D = self.n_features
-        flat = self.covariances.reshape(-1, D, D)
+        flat = self.covariances.reshape(-1, D, D).copy()  # of the type that is compiled already: writable
         out = np.empty_like(flat)
         for i in range(len(flat)):
             if precision_cholesky(flat[i], out[i]) <= 0:
@@ -185,12 +185,127 @@ class GaussianMixture:
 
     def marginal(self, features: Sequence[int]) -> GaussianMixture:
         """The mixture of some of the features, by position."""
-        index = np.asarray(features, dtype=np.intp)
+        index = self._positions(features)
         return GaussianMixture(
             weights=self.weights,
             means=self.means[..., index],
             covariances=self.covariances[..., index[:, None], index],
         )
+
+    def conditional(self, given: Mapping[int, float]) -> GaussianMixture:
+        """The mixture of the other features where some, by position, have given values.
+
+        Parameters
+        ----------
+        given : mapping
+            Feature position to value.
+
+        Returns
+        -------
+        GaussianMixture
+            Of the remaining features in their order, with the same batch shape.
+
+        Examples
+        --------
+        >>> S = [[[1.0, 0.5], [0.5, 1.0]]]
+        >>> m = GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=S)
+        >>> m.conditional({0: 2.0}).means, m.conditional({0: 2.0}).covariances
+        (array([[1.]]), array([[[0.75]]]))
+        """
+        known = self._positions(list(given))
+        rest = np.setdiff1d(np.arange(self.n_features), known)
+        if not len(rest):
+            raise InputError("every feature is given; at least one must be left")
+        value = np.array([float(given[int(j)]) for j in known])
+        residual = value - self.means[..., known]
+        within = self.covariances[..., known[:, None], known]
+        across = self.covariances[..., rest[:, None], known]
+        gain = across @ np.linalg.inv(within)
+        log_joint = self.marginal(known.tolist()).log_joint(value[None])[..., 0, :]
+        weights = np.exp(log_joint - log_joint.max(axis=-1, keepdims=True))
+        covariances = self.covariances[..., rest[:, None], rest] - gain @ np.swapaxes(across, -1, -2)
+        return GaussianMixture(
+            weights=weights / weights.sum(axis=-1, keepdims=True),
+            means=self.means[..., rest] + (gain @ residual[..., None])[..., 0],
+            covariances=(covariances + np.swapaxes(covariances, -1, -2)) / 2,
+        )
+
+    def cdf(self, x: Any) -> np.ndarray:
+        """Distribution function at x (N,) of a mixture of one feature, (..., N)."""
+        from scipy.special import ndtr
+
+        if self.n_features != 1:
+            raise InputError(f"the distribution function is for one feature; this mixture has {self.n_features}")
+        standard = np.asarray(x, dtype=np.float64)[:, None] - self.means[..., None, :, 0]
+        standard /= np.sqrt(self.covariances[..., None, :, 0, 0])
+        return (self.weights[..., None, :] * ndtr(standard)).sum(axis=-1)
+
+    def tail_probability(self, X: Any, n_samples: int = 100_000, rng: Any = None) -> np.ndarray:
+        """Anomaly score (..., N): the probability that a row drawn from the mixture has no higher density than it.
+
+        It is estimated from ``n_samples`` draws, with standard error sqrt(p (1 - p) / n_samples); never zero.
+        """
+        n = positive_integer(n_samples, "n_samples")
+        log_prob = self.log_prob(X)
+        flat = log_prob.reshape(-1, log_prob.shape[-1])
+        drawn = self._drawn_log_prob(n, rng).reshape(-1, n)
+        counts = [np.searchsorted(np.sort(d), row, side="right") for d, row in zip(drawn, flat, strict=True)]
+        return (1 + np.stack(counts).reshape(log_prob.shape)) / (1 + n)
+
+    def density_level(self, prob: float, n_samples: int = 100_000, rng: Any = None) -> np.ndarray:
+        """Log density that a row exceeds with probability ``prob``, (...): the border of the highest-density region.
+
+        Estimated from ``n_samples`` draws.
+        """
+        if not 0 < prob < 1:
+            raise InputError(f"prob must be between 0 and 1, not {prob!r}")
+        return np.quantile(self._drawn_log_prob(positive_integer(n_samples, "n_samples"), rng), 1 - prob, axis=-1)
+
+    def highest_density_intervals(self, prob: float) -> np.ndarray:
+        """Highest-density region of a single mixture of one feature: disjoint intervals (n, 2) of total ``prob``."""
+        from scipy.optimize import brentq
+
+        if not 0 < prob < 1:
+            raise InputError(f"prob must be between 0 and 1, not {prob!r}")
+        if self.batch_shape or self.n_features != 1:
+            raise InputError("highest-density intervals are for a single mixture of one feature; see density_level")
+        sd, mean = np.sqrt(self.covariances[:, 0, 0]), self.means[:, 0]
+        grid = np.unique((mean[:, None] + sd[:, None] * np.linspace(-9, 9, 721)).ravel())
+        height = self.log_prob(grid[:, None])
+
+        def log_prob(x: float) -> float:
+            return float(self.log_prob([[x]])[0])
+
+        def region(level: float) -> np.ndarray:
+            inside = height > level
+            edges = np.flatnonzero(inside[1:] != inside[:-1])
+            ends = [brentq(lambda x: log_prob(x) - level, grid[e], grid[e + 1], xtol=1e-12) for e in edges]
+            return np.reshape(ends, (-1, 2))
+
+        def excess(level: float) -> float:
+            return float(np.diff(self.cdf(region(level).ravel()).reshape(-1, 2)).sum()) - prob
+
+        return region(brentq(excess, height.max() - 40, height.max() - 1e-9, xtol=1e-10))
+
+    def _drawn_log_prob(self, n: int, rng: Any) -> np.ndarray:
+        """Log densities (..., n) of rows drawn from each mixture."""
+        rows, _ = self.sample(n, rng)
+        if not self.batch_shape:
+            return self.log_prob(rows)
+        out = np.empty(rows.shape[:-1])
+        for index in np.ndindex(self.batch_shape):
+            one = GaussianMixture(self.weights[index], self.means[index], self.covariances[index])
+            out[index] = one.log_prob(rows[index])
+        return out
+
+    def _positions(self, features: Sequence[int]) -> np.ndarray:
+        """Feature positions as a checked index array."""
+        index = np.asarray(features)
+        if index.ndim != 1 or index.dtype.kind not in "iu" or len(np.unique(index)) != len(index) or not len(index):
+            raise InputError(f"features must be a list of distinct positions, not {features!r}")
+        if index.min() < 0 or index.max() >= self.n_features:
+            raise InputError(f"features are positions 0..{self.n_features - 1}, not {features!r}")
+        return index
 
     def _each(self, function: Callable[..., np.ndarray], X: Any) -> np.ndarray:
         """Stack ``function(X, center, parameters, diagonal)`` over the batch."""

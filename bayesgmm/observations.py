@@ -50,7 +50,7 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
     InputError
         Naming the row and the column.
     """
-    values, features = numeric_table(X)
+    values, features, low, high = _checked(X)
     n, d = values.shape
     if d == 0:
         raise InputError("the table has no columns; at least one numeric column is needed")
@@ -59,10 +59,12 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
     if n == 1:
         raise InputError("the table has one row; no spread can be estimated from fewer than two")
     weight = _sample_weight(sample_weight, n)
-    used = values if weight.size == 1 or weight.min() > 0 else values[weight > 0]
-    if len(used) < 2:
-        raise InputError("fewer than two rows have a positive sample_weight")
-    low, high = used.min(axis=0), used.max(axis=0)
+    used = values
+    if weight.size > 1 and weight.min() == 0:
+        used = values[weight > 0]
+        if len(used) < 2:
+            raise InputError("fewer than two rows have a positive sample_weight")
+        low, high = used.min(axis=0), used.max(axis=0)
     for j in range(d):
         if low[j] == high[j]:
             raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
@@ -86,6 +88,11 @@ def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     InputError
         Naming the row and the column of the first entry that is not a finite number.
     """
+    return _checked(X)[:2]
+
+
+def _checked(X: Any) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, np.ndarray]:
+    """Values, column names, and the least and largest entry of each column."""
     if X is None or isinstance(X, (dict, str, bytes, numbers.Number)):
         what = "nothing" if X is None else f"a {type(X).__name__}"
         raise InputError(f"a table of numbers, rows by columns, is needed; got {what}")
@@ -100,8 +107,12 @@ def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         values = np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
     else:
         values, names = _from_array(X)
-    values = np.ascontiguousarray(values)
-    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+    from bayesgmm.expectation import column_ranges
+
+    values = np.ascontiguousarray(values).view()
+    values.flags.writeable = False
+    low, high = column_ranges(values)
+    if values.size and not np.isfinite(low).all():
         bad = ~np.isfinite(values)
         row, column = np.argwhere(bad)[0]
         others = int(bad.any(axis=1).sum()) - 1
@@ -111,9 +122,7 @@ def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             + (f", and {others} more row{'s have' if others > 1 else ' has'} such entries" if others else "")
             + "; drop these rows or fill them in (rows count from 0)"
         )
-    view = values.view()
-    view.flags.writeable = False
-    return view, tuple(names)
+    return values, tuple(names), low, high
 
 
 def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:

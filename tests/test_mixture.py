@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from oracles import direct_log_joint, direct_log_prob, random_mixture
+from scipy import stats
 
 import bayesgmm as bg
 
@@ -96,3 +97,53 @@ def test_what_is_no_mixture_is_refused(change, message):
 def test_rows_of_another_width_are_refused(rng):
     with pytest.raises(bg.InputError, match="3 columns, the mixture 2 features"):
         random_mixture(rng, 2, 2).responsibilities(np.zeros((4, 3)))
+
+
+def test_conditional_times_marginal_is_the_joint_density(rng):
+    for batch in ((), (2, 3)):
+        m = random_mixture(rng, 3, 4, batch=batch)
+        x = rng.normal(size=4)
+        conditional, marginal = m.conditional({2: x[2], 0: x[0]}), m.marginal([2, 0])
+        product = conditional.log_prob([x[[1, 3]]]) + marginal.log_prob([x[[2, 0]]])
+        np.testing.assert_allclose(product, m.log_prob([x]), rtol=1e-10)
+
+
+def test_distribution_function_is_the_integral_of_the_density(rng):
+    m = random_mixture(rng, 3, 1, batch=(2,))
+    x = np.linspace(-30, 30, 200_001)
+    integral = np.cumsum(np.exp(m.log_prob(x[:, None])), axis=-1) * (x[1] - x[0])
+    np.testing.assert_allclose(m.cdf(x[::1000]), integral[:, ::1000], atol=2e-4)
+
+
+def test_highest_density_intervals_hold_their_probability_at_equal_density():
+    m = bg.GaussianMixture([0.3, 0.7], [[0.0], [8.0]], [[[1.0]], [[2.0]]])
+    intervals = m.highest_density_intervals(0.9)
+    assert intervals.shape == (2, 2)
+    assert np.diff(m.cdf(intervals.ravel()).reshape(2, 2)).sum() == pytest.approx(0.9, abs=1e-8)
+    assert np.ptp(m.log_prob(intervals.reshape(-1, 1))) < 1e-8
+    assert m.highest_density_intervals(0.2).shape == (1, 2)
+    assert m.density_level(0.9, rng=0) == pytest.approx(m.log_prob(intervals[:1, :1])[0], abs=0.02)
+
+
+def test_tail_probability_of_a_normal_is_chi_squares(rng):
+    """Within four standard errors of the Monte Carlo estimate."""
+    m = random_mixture(rng, 1, 3, batch=(2,))
+    X = rng.normal(size=(15, 3)) * 2
+    p = m.tail_probability(X, n_samples=50_000, rng=1)
+    for b in range(2):
+        d = X - m.means[b, 0]
+        exact = stats.chi2(3).sf(np.einsum("ni,ij,nj->n", d, np.linalg.inv(m.covariances[b, 0]), d))
+        assert (np.abs(p[b] - exact) < 4 * np.sqrt(exact * (1 - exact) / 50_000) + 4e-5).all()
+
+
+def test_features_that_are_not_there_are_refused(rng):
+    m = random_mixture(rng, 2, 3)
+    for call in (lambda: m.marginal([3]), lambda: m.marginal([0, 0]), lambda: m.conditional({-1: 0.0})):
+        with pytest.raises(bg.InputError, match="features"):
+            call()
+    with pytest.raises(bg.InputError, match="one must be left"):
+        m.conditional({0: 1.0, 1: 1.0, 2: 1.0})
+    with pytest.raises(bg.InputError, match="one feature"):
+        m.cdf([0.0])
+    with pytest.raises(bg.InputError, match="density_level"):
+        m.highest_density_intervals(0.5)

@@ -363,8 +363,11 @@ class Outcomes(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, outcomes):
-    """Climb from moments[first:last] one after another; row_weights (S or 1, N or 1)."""
+def _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, start, outcomes):
+    """Climb from moments[first:last] one after another; row_weights (S or 1, N or 1); the rows from ``start`` on.
+
+    As an argument ``start`` has the type that `accumulate` is compiled for already; a literal 0 would be another.
+    """
     for s in range(first, last):
         weight = row_weights[s if row_weights.shape[0] > 1 else 0]
         begin(state, moments[s])
@@ -372,7 +375,7 @@ def _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, mo
         while code == RUNNING:
             more = state.numbers[ITERATION] < problem.max_iterations
             log_likelihood, certainty = accumulate(
-                X, weight, labels, center, state.parameters, diagonal, 0, X.shape[0], more, state.statistics
+                X, weight, labels, center, state.parameters, diagonal, start, X.shape[0], more, state.statistics
             )
             code = advance(problem, state, log_likelihood, certainty)
         outcomes.codes[s] = code
@@ -406,7 +409,7 @@ def climb(X, row_weights, labels, center, diagonal, problem, moments) -> tuple[O
 
         def task(first, last):
             state = states[edges.index(first)]
-            _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, outcomes)
+            _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, 0, outcomes)
 
         in_threads(task, list(pairwise(edges)))
         return outcomes, states[-1]

@@ -24,15 +24,17 @@ _WARD_ROWS = 1000  # rows that the hierarchical start, quadratic in them, looks 
 
 
 def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and covariance (D, D) of a table: the kernel with one component, the second time about the mean."""
+    """Mean (D,) and covariance (D, D) of a table: the kernel with one component, again if the mean was far off."""
     D = table.n_features
     center = table.values[0].copy()
-    for _ in range(2):
-        one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
+    one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
+    while True:
         _, _, (counts, first, scatter) = expected_statistics(table.values, table.sample_weight, NO_LABELS, center, one)
         shift = first[0] / counts[0]
+        covariance = scatter[0] / counts[0] - np.outer(shift, shift)
         center += shift
-    return center, scatter[0] / counts[0] - np.outer(shift, shift)
+        if (shift**2 <= 100 * np.diag(covariance)).all():
+            return center, covariance
 
 
 @njit(cache=True)
