@@ -21,12 +21,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from bayesgmm.lanes import add, load, maximum, multiply, multiply_add, splat, store, subtract, totals
+
 # Contraction to fused multiply-adds is safe everywhere; reassociation only in sums, never around _exp and _log.
 # The numpy error model has no branch for a division by zero, which would keep a loop from vectorising.
 _FUSED = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 _SUMS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
 
-_BLOCK = 248  # rows: the feature-major block, its residuals and the responsibilities fit the L2 cache for D <= 100
+_CACHE = 45_000  # bytes of a block: a little below the usual L1 cache,
+_LEAST, _MOST = 128, 512  # but no fewer rows than repay what is done once a block, and no more than help
+_GROUP = 32  # rows worked at once: four vectors of eight
+_PAD = 8  # between the features of a block, or a row's would compete for the same few cache lines
 _CHUNKS = 32  # fixed, so that the sums, and with them every result, do not depend on the number of cores
 _PARALLEL_WORK = 2e6  # multiply-adds below which handing chunks to threads costs more than it saves
 _LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
@@ -109,196 +114,185 @@ def _log(x):
     return exponent * 6.93147180369123816490e-01 + (exponent * 1.90821492927058770002e-10 + (2.0 * s + 2.0 * s * z * p))
 
 
-@njit
-def _buffer(rows, B):
-    """An empty (rows, B) array on a cache-line boundary: a vector that straddles two lines loads at half speed."""
-    flat = np.empty(rows * B + 8)
+# A block is worked in one flat array of lines of B + _PAD entries, one entry a row of the block: Q, LOG_PROB, WEIGHT,
+# QUOTIENT and TOTALS, then K lines of joint densities, D of the features, D of residuals and D of weighted residuals.
+# Lines are named by number: slices count references, which costs more than the arithmetic on a small block.
+_Q, _LOG_PROB, _WEIGHT, _QUOTIENT, _TOTALS, _JOINT = 0, 1, 2, 3, 4, 5
+
+
+@njit(error_model="numpy")
+def _lines(n_lines, B):
+    """An empty flat array of lines on a cache-line boundary: a vector that straddles two loads at half speed."""
+    width = B + _PAD
+    flat = np.empty(n_lines * width + 8)
     offset = (-(flat.ctypes.data // 8)) % 8
-    return flat[offset : offset + rows * B].reshape(rows, B)
+    return flat[offset : offset + n_lines * width]
 
 
-@njit(inline="always")
-def _load(X, center, start, stop, x):
-    """Rows [start, stop) of X minus ``center`` into x (D, B), feature-major; columns past them are zero."""
-    n = stop - start
+@njit(error_model="numpy")
+def _load_rows(X, center, begin, end, x):
+    """Rows [begin, end) of X minus ``center`` into x (D, width), feature-major; what is past them becomes zero."""
     for j in range(x.shape[0]):
-        xj, cj = x[j], center[j]
-        for b in range(n):
-            xj[b] = X[start + b, j] - cj
-        xj[n:] = 0.0
+        c = center[j]
+        for b in range(end - begin):
+            x[j, b] = X[begin + b, j] - c
+        for b in range(end - begin, x.shape[1]):
+            x[j, b] = 0.0
 
 
-@njit(**_FUSED)
-def _squared_distance(x, mean, P, diagonal, d, y, q):
-    """q (B,) = |P'(x - mean)|^2, with d (D, B) = x - mean left for the caller; y (2, B) is scratch."""
-    D, B = x.shape
-    for j in range(D):
-        xj, dj, mj = x[j], d[j], mean[j]
-        for b in range(B):
-            dj[b] = xj[b] - mj
-    q[:] = 0.0
-    if diagonal:
-        for j in range(D):
-            dj, p = d[j], P[j, j] * P[j, j]
-            for b in range(B):
-                q[b] += p * dj[b] * dj[b]
-        return
-    u, v = y[0], y[1]
-    # Two columns of P at a time, four rows at a time: eight multiply-adds for four loads.
-    for j in range(0, D - 1, 2):
-        d0, d1 = d[j], d[j + 1]
-        p00, p01, p11 = P[j, j], P[j, j + 1], P[j + 1, j + 1]
-        for b in range(B):
-            u[b] = p00 * d0[b]
-            v[b] = p01 * d0[b] + p11 * d1[b]
-        for i in range(0, j - 3, 4):
-            d0, d1, d2, d3 = d[i], d[i + 1], d[i + 2], d[i + 3]
-            p0, p1, p2, p3 = P[i, j], P[i + 1, j], P[i + 2, j], P[i + 3, j]
-            r0, r1, r2, r3 = P[i, j + 1], P[i + 1, j + 1], P[i + 2, j + 1], P[i + 3, j + 1]
-            for b in range(B):
-                u[b] += p0 * d0[b] + p1 * d1[b] + p2 * d2[b] + p3 * d3[b]
-                v[b] += r0 * d0[b] + r1 * d1[b] + r2 * d2[b] + r3 * d3[b]
-        if j % 4:
-            d0, d1 = d[j - 2], d[j - 1]
-            p0, p1, r0, r1 = P[j - 2, j], P[j - 1, j], P[j - 2, j + 1], P[j - 1, j + 1]
-            for b in range(B):
-                u[b] += p0 * d0[b] + p1 * d1[b]
-                v[b] += r0 * d0[b] + r1 * d1[b]
-        for b in range(B):
-            q[b] += u[b] * u[b] + v[b] * v[b]
-    if D % 2:
-        dj, p = d[D - 1], P[D - 1, D - 1]
-        for b in range(B):
-            u[b] = p * dj[b]
-        for i in range(D - 1):
-            di, p = d[i], P[i, D - 1]
-            for b in range(B):
-                u[b] += p * di[b]
-        for b in range(B):
-            q[b] += u[b] * u[b]
+@njit(error_model="numpy")
+def _joint(work, width, parameters, diagonal):
+    """Lines of log w_k + log N(x_b | mean_k, covariance_k).
 
-
-@njit(**_FUSED)
-def _joint(x, parameters, diagonal, d, y, q, joint):
-    """joint (K, B) = log w_k + log N(x_b | mean_k, covariance_k) for the rows of a block."""
-    for k in range(joint.shape[0]):
-        _squared_distance(x, parameters.offsets[k], parameters.precisions_cholesky[k], diagonal, d, y, q)
-        jk, c = joint[k], parameters.log_scale[k]
-        for b in range(q.size):
-            jk[b] = max(c - 0.5 * q[b], _LOWEST)
-
-
-@njit(**_FUSED)
-def _normalise(joint, weight, log_prob, total):
-    """Turn log joint densities (K, B) into weighted responsibilities in place.
-
-    log_prob (B,) becomes their log-sum-exp and total (B,) minus the log of the largest responsibility.
+    The squared distance |P'(x - mean)|^2 is taken for four vectors of rows and two columns of P at a time: eight sums
+    stay in registers.
     """
-    log_prob[:] = _LOWEST
-    for k in range(joint.shape[0]):
-        jk = joint[k]
-        for b in range(log_prob.size):
-            log_prob[b] = max(log_prob[b], jk[b])
-    total[:] = 0.0
-    for k in range(joint.shape[0]):
-        jk = joint[k]
-        for b in range(log_prob.size):
-            jk[b] = _exp(jk[b] - log_prob[b])
-            total[b] += jk[b]
-    for k in range(joint.shape[0]):
-        jk = joint[k]
-        for b in range(log_prob.size):
-            jk[b] *= weight[b] / total[b]
-    for b in range(log_prob.size):
-        total[b] = _log(total[b])
-        log_prob[b] += total[b]
+    log_scale, offsets, P = parameters
+    K, D = offsets.shape
+    x, d = (_JOINT + K) * width, (_JOINT + K + D) * width
+    half = splat(-0.5)
+    for k in range(K):
+        scale, lowest = splat(log_scale[k]), splat(_LOWEST)
+        for b in range(0, width - _PAD, _GROUP):
+            for j in range(D):
+                m, at, to = splat(offsets[k, j]), x + j * width + b, d + j * _GROUP
+                store(work, to, subtract(load(work, at), m))
+                store(work, to + 8, subtract(load(work, at + 8), m))
+                store(work, to + 16, subtract(load(work, at + 16), m))
+                store(work, to + 24, subtract(load(work, at + 24), m))
+            q0, q1, q2, q3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            for j in range(0, D, 2):
+                u0, u1, u2, u3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+                v0, v1, v2, v3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+                last = min(j + 1, D - 1)  # with an odd D the last column stands alone
+                for i in range(j if diagonal else 0, j + 1):
+                    p, r, at = splat(P[k, i, j]), splat(P[k, i, last]), d + i * _GROUP
+                    d0, d1, d2, d3 = load(work, at), load(work, at + 8), load(work, at + 16), load(work, at + 24)
+                    u0, v0 = multiply_add(p, d0, u0), multiply_add(r, d0, v0)
+                    u1, v1 = multiply_add(p, d1, u1), multiply_add(r, d1, v1)
+                    u2, v2 = multiply_add(p, d2, u2), multiply_add(r, d2, v2)
+                    u3, v3 = multiply_add(p, d3, u3), multiply_add(r, d3, v3)
+                q0, q1 = multiply_add(u0, u0, q0), multiply_add(u1, u1, q1)
+                q2, q3 = multiply_add(u2, u2, q2), multiply_add(u3, u3, q3)
+                if last > j:
+                    r, at = splat(P[k, last, last]), d + last * _GROUP
+                    v0, v1 = multiply_add(r, load(work, at), v0), multiply_add(r, load(work, at + 8), v1)
+                    v2, v3 = multiply_add(r, load(work, at + 16), v2), multiply_add(r, load(work, at + 24), v3)
+                    q0, q1 = multiply_add(v0, v0, q0), multiply_add(v1, v1, q1)
+                    q2, q3 = multiply_add(v2, v2, q2), multiply_add(v3, v3, q3)
+            to = (_JOINT + k) * width + b
+            store(work, to, maximum(multiply_add(half, q0, scale), lowest))
+            store(work, to + 8, maximum(multiply_add(half, q1, scale), lowest))
+            store(work, to + 16, maximum(multiply_add(half, q2, scale), lowest))
+            store(work, to + 24, maximum(multiply_add(half, q3, scale), lowest))
+
+
+@njit(**_FUSED)
+def _normalise(work, width, K):
+    """Turn the lines of log joint densities into weighted responsibilities.
+
+    The line LOG_PROB becomes their log-sum-exp and Q minus the log of the largest responsibility.
+    """
+    B = width - _PAD
+    log_prob, total, weight, quotient = _LOG_PROB * width, _Q * width, _WEIGHT * width, _QUOTIENT * width
+    for b in range(B):
+        work[log_prob + b] = _LOWEST
+        work[total + b] = 0.0
+    for k in range(K):
+        at = (_JOINT + k) * width
+        for b in range(B):
+            work[log_prob + b] = max(work[log_prob + b], work[at + b])
+    for k in range(K):
+        at = (_JOINT + k) * width
+        for b in range(B):
+            r = _exp(work[at + b] - work[log_prob + b])
+            work[at + b] = r
+            work[total + b] += r
+    for b in range(B):
+        work[quotient + b] = work[weight + b] / work[total + b]
+        work[total + b] = _log(work[total + b])
+        work[log_prob + b] += work[total + b]
+    for k in range(K):
+        at = (_JOINT + k) * width
+        for b in range(B):
+            work[at + b] *= work[quotient + b]
 
 
 @njit(**_SUMS)
-def _dot(a, b):
+def _dot(a, b, n):
     total = 0.0
-    for i in range(a.size):
+    for i in range(n):
         total += a[i] * b[i]
     return total
 
 
-@njit(**_SUMS)
-def _add_moments(x, mean, r, diagonal, d, e, first, scatter):
-    """Add sum_b r_b (x - mean, (x - mean)(x - mean)') of a block, the scatter's lower triangle; return sum_b r_b."""
-    D, B = x.shape
-    count = 0.0
-    for b in range(B):
-        count += r[b]
-    for j in range(D):
-        xj, dj, ej, mj, total = x[j], d[j], e[j], mean[j], 0.0
-        for b in range(B):
-            t = xj[b] - mj
-            dj[b] = t
-            ej[b] = r[b] * t
-            total += r[b] * t
-        first[j] += total
-    if diagonal:
-        for j in range(D):
-            scatter[j, j] += _dot(d[j], e[j])
-        return count
-    # Two rows of the scatter at a time, four columns at a time.
-    for i in range(0, D - 1, 2):
-        e0, e1 = e[i], e[i + 1]
-        for j in range(0, i - 3, 4):
-            d0, d1, d2, d3 = d[j], d[j + 1], d[j + 2], d[j + 3]
-            s0, s1, s2, s3, t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for b in range(B):
-                s0 += e0[b] * d0[b]
-                s1 += e0[b] * d1[b]
-                s2 += e0[b] * d2[b]
-                s3 += e0[b] * d3[b]
-                t0 += e1[b] * d0[b]
-                t1 += e1[b] * d1[b]
-                t2 += e1[b] * d2[b]
-                t3 += e1[b] * d3[b]
-            scatter[i, j] += s0
-            scatter[i, j + 1] += s1
-            scatter[i, j + 2] += s2
-            scatter[i, j + 3] += s3
-            scatter[i + 1, j] += t0
-            scatter[i + 1, j + 1] += t1
-            scatter[i + 1, j + 2] += t2
-            scatter[i + 1, j + 3] += t3
-        if i % 4:
-            d0, d1 = d[i - 2], d[i - 1]
-            s0, s1, t0, t1 = 0.0, 0.0, 0.0, 0.0
-            for b in range(B):
-                s0 += e0[b] * d0[b]
-                s1 += e0[b] * d1[b]
-                t0 += e1[b] * d0[b]
-                t1 += e1[b] * d1[b]
-            scatter[i, i - 2] += s0
-            scatter[i, i - 1] += s1
-            scatter[i + 1, i - 2] += t0
-            scatter[i + 1, i - 1] += t1
-        d0, d1 = d[i], d[i + 1]
-        s0, t0, t1 = 0.0, 0.0, 0.0
-        for b in range(B):
-            s0 += e0[b] * d0[b]
-            t0 += e1[b] * d0[b]
-            t1 += e1[b] * d1[b]
-        scatter[i, i] += s0
-        scatter[i + 1, i] += t0
-        scatter[i + 1, i + 1] += t1
-    if D % 2:
-        for j in range(D):
-            scatter[D - 1, j] += _dot(e[D - 1], d[j])
-    return count
+@njit(error_model="numpy")
+def _add_moments(work, width, offsets, diagonal, counts, first, scatter):
+    """Add sum_b r_b (1, x - mean, (x - mean)(x - mean)') of a block for each component, the scatters' lower triangle.
 
-
-@njit(inline="always")
-def _block_rows(n):
-    """Rows per block: little padding at the end, and an odd multiple of 8, the SIMD width in float64.
-
-    With a power of two between them, the features of a row would compete for the same few cache lines.
+    Two rows and two columns of the scatter and two vectors of rows at a time: eight sums stay in registers.
     """
-    blocks = max((n + _BLOCK - 1) // _BLOCK, 1)
-    return ((n + blocks - 1) // blocks + 7) // 8 // 2 * 16 + 8
+    K, D = offsets.shape
+    B, sums = width - _PAD, _TOTALS * width
+    x, d, e = (_JOINT + K) * width, (_JOINT + K + D) * width, (_JOINT + K + 2 * D) * width
+    zero = splat(0.0)
+    for k in range(K):
+        r = (_JOINT + k) * width
+        n0, n1 = zero, zero
+        for b in range(0, B, 16):
+            n0, n1 = add(n0, load(work, r + b)), add(n1, load(work, r + b + 8))
+        for j in range(D):
+            m, at = splat(offsets[k, j]), j * width
+            for b in range(0, B, 8):
+                t = subtract(load(work, x + at + b), m)
+                store(work, d + at + b, t)
+                store(work, e + at + b, multiply(load(work, r + b), t))
+        for i in range(0, D, 2):
+            last = min(i + 1, D - 1)  # with an odd D the last row stands alone
+            p, q = e + i * width, e + last * width
+            for j in range(0, 0 if diagonal else i, 2):
+                c, g = d + j * width, d + (j + 1) * width
+                s0, s1, s2, s3, t0, t1, t2, t3 = zero, zero, zero, zero, zero, zero, zero, zero
+                for b in range(0, B, 16):
+                    u, v, y, z = load(work, p + b), load(work, q + b), load(work, c + b), load(work, g + b)
+                    s0, s1 = multiply_add(u, y, s0), multiply_add(u, z, s1)
+                    s2, s3 = multiply_add(v, y, s2), multiply_add(v, z, s3)
+                    u, v = load(work, p + b + 8), load(work, q + b + 8)
+                    y, z = load(work, c + b + 8), load(work, g + b + 8)
+                    t0, t1 = multiply_add(u, y, t0), multiply_add(u, z, t1)
+                    t2, t3 = multiply_add(v, y, t2), multiply_add(v, z, t3)
+                store(work, sums, totals(s0, s1, s2, s3, t0, t1, t2, t3))
+                scatter[k, i, j] += work[sums] + work[sums + 4]
+                scatter[k, i, j + 1] += work[sums + 1] + work[sums + 5]
+                if last > i:
+                    scatter[k, last, j] += work[sums + 2] + work[sums + 6]
+                    scatter[k, last, j + 1] += work[sums + 3] + work[sums + 7]
+            s0, s1, s2, t0, t1, t2, f0, f1 = zero, zero, zero, zero, zero, zero, zero, zero
+            c, g = d + i * width, d + last * width
+            for b in range(0, B, 16):
+                u, v, y = load(work, p + b), load(work, q + b), load(work, c + b)
+                s0, s1, s2 = multiply_add(u, y, s0), multiply_add(v, y, s1), multiply_add(v, load(work, g + b), s2)
+                f0, f1 = add(u, f0), add(v, f1)
+                u, v, y = load(work, p + b + 8), load(work, q + b + 8), load(work, c + b + 8)
+                t0, t1, t2 = multiply_add(u, y, t0), multiply_add(v, y, t1), multiply_add(v, load(work, g + b + 8), t2)
+                f0, f1 = add(u, f0), add(v, f1)
+            store(work, sums, totals(add(s0, t0), add(s1, t1), add(s2, t2), f0, f1, add(n0, n1), zero, zero))
+            first[k, i] += work[sums + 3]
+            scatter[k, i, i] += work[sums]
+            if last > i:
+                first[k, last] += work[sums + 4]
+                scatter[k, last, last] += work[sums + 2]
+                if not diagonal:
+                    scatter[k, last, i] += work[sums + 1]
+        counts[k] += work[sums + 5]
+
+
+@njit(error_model="numpy")
+def _block_rows(n, n_lines):
+    """Rows per block: as many as keep its lines in the L1 cache, within bounds, and little padding at the end."""
+    most = min(max(_CACHE // (8 * n_lines), _LEAST), _MOST)
+    blocks = max((n + most - 1) // most, 1)
+    return max((n + blocks - 1) // blocks + _GROUP - 1, _GROUP) // _GROUP * _GROUP
 
 
 @njit(nogil=True, cache=True)
@@ -311,10 +305,13 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
     scatters.
     """
     K, D = parameters.offsets.shape
-    B = _block_rows(stop - start)
-    buffer = _buffer(5 + 3 * D + K, B)
-    q, log_prob, weight, y, joint = buffer[0], buffer[1], buffer[2], buffer[3:5], buffer[5 : 5 + K]
-    x, d, e = buffer[5 + K : 5 + K + D], buffer[5 + K + D : 5 + K + 2 * D], buffer[5 + K + 2 * D :]
+    n_lines = _JOINT + K + 3 * D
+    B = _block_rows(stop - start, n_lines)
+    width = B + _PAD
+    work = _lines(n_lines, B)
+    x = work[(_JOINT + K) * width : (_JOINT + K + D) * width].reshape(D, width)
+    log_prob, q = work[_LOG_PROB * width : _WEIGHT * width], work[_Q * width : _LOG_PROB * width]
+    weight = work[_WEIGHT * width : _QUOTIENT * width]
     counts, first, scatter = statistics
     counts[:] = 0.0
     first[:] = 0.0
@@ -322,22 +319,21 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
     log_likelihood, certainty = 0.0, 0.0
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
-        n = end - begin
-        _load(X, center, begin, end, x)
+        _load_rows(X, center, begin, end, x)
         for b in range(B):
-            weight[b] = 0.0 if b >= n else row_weight[begin + b if row_weight.size > 1 else 0]
-        _joint(x, parameters, diagonal, d, y, q, joint)
+            row = begin + b if row_weight.size > 1 else 0
+            weight[b] = row_weight[row] if begin + b < end else 0.0
+        _joint(work, width, parameters, diagonal)
         if labels.size:
-            for b in range(n):
-                if labels[begin + b] >= 0:
-                    known = joint[labels[begin + b], b]
-                    joint[:, b] = _LOWEST
-                    joint[labels[begin + b], b] = known
-        _normalise(joint, weight, log_prob, q)
-        log_likelihood += _dot(weight, log_prob)
-        certainty -= _dot(weight, q)
-        for k in range(K if moments else 0):
-            counts[k] += _add_moments(x, parameters.offsets[k], joint[k], diagonal, d, e, first[k], scatter[k])
+            for b in range(end - begin):
+                for k in range(K if labels[begin + b] >= 0 else 0):
+                    if k != labels[begin + b]:
+                        work[(_JOINT + k) * width + b] = _LOWEST
+        _normalise(work, width, K)
+        log_likelihood += _dot(log_prob, weight, B)
+        certainty -= _dot(q, weight, B)
+        if moments:
+            _add_moments(work, width, parameters.offsets, diagonal, counts, first, scatter)
     for k in range(K):
         for i in range(D):
             for j in range(i):
@@ -349,42 +345,42 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
 def fill_log_prob(X, center, parameters, diagonal, start, stop, out):
     """Fill out[start:stop] with the log mixture densities of those rows, in nats."""
     K, D = parameters.offsets.shape
-    B = _block_rows(stop - start)
-    buffer = _buffer(5 + 2 * D + K, B)
-    q, log_prob, weight, y, joint = buffer[0], buffer[1], buffer[2], buffer[3:5], buffer[5 : 5 + K]
-    x, d = buffer[5 + K : 5 + K + D], buffer[5 + K + D :]
-    weight[:] = 1.0
+    n_lines = _JOINT + K + 2 * D
+    B = _block_rows(stop - start, n_lines)
+    work = _lines(n_lines, B)
+    work[:] = 1.0
+    x = work[(_JOINT + K) * (B + _PAD) : (_JOINT + K + D) * (B + _PAD)].reshape(D, B + _PAD)
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
-        _load(X, center, begin, end, x)
-        _joint(x, parameters, diagonal, d, y, q, joint)
-        _normalise(joint, weight, log_prob, q)
+        _load_rows(X, center, begin, end, x)
+        _joint(work, B + _PAD, parameters, diagonal)
+        _normalise(work, B + _PAD, K)
         for b in range(end - begin):
-            out[begin + b] = log_prob[b]
+            out[begin + b] = work[_LOG_PROB * (B + _PAD) + b]
 
 
 @njit(nogil=True, cache=True)
 def _fill_log_joint(X, center, parameters, diagonal, start, stop, out):
     K, D = parameters.offsets.shape
-    B = _block_rows(stop - start)
-    buffer = _buffer(3 + 2 * D + K, B)
-    q, y, joint = buffer[0], buffer[1:3], buffer[3 : 3 + K]
-    x, d = buffer[3 + K : 3 + K + D], buffer[3 + K + D :]
+    n_lines = _JOINT + K + 2 * D
+    B = _block_rows(stop - start, n_lines)
+    work = _lines(n_lines, B)
+    x = work[(_JOINT + K) * (B + _PAD) : (_JOINT + K + D) * (B + _PAD)].reshape(D, B + _PAD)
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
-        _load(X, center, begin, end, x)
-        _joint(x, parameters, diagonal, d, y, q, joint)
+        _load_rows(X, center, begin, end, x)
+        _joint(work, B + _PAD, parameters, diagonal)
         for k in range(K):
             for b in range(end - begin):
-                out[begin + b, k] = joint[k, b]
+                out[begin + b, k] = work[(_JOINT + k) * (B + _PAD) + b]
 
 
 @njit(**_SUMS)
-def _not_finite(x):
-    """NaN where an entry is not finite, else 0."""
+def _not_finite(line, n):
+    """NaN where one of n entries is not finite, else 0."""
     total = 0.0
-    for b in range(x.size):
-        total += 0.0 * x[b]
+    for b in range(n):
+        total += 0.0 * line[b]
     return total
 
 
@@ -392,17 +388,17 @@ def _not_finite(x):
 def _fill_ranges(X, start, stop, low, high):
     """Least and largest entry of each column in rows [start, stop); NaN where one is not finite."""
     D = X.shape[1]
-    B = _block_rows(stop - start)
-    x, zero = _buffer(D, B), np.zeros(D)
+    B = _block_rows(stop - start, D)
+    x, zero = _lines(D, B).reshape(D, B + _PAD), np.zeros(D)
     for begin in range(start, stop, B):
         end = min(begin + B, stop)
-        _load(X, zero, begin, end, x)
+        _load_rows(X, zero, begin, end, x)
         for j in range(D):
-            xj, least, most = x[j], low[j], high[j]
+            least, most = low[j], high[j]
             for b in range(end - begin):
-                least = min(least, xj[b])
-                most = max(most, xj[b])
-            wrong = _not_finite(xj)
+                least = min(least, x[j, b])
+                most = max(most, x[j, b])
+            wrong = _not_finite(x[j], end - begin)
             low[j], high[j] = least + wrong, most + wrong
 
 
@@ -448,12 +444,12 @@ def in_threads(task, ranges):
 
 def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     """Whether a pass over n rows is long enough to be shared between threads."""
-    return n >= 2 * _BLOCK and n * K * (10 + (4 * D if diagonal else D * (D + 4))) > _PARALLEL_WORK
+    return n >= 2 * _MOST and n * K * (10 + (4 * D if diagonal else D * (D + 4))) > _PARALLEL_WORK
 
 
 def _ranges(n: int, means: np.ndarray, diagonal: bool) -> list[tuple[int, int]]:
     """The chunks of rows that threads take, or one where threads would not pay."""
-    chunks = min(_CHUNKS, n // _BLOCK) if parallel_pays(n, *means.shape, diagonal) else 1
+    chunks = min(_CHUNKS, n // _MOST) if parallel_pays(n, *means.shape, diagonal) else 1
     edges = np.linspace(0, n, chunks + 1).astype(int).tolist()
     return list(pairwise(edges))
 
