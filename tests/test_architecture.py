@@ -19,9 +19,9 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "observations", "tables", "datasets"},
-    {"errors"},
+    {"lanes", "errors"},
 ]
-NUMPY_SIDE = {"errors", "observations", "mixture", "expectation", "covariance", "alignment", "em", "clusters"}
+NUMPY_SIDE = {"errors", "lanes", "observations", "mixture", "expectation", "covariance", "alignment", "em", "clusters"}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

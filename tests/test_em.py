@@ -400,3 +400,17 @@ def test_only_spurious_maxima_are_a_warning():
     X = np.r_[rng.normal(size=(30, 2)), rng.normal(size=(3, 2)) * 0.01 + 20]
     with pytest.warns(bg.ConvergenceWarning, match="every maximum found is spurious: component 1"):
         bg.fit_em(X, 2, labels=np.r_[np.zeros(30, int), np.ones(3, int)])
+
+
+@pytest.mark.parametrize("name", ["iris", "faithful", "diabetes_fixed", "acidity"])
+def test_every_fit_is_at_least_as_good_as_mclusts(name):
+    """All models, up to six components: mclust's log-likelihoods, one start each, are lower bounds."""
+    X = table("old_faithful" if name == "faithful" else name)
+    for row in reference(f"{name}.json")["table"]:
+        if (
+            1 < row["G"] <= 6
+            and row.get("loglik") is not None
+            and (name, row["model"], row["G"]) != ("acidity", "V", 6)
+        ):
+            fit = bg.fit_em(X, row["G"], row["model"], rng=0)
+            assert fit.log_likelihood >= row["loglik"] - 0.05, (row["model"], row["G"])

@@ -55,7 +55,8 @@ def test_density_and_gradient_equal_the_models(name, K, D):
         bg.InverseWishart(D + 3, np.cov(X.T).reshape(D, D)),
     )
     density = density_of(X, fit, priors)
-    model = bg.build_model(X, fit, priors).logp_dlogp_function(ravel_inputs=True)
+    mode = None if (name, K) == ("VVV", 3) else "FAST_COMPILE"  # one by numba, the others without compiling
+    model = bg.build_model(X, fit, priors).logp_dlogp_function(ravel_inputs=True, mode=mode)
     model.set_extra_values({})
     theta = density.pack(fit.mixture)
     constants = []

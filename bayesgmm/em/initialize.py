@@ -20,6 +20,7 @@ from bayesgmm.observations import Observations
 
 NO_LABELS = np.empty(0, dtype=np.int64)
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
+_NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
 _WARD_ROWS = 1000  # rows that the hierarchical start, quadratic in them, looks at
 
 
@@ -173,7 +174,7 @@ def portfolio(
     n_starts: int,
     rng: np.random.Generator,
 ) -> list[tuple[str, np.ndarray]]:
-    """``n_starts`` named moments: Ward's clustering first, then k-means++, every fourth a random partition.
+    """``n_starts`` named moments: Ward's clustering, k-means++ and random partitions, in two coordinate systems.
 
     Rows whose component is ``known`` (N, -1 where not; or empty) keep it; such components are seeded by their rows.
     """
@@ -187,34 +188,65 @@ def portfolio(
             known = known[picked]
         X = X[picked]
     X = X - center
-    whitener = np.empty((D, D))
-    if precision_cholesky(covariance, whitener) <= 1e-13:  # collinear columns: only their scales can be removed
-        whitener = np.diag(1.0 / np.sqrt(np.diag(covariance)))
-    Z = X @ whitener
-    seeds, seeded = np.zeros((n_components, D)), np.zeros(n_components, dtype=np.bool_)
-    for k in np.unique(known[known >= 0]):
-        seeds[k], seeded[k] = Z[known == k].mean(axis=0), True
+    systems = [X @ whitener for whitener in _whiteners(X, covariance, min(n_starts, 2), rng)]
+    everyone = np.ones(n_components, dtype=np.bool_)
     starts = []
     for i in range(n_starts):
+        Z = systems[i % 2]
+        seeds, seeded = np.zeros((n_components, D)), np.zeros(n_components, dtype=np.bool_)
+        for k in np.unique(known[known >= 0]):
+            seeds[k], seeded[k] = Z[known == k].mean(axis=0), True
         kind = "k-means++"
-        if i == 0 and not known.size and len(Z) > n_components:
+        if i < 2 and not known.size and len(Z) > n_components:
             kind = "hierarchical"
             some = Z if len(Z) <= _WARD_ROWS else Z[np.sort(rng.choice(len(Z), _WARD_ROWS, replace=False))]
-            own = _ward(some, n_components)
-            means = np.stack([some[own == k].mean(axis=0) for k in range(n_components)])
-            everyone = np.ones(n_components, dtype=np.bool_)
-            labels = own if some is Z else _plus_plus(Z, means, everyone, np.empty(0))
-        elif i % 4 == 3:
+            labels = _ward(some, n_components)
+            if some is not Z:
+                means = np.stack([some[labels == k].mean(axis=0) for k in range(n_components)])
+                labels = _plus_plus(Z, means, everyone, np.empty(0))
+        elif i % 5 == 4:
             kind = "random partition"
             labels = rng.integers(n_components, size=len(X))
         else:
-            labels = _plus_plus(Z, seeds.copy(), seeded, rng.random(n_components))
+            labels = _plus_plus(Z, seeds, seeded, rng.random(n_components))
         if known.size:
             labels = np.where(known >= 0, known, labels)
         moments = moments_of_labels(X, labels, n_components)
         moments[:n_components] *= table.total_weight / moments[:n_components].sum()
         starts.append((kind, moments))
     return starts
+
+
+def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One or two coordinate systems (D, D) that do not change with the units or the axes of X.
+
+    In the first the whole table has unit covariance, which squeezes clusters that lie far apart along one axis. In the
+    second the differences between near neighbours have: an estimate of the covariance within clusters that needs no
+    clusters (after Art, Gnanadesikan & Kettenring 1982), so that clusters stand apart.
+    """
+    D = len(covariance)
+    whole = np.empty((D, D))
+    if precision_cholesky(covariance, whole) <= 1e-13:  # collinear columns: only their scales can be removed
+        whole = np.diag(1.0 / np.sqrt(np.diag(covariance)))
+        return [whole] * n
+    if n == 1:
+        return [whole]
+    some = X if len(X) <= _NEIGHBOUR_ROWS else X[rng.choice(len(X), _NEIGHBOUR_ROWS, replace=False)]
+    n_neighbours = max(D + 1, int(np.sqrt(len(some)) / 2))
+    if len(some) <= 2 * n_neighbours:
+        return [whole, whole]
+    local, candidate = whole, np.empty((D, D))
+    for _ in range(4):
+        Z = some @ local
+        size = (Z**2).sum(axis=1)
+        distance = size[:, None] + size - 2 * (Z @ Z.T)
+        np.fill_diagonal(distance, np.inf)
+        neighbours = np.argpartition(distance, n_neighbours, axis=1)[:, :n_neighbours]
+        difference = (some[:, None] - some[neighbours]).reshape(-1, D)
+        if precision_cholesky(difference.T @ difference / len(difference), candidate) <= 1e-9:
+            break  # neighbours are equal in some direction, as rounded measurements are
+        local = candidate.copy()
+    return [whole, local]
 
 
 def given(

@@ -16,7 +16,7 @@ from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
 _SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
-_FINALISTS = 6  # short runs that are carried on to convergence; on tables large enough for threads:
+_FINALISTS = 10  # short runs that are carried on to convergence; on tables large enough for threads:
 _FINALISTS_LARGE = 2
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
