@@ -4,8 +4,7 @@ The statistics (counts, first moments and scatters about each component's own me
 log-likelihood (Fisher's identity), so EM, the posterior's gradient and the pointwise log-likelihood share this pass.
 
 Rows are worked in blocks that stay in the L2 cache, laid out feature by feature so that the innermost loops run over
-rows and LLVM turns them into SIMD code. Distances are taken from each component's own mean, so that nothing cancels
-however far apart the clusters are.
+rows. Distances are taken from each component's own mean, so that nothing cancels however far apart the clusters are.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _FUSED = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 _SUMS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
 
 _CACHE = 45_000  # bytes of a block: a little below the usual L1 cache,
-_LEAST, _MOST = 128, 512  # but no fewer rows than repay what is done once a block, and no more than help
+_LEAST, _MOST = 128, 512
 _GROUP = 32  # rows worked at once: four vectors of eight
 _PAD = 8  # between the features of a block, or a row's would compete for the same few cache lines
 _CHUNKS = 32  # fixed, so that the sums, and with them every result, do not depend on the number of cores
@@ -114,7 +113,7 @@ def _log(x):
 
 
 # A block is worked in one flat array of lines of B + _PAD entries, one entry a row of the block: Q, LOG_PROB, WEIGHT,
-# QUOTIENT and TOTALS, then K lines of joint densities, D of the features, D of residuals and D of weighted residuals.
+# QUOTIENT and TOTALS, then K lines of joint densities, D of the features, and D of residuals.
 # Lines are named by number: slices count references, which costs more than the arithmetic on a small block.
 _Q, _LOG_PROB, _WEIGHT, _QUOTIENT, _TOTALS, _JOINT = 0, 1, 2, 3, 4, 5
 
@@ -141,7 +140,7 @@ def _load_rows(X, center, begin, end, x):
 
 @njit(error_model="numpy")
 def _joint(work, width, parameters, diagonal):
-    """Lines of log w_k + log N(x_b | mean_k, covariance_k).
+    """Lines of log w_k + log N(x_b | mean_k, covariance_k), and in the line LOG_PROB the largest of them.
 
     The squared distance |P'(x - mean)|^2 is taken for four vectors of rows and two columns of P at a time: eight sums
     stay in registers.
@@ -179,28 +178,33 @@ def _joint(work, width, parameters, diagonal):
                     v2, v3 = multiply_add(r, load(work, at + 16), v2), multiply_add(r, load(work, at + 24), v3)
                     q0, q1 = multiply_add(v0, v0, q0), multiply_add(v1, v1, q1)
                     q2, q3 = multiply_add(v2, v2, q2), multiply_add(v3, v3, q3)
-            to = (_JOINT + k) * width + b
-            store(work, to, maximum(multiply_add(half, q0, scale), lowest))
-            store(work, to + 8, maximum(multiply_add(half, q1, scale), lowest))
-            store(work, to + 16, maximum(multiply_add(half, q2, scale), lowest))
-            store(work, to + 24, maximum(multiply_add(half, q3, scale), lowest))
+            to, top = (_JOINT + k) * width + b, _LOG_PROB * width + b
+            q0, q1 = maximum(multiply_add(half, q0, scale), lowest), maximum(multiply_add(half, q1, scale), lowest)
+            q2, q3 = maximum(multiply_add(half, q2, scale), lowest), maximum(multiply_add(half, q3, scale), lowest)
+            store(work, to, q0)
+            store(work, to + 8, q1)
+            store(work, to + 16, q2)
+            store(work, to + 24, q3)
+            if k:
+                q0, q1 = maximum(load(work, top), q0), maximum(load(work, top + 8), q1)
+                q2, q3 = maximum(load(work, top + 16), q2), maximum(load(work, top + 24), q3)
+            store(work, top, q0)
+            store(work, top + 8, q1)
+            store(work, top + 16, q2)
+            store(work, top + 24, q3)
 
 
 @njit(**_FUSED)
 def _normalise(work, width, K):
     """Turn the lines of log joint densities into weighted responsibilities.
 
-    The line LOG_PROB becomes their log-sum-exp and Q minus the log of the largest responsibility.
+    The line LOG_PROB turns from their maximum into their log-sum-exp, and Q into minus the log of the largest
+    responsibility.
     """
     B = width - _PAD
     log_prob, total, weight, quotient = _LOG_PROB * width, _Q * width, _WEIGHT * width, _QUOTIENT * width
     for b in range(B):
-        work[log_prob + b] = _LOWEST
         work[total + b] = 0.0
-    for k in range(K):
-        at = (_JOINT + k) * width
-        for b in range(B):
-            work[log_prob + b] = max(work[log_prob + b], work[at + b])
     for k in range(K):
         at = (_JOINT + k) * width
         for b in range(B):
@@ -227,13 +231,15 @@ def _dot(a, b, n):
 
 @njit(error_model="numpy")
 def _add_moments(work, width, offsets, diagonal, counts, first, scatter):
-    """Add sum_b r_b (1, x - mean, (x - mean)(x - mean)') of a block for each component, the scatters' lower triangle.
+    """Add sum_b r_b (1, x - mean, (x - mean) x') of a block for each component, the lower triangle of the last.
 
+    Taking one factor from the mean and the other from the center spares a line of residuals; `accumulate` takes the
+    difference off. Rounding then grows with a component's distance from the center in sds, not with its square.
     Two rows and two columns of the scatter and two vectors of rows at a time: eight sums stay in registers.
     """
     K, D = offsets.shape
     B, sums = width - _PAD, _TOTALS * width
-    x, d, e = (_JOINT + K) * width, (_JOINT + K + D) * width, (_JOINT + K + 2 * D) * width
+    x, e = (_JOINT + K) * width, (_JOINT + K + D) * width
     zero = splat(0.0)
     for k in range(K):
         r = (_JOINT + k) * width
@@ -243,14 +249,12 @@ def _add_moments(work, width, offsets, diagonal, counts, first, scatter):
         for j in range(D):
             m, at = splat(offsets[k, j]), j * width
             for b in range(0, B, 8):
-                t = subtract(load(work, x + at + b), m)
-                store(work, d + at + b, t)
-                store(work, e + at + b, multiply(load(work, r + b), t))
+                store(work, e + at + b, multiply(load(work, r + b), subtract(load(work, x + at + b), m)))
         for i in range(0, D, 2):
             last = min(i + 1, D - 1)  # with an odd D the last row stands alone
             p, q = e + i * width, e + last * width
             for j in range(0, 0 if diagonal else i, 2):
-                c, g = d + j * width, d + (j + 1) * width
+                c, g = x + j * width, x + (j + 1) * width
                 s0, s1, s2, s3, t0, t1, t2, t3 = zero, zero, zero, zero, zero, zero, zero, zero
                 for b in range(0, B, 16):
                     u, v, y, z = load(work, p + b), load(work, q + b), load(work, c + b), load(work, g + b)
@@ -267,7 +271,7 @@ def _add_moments(work, width, offsets, diagonal, counts, first, scatter):
                     scatter[k, last, j] += work[sums + 2] + work[sums + 6]
                     scatter[k, last, j + 1] += work[sums + 3] + work[sums + 7]
             s0, s1, s2, t0, t1, t2, f0, f1 = zero, zero, zero, zero, zero, zero, zero, zero
-            c, g = d + i * width, d + last * width
+            c, g = x + i * width, x + last * width
             for b in range(0, B, 16):
                 u, v, y = load(work, p + b), load(work, q + b), load(work, c + b)
                 s0, s1, s2 = multiply_add(u, y, s0), multiply_add(v, y, s1), multiply_add(v, load(work, g + b), s2)
@@ -304,7 +308,7 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
     scatters.
     """
     K, D = parameters.offsets.shape
-    n_lines = _JOINT + K + 3 * D
+    n_lines = _JOINT + K + 2 * D
     B = _block_rows(stop - start, n_lines)
     width = B + _PAD
     work = _lines(n_lines, B)
@@ -326,7 +330,9 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
         if labels.size:
             for b in range(end - begin):
                 for k in range(K if labels[begin + b] >= 0 else 0):
-                    if k != labels[begin + b]:
+                    if k == labels[begin + b]:
+                        log_prob[b] = work[(_JOINT + k) * width + b]
+                    else:
                         work[(_JOINT + k) * width + b] = _LOWEST
         _normalise(work, width, K)
         log_likelihood += _dot(log_prob, weight, B)
@@ -335,7 +341,8 @@ def accumulate(X, row_weight, labels, center, parameters, diagonal, start, stop,
             _add_moments(work, width, parameters.offsets, diagonal, counts, first, scatter)
     for k in range(K):
         for i in range(D):
-            for j in range(i):
+            for j in range(i if diagonal else 0, i + 1):
+                scatter[k, i, j] -= first[k, i] * parameters.offsets[k, j]
                 scatter[k, j, i] = scatter[k, i, j]
     return log_likelihood, certainty
 

@@ -414,3 +414,11 @@ def test_every_fit_is_at_least_as_good_as_mclusts(name):
         ):
             fit = bg.fit_em(X, row["G"], row["model"], rng=0)
             assert fit.log_likelihood >= row["loglik"] - 0.05, (row["model"], row["G"])
+
+
+def test_no_climb_exceeds_its_iterations():
+    """Extrapolated steps that are undone count, too; every limit is kept on tables where EM is slow."""
+    X = table("sklearn_10122")
+    for limit in range(1, 40):
+        for start in bg.fit_em(X, 3, rng=limit, max_iterations=limit, n_starts=4).starts:
+            assert start.n_iterations <= limit

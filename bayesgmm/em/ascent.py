@@ -334,7 +334,8 @@ def advance(problem, state, log_likelihood, certainty):
                 numbers[REMEMBERED] = 0.0
             copy_into(state.last[0], state.z)
             copy_into(state.last[1], f)
-        numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 else 0.0
+        # The last step is a plain one, for an extrapolated one may have to be undone by a step more.
+        numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 and iteration + 1 < problem.max_iterations else 0.0
         if numbers[EXTRAPOLATED] > 0.0:
             _extrapolate(problem, state, f)
         else:
