@@ -32,7 +32,7 @@ _LEAST, _MOST = 128, 512
 _GROUP = 32  # rows worked at once: four vectors of eight
 _PAD = 8  # between the features of a block, or a row's would compete for the same few cache lines
 _CHUNKS = 32  # fixed, so that the sums, and with them every result, do not depend on the number of cores
-_PARALLEL_WORK = 2e6  # multiply-adds below which handing chunks to threads costs more than it saves
+_CHUNK_WORK = 1e6  # multiply-adds that a chunk has at least: about 50 microseconds, which repay handing it over
 _LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
 
 
@@ -439,25 +439,42 @@ def n_threads() -> int:
 
 
 def in_threads(task, ranges):
-    """``task(start, stop)`` for every range, on all cores, in the ranges' order."""
+    """``task(start, stop)`` for every range, the calling thread and the others each taking the next; in their order."""
     global _pool
-    if len(ranges) == 1:
-        return [task(*ranges[0])]
-    if _pool is None:
-        _pool = ThreadPoolExecutor(n_threads(), thread_name_prefix="bayesgmm")
-    return list(_pool.map(lambda r: task(*r), ranges))
+    results = [None] * len(ranges)
+    pending = iter(range(len(ranges)))
+
+    def take() -> None:
+        for i in pending:
+            results[i] = task(*ranges[i])
+
+    helpers = []
+    if len(ranges) > 1:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(n_threads(), thread_name_prefix="bayesgmm")
+        helpers = [_pool.submit(take) for _ in range(min(n_threads(), len(ranges)) - 1)]
+    take()
+    for helper in helpers:
+        helper.result()
+    return results
+
+
+def _work(n: int, K: int, D: int, diagonal: bool) -> float:
+    """Multiply-adds of a pass over n rows."""
+    return n * K * (10.0 + (4 * D if diagonal else D * (D + 4)))
 
 
 def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     """Whether a pass over n rows is long enough to be shared between threads."""
-    return n >= 2 * _MOST and n * K * (10 + (4 * D if diagonal else D * (D + 4))) > _PARALLEL_WORK
+    return n >= 2 * _MOST and _work(n, K, D, diagonal) > 2 * _CHUNK_WORK
 
 
 def _ranges(n: int, means: np.ndarray, diagonal: bool) -> list[tuple[int, int]]:
     """The chunks of rows that threads take, or one where threads would not pay."""
-    chunks = min(_CHUNKS, n // _MOST) if parallel_pays(n, *means.shape, diagonal) else 1
-    edges = np.linspace(0, n, chunks + 1).astype(int).tolist()
-    return list(pairwise(edges))
+    chunks = 1
+    if parallel_pays(n, *means.shape, diagonal):
+        chunks = int(min(_work(n, *means.shape, diagonal) / _CHUNK_WORK, _CHUNKS, n // _MOST))
+    return list(pairwise(np.linspace(0, n, chunks + 1).astype(int).tolist()))
 
 
 def expected_statistics(
