@@ -247,6 +247,10 @@ def test_fit_table_and_priors_must_belong_together(faithful):
         bg.build_model(X, fit, bg.Priors.weakly_informative(X, 3))
     with pytest.raises(bg.InputError, match="4 columns, the fit 2"):
         bg.sample_posterior(table("iris"), fit)
+    with pytest.raises(bg.InputError, match="271 rows, the fit 272"):
+        bg.sample_posterior(X[1:], fit)
+    with pytest.raises(bg.InputError, match="refit without sample_weight"):
+        bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
     with pytest.raises(bg.InputError, match="unknown sampler"):
         bg.sample_posterior(X, fit, sampler="jags")
 

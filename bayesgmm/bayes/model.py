@@ -12,7 +12,8 @@ from bayesgmm.bayes.coordinates import precision_coordinates
 from bayesgmm.bayes.likelihood import LogDensity
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.em.fit import EMFit
-from bayesgmm.observations import observations
+from bayesgmm.errors import InputError
+from bayesgmm.observations import Observations, observations
 
 
 def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
@@ -39,7 +40,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
         For a table that differs from the fitted one in its columns, or a covariance model that is not available.
     """
     table = observations(X)
-    priors = check_priors(table.values.shape[1], fit, X, priors)
+    priors = check_priors(table, fit, priors)
     coordinates = precision_coordinates(fit.covariance_model, priors)
     K, D = fit.n_components, fit.n_features
     center = table.values.mean(axis=0)
@@ -99,14 +100,18 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     return model
 
 
-def check_priors(n_features: int, fit: EMFit, X: Any, priors: Priors | None) -> Priors:
+def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
     """The priors to use, or an `InputError` where table, fit and priors do not belong together."""
-    from bayesgmm.errors import InputError
-
-    if n_features != fit.n_features:
-        raise InputError(f"the table has {n_features} columns, the fit {fit.n_features}")
+    if table.n_features != fit.n_features:
+        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
+    if table.n_observations != fit.n_observations:
+        raise InputError(
+            f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the fitted table"
+        )
+    if fit.total_weight != fit.n_observations:
+        raise InputError("the fit has row weights, the posterior counts every row once; refit without sample_weight")
     if priors is None:
-        return Priors.weakly_informative(X, fit.n_components)
+        return Priors.weakly_informative(table.values, fit.n_components)
     if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):
         raise InputError(
             f"the priors are for K = {priors.n_components} components and D = {priors.n_features} features, "

@@ -27,6 +27,7 @@ from bayesgmm.observations import observations, positive_integer
 
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 _OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
+_TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
 _STATISTICS = {
     "diverging": "diverging",
     "energy": "energy",
@@ -44,7 +45,7 @@ def sample_posterior(
     priors: Priors | None = None,
     *,
     draws: int = 1000,
-    tune: int = 300,
+    tune: int = 500,
     chains: int = 4,
     sampler: str = "nutpie",
     rng: Any = None,
@@ -101,7 +102,7 @@ def sample_posterior(
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
     table = observations(X)
-    priors = check_priors(table.n_features, fit, X, priors)
+    priors = check_priors(table, fit, priors)
     started = time.perf_counter()
     seed = int(np.random.default_rng(rng).integers(2**31))
     density = Density(table, whole_table(table)[0], priors, fit.covariance_model)
@@ -202,6 +203,7 @@ def _nutpie(
         progress_bar=False,
         progress_callback=tell,
         blocking=False,
+        target_accept=_TARGET_ACCEPT,
     )
     try:
         trace = background.wait()
@@ -240,7 +242,7 @@ def _pymc(
             tune=tune,
             chains=chains,
             cores=1,
-            step=pm.NUTS(scaling=mode.factor @ mode.factor.T, is_cov=True),
+            step=pm.NUTS(scaling=mode.factor @ mode.factor.T, is_cov=True, target_accept=_TARGET_ACCEPT),
             initvals=starts,
             random_seed=seed,
             progressbar=False,
