@@ -93,9 +93,8 @@ def sample_posterior(
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
-    >>> tree["posterior"]["means"].mean(("chain", "draw")).round().values
-    array([[ 2., 54.],
-           [ 4., 80.]])
+    >>> tree["posterior"]["weights"].mean(("chain", "draw")).round(1).values
+    array([0.4, 0.6])
     """
     draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
     tune = positive_integer(tune, "tune", least=0)
