@@ -112,9 +112,9 @@ def precision_cholesky(covariance, P):
             for m in range(j):
                 s -= P[i, m] * P[j, m]
             if i == j:
-                pivot = s / covariance[i, i]
-                if not pivot > 0.0:  # also NaN
+                if not (s > 0.0 and covariance[i, i] > 0.0):  # also NaN
                     return 0.0
+                pivot = s / covariance[i, i]
                 smallest = min(smallest, pivot)
                 P[i, i] = np.sqrt(s)
             else:
@@ -229,13 +229,28 @@ def _shapes(T, lam, shared, a):
             a[k, j] /= math.exp(mean)
 
 
+@njit(error_model="numpy")
+def _volumes(T, a, n, shared, lam):
+    """lam (K, 1) = the traces of T_k diag(a_k)^-1, summed over the components where shared, over n D."""
+    K, D = a.shape
+    for k in range(K):
+        lam[k, 0] = 0.0
+        for j in range(D):
+            lam[k, 0] += T[k, j, j] / (a[k, j] * D)
+    _pool(lam, shared)
+    for k in range(K):
+        lam[k, 0] /= n[k, 0]
+
+
 @njit(cache=True, error_model="numpy")
-def constrained_covariances(volume, shape, orientation, counts, W, covariances):
+def constrained_covariances(volume, shape, orientation, counts, W, warm, covariances):
     """Covariances (K, D, D) of a model that maximise -1/2 sum_k (n_k log|S_k| + tr(S_k^-1 W_k)).
 
-    A singular scatter gives a singular or NaN covariance and is left to `precision_cholesky` to find. Models whose
-    factors are all shared alike are the pooled scatter itself; in the others orientation, shape and volume are updated
-    in turn until they stop changing, which takes one pass unless the volumes or the axes depend on the rest.
+    Common axes are sought from those of the ``covariances`` passed in where these are ``warm``, so that no M-step loses
+    what the one before had found. A singular scatter gives a singular or NaN covariance and is left to
+    `precision_cholesky` to find. Models whose factors are all shared alike are the pooled scatter itself; in the others
+    orientation, shape and volume are updated in turn until they stop changing, which takes one pass unless the volumes
+    or the axes depend on the rest.
     """
     K, D = W.shape[0], W.shape[1]
     n = counts.copy().reshape(K, 1)
@@ -256,12 +271,13 @@ def constrained_covariances(volume, shape, orientation, counts, W, covariances):
         if orientation == 2:
             _diagonalise(Q[k], T[k : k + 1])
     if orientation == 1:
-        total = W.copy()
+        total = covariances.copy() if warm else W.copy()
         _pool(total.reshape(K, D * D), orientation == 1)
         _diagonalise(Q[0], total[:1])
         for k in range(K):
             _turn(Q[0], W[k], T[k])
         _shapes(T, lam, shape == 1, a)
+        _volumes(T, a, n, volume == 1, lam)
     iterate = orientation == 1 or (volume == 2 and shape == 1)
     for _ in range(1000 if iterate else 1):
         moved, changed = 0.0, 0.0
@@ -273,13 +289,8 @@ def constrained_covariances(volume, shape, orientation, counts, W, covariances):
         if shape > 0:
             _shapes(T, lam, shape == 1, a)
         previous = lam.copy()
+        _volumes(T, a, n, volume == 1, lam)
         for k in range(K):
-            lam[k, 0] = 0.0
-            for j in range(D):
-                lam[k, 0] += T[k, j, j] / (a[k, j] * D)
-        _pool(lam, volume == 1)
-        for k in range(K):
-            lam[k, 0] /= n[k, 0]
             changed = max(changed, abs(lam[k, 0] - previous[k, 0]) / lam[k, 0])
         if not (moved > 1e-9 or changed > 1e-12):
             break

@@ -24,7 +24,7 @@ def scatters(K, D, seed=0):
 
 def maximised(name, counts, W):
     covariances = np.empty_like(W)
-    constrained_covariances(*CovarianceModel.named(name).codes, counts, W, covariances)
+    constrained_covariances(*CovarianceModel.named(name).codes, counts, W, False, covariances)
     return covariances
 
 
@@ -121,6 +121,7 @@ def test_singular_covariance_has_no_factor():
     assert precision_cholesky(np.ones((2, 2)), P) == 0
     assert precision_cholesky(np.zeros((2, 2)), P) == 0
     assert precision_cholesky(np.full((2, 2), np.nan), P) == 0
+    assert precision_cholesky(np.array([[-1e-20]]), np.empty((1, 1))) == 0
 
 
 @pytest.mark.parametrize("name", ["ful", "VIV", "", 3, None])

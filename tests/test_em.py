@@ -1,5 +1,7 @@
 """Laws of EM, and numbers that others found."""
 
+import warnings
+
 import numpy as np
 import pytest
 from oracles import direct_log_prob, random_mixture, reference, table
@@ -422,3 +424,34 @@ def test_no_climb_exceeds_its_iterations():
     for limit in range(1, 40):
         for start in bg.fit_em(X, 3, rng=limit, max_iterations=limit, n_starts=4).starts:
             assert start.n_iterations <= limit
+
+
+def test_whatever_the_table_a_fit_is_sound_or_refused():
+    """Small tables with ties, outliers and wild scales: finite, monotone and exact, or one of the package's errors."""
+    rng = np.random.default_rng(0)
+    fitted = 0
+    for _ in range(1500):
+        N, D, K = rng.choice([4, 5, 8, 15, 40]), rng.choice([1, 2, 3, 5]), rng.integers(1, 6)
+        X = rng.normal(size=(N, D))
+        kind = rng.integers(5)
+        if kind == 1:
+            X = np.round(X, 1) * 10.0 ** rng.integers(-8, 9, size=D)
+        elif kind == 2:
+            X = np.repeat(X[: N // 2], 2, axis=0)
+        elif kind == 3:
+            X = np.exp(3 * X)
+        elif kind == 4:
+            X = X @ rng.normal(size=(D, D)) * 1e-3 + 1e6
+        weight = rng.integers(0, 3, size=len(X)) if rng.random() < 0.3 else None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", bg.ConvergenceWarning)
+                fit = bg.fit_em(X, K, rng.choice(NAMES), sample_weight=weight, rng=rng, n_starts=6)
+        except bg.BayesGMMError:
+            continue
+        fitted += 1
+        assert (np.diff(fit.log_likelihood_path) >= -1e-8 * (1 + np.abs(fit.log_likelihood_path[1:]))).all()
+        log_prob = fit.mixture.log_prob(X)
+        total = log_prob.sum() if weight is None else log_prob @ weight
+        assert fit.log_likelihood == pytest.approx(total, rel=1e-6, abs=1e-6)
+    assert fitted > 500

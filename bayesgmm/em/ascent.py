@@ -182,7 +182,8 @@ def _maximise(problem, state):
                 W[k, i, j] = counts[k] * (S[k, i, j] + shift) + share * penalty.scatter[i, j]
                 if not abs(W[k, i, j]) < 1e300:
                     return k
-    constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, state.covariances)
+    warm = state.numbers[ITERATION] >= 0.0
+    constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, warm, state.covariances)
     log_prior = 0.0
     for k in range(K):
         if fixed.has_covariance[k]:
@@ -203,6 +204,18 @@ def _maximise(problem, state):
                         log_prior -= 0.5 * share * P[k, i, j] * penalty.scatter[i, m] * P[k, m, j]
     state.numbers[PENALTY] = log_prior
     return -1
+
+
+@njit(error_model="numpy")
+def _narrowest(problem, state):
+    """The component with the least conditional sd relative to the data's."""
+    P = state.parameters.precisions_cholesky
+    worst, narrowest = 0.0, 0
+    for k in range(P.shape[0]):
+        for j in range(P.shape[1]):
+            if P[k, j, j] > worst * problem.reference[j]:
+                worst, narrowest = P[k, j, j] / problem.reference[j], k
+    return narrowest
 
 
 @njit(error_model="numpy")
@@ -310,6 +323,11 @@ def advance(problem, state, log_likelihood, certainty):
     else:
         state.path[iteration] = value
         gain = value - numbers[VALUE]
+        if not gain >= -1e-9 * (
+            1.0 + abs(value)
+        ):  # a plain step cannot lose but where a covariance is all but singular
+            numbers[COMPONENT] = _narrowest(problem, state)
+            return DEGENERATE
         ratio = gain / numbers[GAIN] if numbers[GAIN] > 0 else 1.0
         numbers[VALUE], numbers[LOG_LIKELIHOOD], numbers[CERTAINTY] = value, log_likelihood, certainty
         if iteration > 0:
