@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 type _Stage = Callable[[str], Callable[[int, int], None]]  # from a stage's name to what is told (done, total)
 
+_LEAST_DRAWS = 100
 _PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
 _DESCRIPTION = "Which clusters are in a table, and how sure to be of them: Gaussian mixtures by EM and their posterior."
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--covariance",
         default="full",
         metavar="MODEL",
-        help="full (default), tied, diag, spherical, or letters such as VVE",
+        help="full (default), tied, diag, spherical, EEI or EII",
     )
     fit.add_argument("--columns", metavar="A,B,...", help="columns to use; default: all, which must then be numeric")
     fit.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: bayesgmm-TABLE-kK")
@@ -153,14 +154,21 @@ def _fit(arguments: argparse.Namespace) -> None:
     for name, least in (("draws", 10), ("chains", 1), ("seed", 0)):
         if options[name] < least:
             raise InputError(f"--{name} must be at least {least}, not {options[name]}")
+    if options["draws"] * options["chains"] < _LEAST_DRAWS:
+        raise InputError(f"--draws times --chains must be at least {_LEAST_DRAWS}, for intervals and leave-one-out")
     columns = None if arguments.columns is None else _names(arguments.columns)
     out = arguments.out or Path(f"bayesgmm-{arguments.table.stem}-k{arguments.components.replace(':', '-')}")
 
     from bayesgmm import outputs
+    from bayesgmm.bayes.coordinates import SUPPORTED
     from bayesgmm.covariance import CovarianceModel
     from bayesgmm.tables import read_table
 
-    CovarianceModel.named(arguments.covariance)
+    model = CovarianceModel.named(arguments.covariance)
+    if model.name not in SUPPORTED:
+        raise InputError(
+            f"the posterior of covariance {model.name} is not available; use full, tied, diag, spherical, EEI or EII"
+        )
     outputs.refuse_to_overwrite_input(arguments.table, out)
     if not arguments.force:
         for directory in (out, *(out / f"k{k}" for k in counts if len(counts) > 1)):

@@ -52,6 +52,11 @@ def compare(fit: EMFit, tree: xr.DataTree, ci_prob: float = 0.89) -> pd.DataFram
 
     if not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
+    if not isinstance(fit, EMFit):
+        raise InputError(f"compare(fit, tree) needs the EM fit first, not {type(fit).__name__}")
+    drawn = tree["em"].attrs["covariance_model"]
+    if drawn != fit.covariance_model.name:
+        raise InputError(f"the posterior is of covariance {drawn}, the fit of {fit.covariance_model.name}")
     posterior = tree["posterior"].to_dataset()[list(VARIABLES)]
     if posterior["means"].shape[2:] != fit.mixture.means.shape:
         raise InputError(

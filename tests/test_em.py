@@ -455,3 +455,16 @@ def test_whatever_the_table_a_fit_is_sound_or_refused():
         total = log_prob.sum() if weight is None else log_prob @ weight
         assert fit.log_likelihood == pytest.approx(total, rel=1e-6, abs=1e-6)
     assert fitted > 500
+
+
+def test_fixed_parameters_are_not_counted_as_free():
+    X = table("old_faithful")
+    free = bg.fit_em(X, 2, rng=0)
+    nan = [[np.nan, np.nan]]
+    for fixed, n in (
+        ({"weights": [0.5, 0.5]}, 1),
+        ({"weights": [0.4, np.nan]}, 1),
+        ({"means": np.r_[[[2.0, 55.0]], nan]}, 2),
+        ({"covariances": free.mixture.covariances}, 6),
+    ):
+        assert bg.fit_em(X, 2, fixed=fixed, rng=0).n_parameters == free.n_parameters - n

@@ -94,3 +94,10 @@ def test_what_cannot_be_computed_is_refused():
         bg.bootstrap(fit, X, method="jackknife")
     with pytest.raises(bg.InputError, match="4 columns"):
         fit.standard_errors(table("iris"))
+    with pytest.raises(bg.InputError, match="100 rows, the fit 272"):
+        bg.bootstrap(fit, X[:100])
+    for given in ({"labels": np.full(272, -1)}, {"fixed": {"weights": [0.5, 0.5]}}):
+        partial = bg.fit_em(X, 2, rng=0, **given)
+        for use in (lambda f: f.standard_errors(X), lambda f: bg.bootstrap(f, X), lambda f: bg.sample_posterior(X, f)):
+            with pytest.raises(bg.InputError, match="cannot take account of"):
+                use(partial)

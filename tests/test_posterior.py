@@ -249,7 +249,7 @@ def test_fit_table_and_priors_must_belong_together(faithful):
         bg.sample_posterior(table("iris"), fit)
     with pytest.raises(bg.InputError, match="271 rows, the fit 272"):
         bg.sample_posterior(X[1:], fit)
-    with pytest.raises(bg.InputError, match="refit without sample_weight"):
+    with pytest.raises(bg.InputError, match="the row weights are not those of the fit"):
         bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
     with pytest.raises(bg.InputError, match="unknown sampler"):
         bg.sample_posterior(X, fit, sampler="jags")

@@ -28,6 +28,8 @@ def convergence(tree: xr.DataTree) -> Verdict:
     posterior = tree["posterior"].to_dataset()[list(VARIABLES)]
     statistics = tree["sample_stats"]
     chains = posterior.sizes["chain"]
+    if posterior.sizes["draw"] < 4:
+        return Verdict(False, "Not checked: convergence cannot be judged from fewer than four draws a chain.")
     with np.errstate(invalid="ignore"):  # a constant, as the weight of a single component, has no R-hat
         bulk, tail = _flat(az.ess(posterior)), _flat(az.ess(posterior, method="tail"))
         r_hat = _flat(az.rhat(posterior)) if chains > 1 else {}

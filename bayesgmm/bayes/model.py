@@ -11,9 +11,9 @@ import pytensor.tensor as pt
 from bayesgmm.bayes.coordinates import precision_coordinates
 from bayesgmm.bayes.likelihood import LogDensity
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.em.fit import EMFit
+from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.errors import InputError
-from bayesgmm.observations import Observations, observations
+from bayesgmm.observations import Observations
 
 
 def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
@@ -39,7 +39,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     InputError
         For a table that differs from the fitted one in its columns, or a covariance model that is not available.
     """
-    table = observations(X)
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)
     coordinates = precision_coordinates(fit.covariance_model, priors)
     K, D = fit.n_components, fit.n_features
@@ -101,15 +101,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
 
 
 def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
-    """The priors to use, or an `InputError` where table, fit and priors do not belong together."""
-    if table.n_features != fit.n_features:
-        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
-    if table.n_observations != fit.n_observations:
-        raise InputError(
-            f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the fitted table"
-        )
-    if fit.total_weight != fit.n_observations:
-        raise InputError("the fit has row weights, the posterior counts every row once; refit without sample_weight")
+    """The priors to use, or an `InputError` where they are for another number of components or features."""
     if priors is None:
         return Priors.weakly_informative(table.values, fit.n_components)
     if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):

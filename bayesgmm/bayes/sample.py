@@ -18,12 +18,12 @@ from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabel
-from bayesgmm.em.fit import EMFit
+from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.expectation import n_threads
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import observations, positive_integer
+from bayesgmm.observations import positive_integer
 
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 _OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
@@ -100,7 +100,7 @@ def sample_posterior(
     tune = positive_integer(tune, "tune", least=0)
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
-    table = observations(X)
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)
     started = time.perf_counter()
     seed = int(np.random.default_rng(rng).integers(2**31))

@@ -79,6 +79,8 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
     """
     if not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
+    if hasattr(tree, "mixture"):
+        raise InputError("assign needs posterior draws; for an EM fit alone use fit.mixture.responsibilities(X)")
     if isinstance(tree, GaussianMixture):
         draws = tree
         if X_new is None:

@@ -54,6 +54,8 @@ class EMFit:
         Sum of ``sample_weight``; ``n_observations`` without.
     features : tuple of str
         Column names.
+    given : tuple of str
+        Which of "labels", "fixed" and "priors" the fit was made with.
     n_parameters : int
         Free parameters.
     bic, aic, icl : float
@@ -73,6 +75,8 @@ class EMFit:
     total_weight: float
     features: tuple[str, ...]
     certainty: float  # sum of the rows' largest log responsibilities, nats
+    given: tuple[str, ...] = ()
+    n_fixed: int = 0  # parameters that were fixed
 
     @property
     def n_components(self) -> int:
@@ -86,9 +90,9 @@ class EMFit:
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: K - 1 weights, K D means, and the covariance model's own."""
+        """Free parameters: K - 1 weights, K D means, and the covariance model's own, without those that were fixed."""
         K, D = self.n_components, self.n_features
-        return K - 1 + K * D + self.covariance_model.n_parameters(K, D)
+        return K - 1 + K * D + self.covariance_model.n_parameters(K, D) - self.n_fixed
 
     @property
     def bic(self) -> float:
@@ -267,7 +271,37 @@ def fit_em(
         total_weight=table.total_weight,
         features=table.features,
         certainty=float(numbers[ascent.CERTAINTY]),
+        given=tuple(name for name, value in (("labels", known.size), ("fixed", fixed), ("priors", priors)) if value),
+        n_fixed=_n_fixed(climber.problem.fixed, model, D),
     )
+
+
+def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unknown: tuple[str, ...], what: str) -> Observations:
+    """The table that was fitted, or an `InputError` where it is another or ``what`` cannot use all the fit had."""
+    if not isinstance(fit, EMFit):
+        raise InputError(f"{what} needs the fit that fit_em returned, not {type(fit).__name__}")
+    table = observations(X, sample_weight)
+    if table.n_features != fit.n_features:
+        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
+    if hasattr(X, "columns") and table.features != fit.features:
+        raise InputError(f"the columns {list(table.features)} are not those that were fitted, {list(fit.features)}")
+    if table.n_observations != fit.n_observations:
+        raise InputError(
+            f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the table that was fitted"
+        )
+    if abs(table.total_weight - fit.total_weight) > 1e-9 * fit.total_weight:
+        raise InputError("the row weights are not those of the fit; give the same sample_weight, or refit without")
+    for name in unknown:
+        if name in fit.given:
+            raise InputError(f"{what} cannot take account of {name}=, which the fit was made with; refit without")
+    return table
+
+
+def _n_fixed(fixed: ascent.Fixed, model: CovarianceModel, D: int) -> int:
+    """Number of parameters that are fixed."""
+    K, n = len(fixed.has_weight), int(fixed.has_covariance.sum())
+    covariances = model.n_parameters(K, D) if n == K else n * model.n_parameters(1, D)
+    return min(int(fixed.has_weight.sum()), K - 1) + D * int(fixed.has_mean.sum()) + (covariances if n else 0)
 
 
 def prepare(
@@ -352,6 +386,8 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     D = len(center)
     if priors is None:
         return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros(D), 0.0, np.zeros((D, D)))
+    if not hasattr(priors, "concentration"):
+        raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
     if (priors.n_components, priors.n_features) != (K, D):
         raise InputError(
             f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"

@@ -12,12 +12,12 @@ import numpy as np
 from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
-from bayesgmm.em.fit import EMFit, fit_em, prepare
+from bayesgmm.em.fit import EMFit, fit_em, fitted_table, prepare
 from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import Observations, observations, positive_integer
+from bayesgmm.observations import Observations, positive_integer
 
 _CHUNK_BYTES = 16e6  # of replicates' row weights held at a time
 
@@ -46,9 +46,7 @@ def observed_information(fit: EMFit, X: Any, sample_weight: Any = None) -> Stand
 
     The information is the difference quotient of the exact score, which is the kernel's statistics (Fisher's identity).
     """
-    table = observations(X, sample_weight)
-    if table.n_features != fit.n_features:
-        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
+    table = fitted_table(fit, X, sample_weight, ("labels", "fixed", "priors"), "standard_errors")
     phi, build = _free_parameters(fit)
     linear = _linear(fit.covariance_model)
     center = fit.mixture.mean
@@ -65,7 +63,7 @@ def observed_information(fit: EMFit, X: Any, sample_weight: Any = None) -> Stand
     if not values[0] > 1e-10 * values[-1]:
         raise InputError(
             "the observed information is not positive definite here: the fit is not at a well-determined maximum "
-            "(not converged, MAP, or with parameters that the data do not identify); use bootstrap()"
+            "(not converged, or with parameters that the data do not identify); use bootstrap()"
         )
     full = J @ np.linalg.solve(information, J.T)
     K, D = fit.mixture.means.shape
@@ -234,9 +232,7 @@ def bootstrap(
     n_replicates = positive_integer(n_replicates, "n_replicates", least=2)
     if method not in ("nonparametric", "weighted", "parametric"):
         raise InputError(f"unknown method {method!r}; use 'nonparametric', 'weighted' or 'parametric'")
-    table = observations(X, sample_weight)
-    if table.n_features != fit.n_features:
-        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
+    table = fitted_table(fit, X, sample_weight, ("labels", "fixed", "priors"), "bootstrap")
     rng = np.random.default_rng(rng)
     climber, _ = prepare(table, fit.covariance_model, fit.n_components, tolerance=tolerance, max_iterations=1000)
     N, total = table.n_observations, table.total_weight
