@@ -16,7 +16,7 @@ from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
 _SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
-_FINALISTS = 10  # short runs that are carried on to convergence; on tables large enough for threads:
+_FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
@@ -139,7 +139,7 @@ def search(
     moments = np.stack([z for _, z in candidates])
     N, K, D = climber.table.n_observations, climber.problem.penalty.concentration.size, climber.table.n_features
     large = parallel_pays(N, K, D, climber.model.diagonal)
-    n_finalists = min(_FINALISTS_LARGE if large else _FINALISTS, len(kinds))
+    n_finalists = min(_FINALISTS_LARGE if large else max(_FINALISTS, len(kinds) // 4), len(kinds))
     total = len(kinds) + n_finalists
     starts: list[Start] = []
     finalists = list(range(len(kinds)))
