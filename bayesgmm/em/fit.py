@@ -179,8 +179,8 @@ def fit_em(
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
-        Size of the portfolio: hierarchical, k-means++ seeds and random partitions in whitened coordinates. The best ten,
-        or a quarter if that is more, are carried on after short runs; with many components more starts find more.
+        Size of the portfolio: hierarchical, k-means++ seeds and random partitions in whitened coordinates. The best
+        ten, or a quarter if that is more, are carried on after short runs; with many components more starts find more.
     align_to : EMFit or GaussianMixture, optional
         Number the components as the nearest ones of this fit.
     max_iterations : int
