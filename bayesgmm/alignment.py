@@ -22,13 +22,17 @@ def divergence(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
 def match(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
     """Order (..., K) that makes component k of the permuted mixture the one matched to component k of the target.
 
-    The matching is one to one and has the least total `divergence` (Hungarian algorithm).
+    The matching is one to one and has the least total `divergence`.
     """
+    return cheapest_order(divergence(mixture, target))
+
+
+def cheapest_order(cost: np.ndarray) -> np.ndarray:
+    """Order (..., K) that gives each column of costs (..., K, K) a row of its own at the least total (Hungarian)."""
     from scipy.optimize import linear_sum_assignment
 
-    cost = divergence(mixture, target)
-    order = cost.argmin(axis=-2)  # nearest component to each target's: optimal wherever it is one to one
-    clash = np.sort(order, axis=-1) != np.arange(mixture.n_components)
+    order = cost.argmin(axis=-2)  # the cheapest row of each column: optimal wherever it is one to one
+    clash = np.sort(order, axis=-1) != np.arange(cost.shape[-1])
     for index in zip(*np.nonzero(clash.any(axis=-1)), strict=True) if order.ndim > 1 else [()] * bool(clash.any()):
         order[index] = linear_sum_assignment(cost[index].T)[1]
     return order

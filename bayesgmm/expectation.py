@@ -3,7 +3,7 @@
 The statistics (counts, first moments and scatters about each component's own mean) are the gradient of the
 log-likelihood (Fisher's identity), so EM, the posterior's gradient and the pointwise log-likelihood share this pass.
 
-Rows are worked in blocks that stay in the L2 cache, laid out feature by feature so that the innermost loops run over
+Rows are worked in blocks that stay in the cache, laid out feature by feature so that the innermost loops run over
 rows. Distances are taken from each component's own mean, so that nothing cancels however far apart the clusters are.
 """
 

@@ -23,7 +23,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     ----------
     X : (N, D) table
     fit : EMFit
-        Gives the number of components, the covariance model and the starting values.
+        Gives the number of components and the covariance model.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
 
@@ -37,7 +37,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     Raises
     ------
     InputError
-        For a table that differs from the fitted one in its columns, or a covariance model that is not available.
+        For a table that is not the fitted one, or a covariance model that is not available.
     """
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayesgmm.alignment import divergence, match
+from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.mixture import GaussianMixture
 
 
@@ -21,8 +21,9 @@ class Relabelling(NamedTuple):
 
 def relabel(draws: GaussianMixture, target: GaussianMixture) -> Relabelling:
     """Permute each draw so that its components are matched to the target's with the least total divergence."""
-    order = match(draws, target)
-    nearest = np.sort(divergence(draws, target).argmin(axis=-2), axis=-1)
+    cost = divergence(draws, target)
+    order = cheapest_order(cost)
+    nearest = np.sort(cost.argmin(axis=-2), axis=-1)
     ambiguous = (nearest != np.arange(draws.n_components)).any(axis=-1).mean()
     switched = (order != order[..., :1, :]).any(axis=-1).mean()
     moved = order != np.arange(draws.n_components)

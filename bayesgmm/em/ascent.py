@@ -29,8 +29,9 @@ from bayesgmm.expectation import (
 MEMORY = 6  # differences that the acceleration remembers
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
+N_NUMBERS = 11
 VALUE, LOG_LIKELIHOOD, PENALTY, CERTAINTY, GAIN, RATIO, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, COMPONENT = (
-    range(11)
+    range(N_NUMBERS)
 )
 
 
@@ -99,7 +100,7 @@ def new_state(K: int, D: int, max_iterations: int) -> State:
         np.empty(size),
         np.empty((2, size)),
         np.empty((2, MEMORY, size)),
-        np.zeros(11),
+        np.zeros(N_NUMBERS),
         np.empty(max_iterations + 1),
     )
 
@@ -374,7 +375,7 @@ class Outcomes(NamedTuple):
     """Where S climbs ended."""
 
     codes: np.ndarray  # (S,)
-    numbers: np.ndarray  # (S, 11)
+    numbers: np.ndarray  # (S, N_NUMBERS)
     moments: np.ndarray  # (S, size)
     weights: np.ndarray  # (S, K)
     offsets: np.ndarray  # (S, K, D)
@@ -415,7 +416,7 @@ def climb(X, row_weights, labels, center, diagonal, problem, moments) -> tuple[O
     K, D = problem.penalty.concentration.size, problem.reference.size
     outcomes = Outcomes(
         np.empty(S, np.int64),
-        np.empty((S, 11)),
+        np.empty((S, N_NUMBERS)),
         np.empty_like(moments),
         np.empty((S, K)),
         np.empty((S, K, D)),

@@ -315,7 +315,7 @@ def prepare(
     tolerance: float = 1e-6,
     max_iterations: int = 10_000,
 ) -> tuple[Climber, np.ndarray]:
-    """The climber of a table, and the table's covariance (D, D)."""
+    """The climber of a table, and the covariance (D, D) that set its units."""
     center, spread = _center_and_spread(table)
     problem = ascent.Problem(
         *model.codes,
