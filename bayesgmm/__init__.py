@@ -14,7 +14,8 @@ _HOMES = {
     "em.information": ("Bootstrap", "LikelihoodRatioTest", "StandardErrors", "bootstrap", "bootstrap_lrt"),
     "bayes.priors": ("Priors", "NormalMeans", "InverseWishart"),
     "bayes.model": ("build_model",),
-    "bayes.sample": ("sample_posterior", "as_mixture"),
+    "bayes.sample": ("sample_posterior",),
+    "bayes.tree": ("as_mixture",),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
 }

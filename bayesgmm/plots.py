@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from bayesgmm.bayes.sample import as_mixture
+from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import assign
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import numeric_table

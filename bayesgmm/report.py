@@ -13,7 +13,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from bayesgmm.bayes.sample import as_mixture, sample_posterior
+from bayesgmm.bayes.sample import sample_posterior
+from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import Assignments, assign
 from bayesgmm.comparison import compare
 from bayesgmm.covariance import ALIASES, CovarianceModel

@@ -329,20 +329,19 @@ class Density:
         return replace(self, origin=origin, factor=factor)
 
     def pack(self, mixture: GaussianMixture) -> np.ndarray:
-        """The coordinates theta (n,) of a mixture that its covariance model can express."""
+        """The coordinates theta (..., n) of mixtures (...) that the covariance model can express."""
         c, D = self.coordinates, self.priors.n_features
         log_weights = np.log(np.maximum(mixture.weights, 1e-12))
-        P = mixture.precisions_cholesky[: c.copies]
-        A = np.linalg.solve(c.U, P)
-        log_squares = 2 * np.log(np.diagonal(A, axis1=1, axis2=2))[:, : c.columns]
-        above = A[:, *np.triu_indices(D, 1)] if c.off_diagonal else np.empty(0)
+        A = np.linalg.solve(c.U, mixture.precisions_cholesky[..., : c.copies, :, :])
+        log_squares = 2 * np.log(np.diagonal(A, axis1=-2, axis2=-1))[..., : c.columns]
+        above = A[..., *np.triu_indices(D, 1)][..., : c.off_diagonal]
         parts = (
-            (log_weights - log_weights.mean())[:-1],
-            mixture.means.ravel(),
-            log_squares.ravel(),
-            above.ravel(),
+            (log_weights - log_weights.mean(axis=-1, keepdims=True))[..., :-1],
+            mixture.means,
+            log_squares,
+            above,
         )
-        return np.concatenate(parts)
+        return np.concatenate([part.reshape(*mixture.batch_shape, -1) for part in parts], axis=-1)
 
     def model_values(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """The variables of `build_model`'s model at the coordinates theta (n,)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ def _frozen(value: Any, name: str, ndim: int) -> np.ndarray:
         raise InputError(f"{name} must be finite with {ndim} dimension{'s' * (ndim != 1)}, not of shape {array.shape}")
     array.flags.writeable = False
     return array
+
+
+def _values(part: Any) -> dict[str, Any]:
+    return {field.name: np.asarray(getattr(part, field.name)).tolist() for field in fields(part)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +151,20 @@ class Priors:
     def n_features(self) -> int:
         """Number of features D."""
         return len(self.means.location)
+
+    def to_json(self) -> str:
+        """All values as text, from which `from_json` makes equal priors."""
+        parts = {"means": self.means, "covariances": self.covariances}
+        content = {name: {"kind": type(part).__name__, **_values(part)} for name, part in parts.items()}
+        return json.dumps({"concentration": self.concentration.tolist(), **content})
+
+    @classmethod
+    def from_json(cls, text: str) -> Priors:
+        """Priors from what `to_json` gave."""
+        content = json.loads(text)
+        kinds = {kind.__name__: kind for kind in (NormalMeans, InverseWishart)}
+        parts = {name: kinds[content[name].pop("kind")](**content[name]) for name in ("means", "covariances")}
+        return cls(np.array(content["concentration"]), **parts)
 
     def __str__(self) -> str:
         def show(values: np.ndarray) -> str:

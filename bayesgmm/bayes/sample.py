@@ -18,6 +18,7 @@ from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.tree import as_mixture, draws_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -25,7 +26,6 @@ from bayesgmm.expectation import n_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import positive_integer
 
-LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 _OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
 _TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
 _STATISTICS = {
@@ -113,6 +113,7 @@ def sample_posterior(
     relabelled = relabel(mixture, fit.mixture)
     attributes = {
         "priors": str(priors),
+        "prior_values": priors.to_json(),
         "sampler": sampler,
         "seed": seed,
         "tune": tune,
@@ -122,31 +123,12 @@ def sample_posterior(
         "bayesgmm_version": __version__,
         f"{sampler}_version": version(sampler),
     }
-    tree = _tree(table.values, fit, relabelled.mixture, statistics, attributes)
+    tree = draws_tree(table.values, fit, relabelled.mixture, statistics, attributes)
     verdict = convergence(tree)
     tree.attrs["convergence"] = verdict.text
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
-
-
-def as_mixture(tree: xr.DataTree) -> GaussianMixture:
-    """The posterior draws of a tree as one `GaussianMixture` with batch shape (chain, draw).
-
-    Examples
-    --------
-    >>> import bayesgmm as bg
-    >>> X = bg.datasets.old_faithful()
-    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
-    >>> bg.as_mixture(tree).batch_shape
-    (2, 500)
-    """
-    posterior = tree["posterior"].to_dataset()
-    return GaussianMixture(
-        weights=posterior["weights"].values,
-        means=posterior["means"].values,
-        covariances=posterior["covariances"].values,
-    )
 
 
 def _nutpie(
@@ -250,59 +232,3 @@ def _pymc(
         )
     statistics = tree["sample_stats"]
     return as_mixture(tree), {name: statistics[name].values for name in _STATISTICS.values() if name in statistics}
-
-
-def _tree(
-    X: np.ndarray,
-    fit: EMFit,
-    mixture: GaussianMixture,
-    statistics: dict[str, np.ndarray],
-    attributes: dict[str, Any],
-) -> xr.DataTree:
-    chains, draws = mixture.batch_shape
-    N, K = len(X), fit.n_components
-    draw = {"chain": np.arange(chains), "draw": np.arange(draws)}
-    component = {"component": np.arange(K)}
-    feature = {"feature": list(fit.features), "feature_bis": list(fit.features)}
-    dims = {
-        "weights": ("component",),
-        "means": ("component", "feature"),
-        "covariances": ("component", "feature", "feature_bis"),
-    }
-    groups = {
-        "posterior": xr.Dataset(
-            {name: (("chain", "draw", *dims[name]), getattr(mixture, name)) for name in dims},
-            coords={**draw, **component, **feature},
-        ),
-        "sample_stats": xr.Dataset(
-            {name: (("chain", "draw"), values) for name, values in statistics.items()}, coords=draw
-        ),
-        "observed_data": xr.Dataset(
-            {"observations": (("observation", "feature"), X)},
-            coords={"observation": np.arange(N), "feature": list(fit.features)},
-        ),
-        "em": xr.Dataset(
-            {name: (dims[name], getattr(fit.mixture, name)) for name in dims}
-            | {"log_likelihood_path": (("iteration",), fit.log_likelihood_path)},
-            coords={**component, **feature},
-            attrs={
-                "covariance_model": fit.covariance_model.name,
-                "status": fit.status.value,
-                "log_likelihood": fit.log_likelihood,
-                "bic": fit.bic,
-                "aic": fit.aic,
-                "icl": fit.icl,
-                "n_parameters": fit.n_parameters,
-            },
-        ),
-    }
-    if 8.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
-        groups["log_likelihood"] = xr.Dataset(
-            {"observations": (("chain", "draw", "observation"), mixture.log_prob(X))},
-            coords={**draw, "observation": np.arange(N)},
-        )
-    else:
-        attributes = attributes | {"log_likelihood": "not stored: it would exceed the memory budget"}
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs.update(attributes)
-    return tree
