@@ -15,6 +15,7 @@ _HOMES = {
     "bayes.priors": ("Priors", "NormalMeans", "InverseWishart"),
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior", "as_mixture"),
+    "bayes.relabel": ("relabel",),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
 }

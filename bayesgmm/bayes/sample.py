@@ -17,7 +17,7 @@ from bayesgmm.bayes.diagnosis import convergence
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.relabel import exchangeable, relabelling
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -110,15 +110,14 @@ def sample_posterior(
         mixture, statistics = _nutpie(density, mode, draws, tune, chains, seed, progress)
     else:
         mixture, statistics = _pymc(X, fit, priors, density, mode, draws, tune, chains, seed)
-    relabelled = relabel(mixture, fit.mixture)
+    relabelled = relabelling(mixture, fit.mixture, method="hungarian" if exchangeable(priors) else "none")
     attributes = {
         "priors": str(priors),
         "sampler": sampler,
         "seed": seed,
         "tune": tune,
         "sampling_seconds": time.perf_counter() - started,
-        "switch_rate": relabelled.switch_rate,
-        "ambiguous_rate": relabelled.ambiguous,
+        **relabelled.attributes,
         "bayesgmm_version": __version__,
         f"{sampler}_version": version(sampler),
     }
