@@ -16,6 +16,7 @@ _HOMES = {
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior", "as_mixture"),
     "bayes.relabel": ("relabel",),
+    "bayes.diagnosis": ("Diagnosis", "diagnose"),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
 }

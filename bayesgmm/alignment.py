@@ -8,13 +8,16 @@ from bayesgmm.mixture import GaussianMixture
 
 
 def divergence(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
-    """Symmetric Kullback-Leibler divergence (nats) of components j of the mixture and k of the target, (..., K, K)."""
+    """Symmetric Kullback-Leibler divergence (nats) of components j of the mixture and k of the target, (..., K, K).
+
+    The target is one mixture for the whole batch, or one for each of it.
+    """
     P, Q = mixture.precisions_cholesky, target.precisions_cholesky
     precision, target_precision = P @ np.swapaxes(P, -1, -2), Q @ np.swapaxes(Q, -1, -2)
-    shift = mixture.means[..., :, None, :] - target.means
-    both = precision[..., :, None, :, :] + target_precision
-    traces = np.einsum("...jab,kab->...jk", precision, target.covariances)
-    traces += np.einsum("...jab,kab->...jk", mixture.covariances, target_precision)
+    shift = mixture.means[..., :, None, :] - target.means[..., None, :, :]
+    both = precision[..., :, None, :, :] + target_precision[..., None, :, :, :]
+    traces = np.einsum("...jab,...kab->...jk", precision, target.covariances)
+    traces += np.einsum("...jab,...kab->...jk", mixture.covariances, target_precision)
     distances = np.einsum("...jka,...jkab,...jkb->...jk", shift, both, shift)
     return 0.5 * (traces + distances) - mixture.n_features
 

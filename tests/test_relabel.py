@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import random_mixture
+from oracles import random_mixture, tree_of, wobbling
 from scipy.special import xlogy
 
 import bayesgmm as bg
@@ -16,37 +16,9 @@ from bayesgmm.bayes.relabel import exchangeable, relabelling, stephens
 METHODS = ("hungarian", "ecr", "stephens")
 
 
-def wobbling(target, chains, draws, rng, size=0.1):
-    """Draws around a mixture."""
-    shape = (chains, draws)
-    w = rng.dirichlet(200 * target.weights, size=shape)
-    m = target.means + size * rng.normal(size=(*shape, *target.means.shape))
-    c = target.covariances * np.exp(size * rng.normal(size=(*shape, target.n_components, 1, 1)))
-    return bg.GaussianMixture(w, m, c)
-
-
 def shuffled(draws, rng):
     numbers = np.broadcast_to(np.arange(draws.n_components), draws.weights.shape)
     return draws.permute(rng.permuted(numbers, axis=-1))
-
-
-def tree_of(draws, X, em=None, **attributes):
-    """A posterior as `sample_posterior` lays it out."""
-    dims = {
-        "weights": ("component",),
-        "means": ("component", "feature"),
-        "covariances": ("component", "feature", "feature_bis"),
-    }
-    groups = {
-        "posterior": xr.Dataset({n: (("chain", "draw", *d), getattr(draws, n)) for n, d in dims.items()}),
-        "observed_data": xr.Dataset({"observations": (("observation", "feature"), X)}),
-        "log_likelihood": xr.Dataset({"observations": (("chain", "draw", "observation"), draws.log_prob(X))}),
-    }
-    if em is not None:
-        groups["em"] = xr.Dataset({n: (d, getattr(em, n)) for n, d in dims.items()})
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs.update(attributes)
-    return tree
 
 
 @pytest.fixture(scope="module")

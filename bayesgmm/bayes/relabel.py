@@ -153,11 +153,11 @@ def stephens(draws: GaussianMixture, X: np.ndarray, order: np.ndarray) -> Iterat
     given the orders, so one pass over blocks of rows gives both the means and the costs; the total never rises.
     """
     K, n_draws = draws.n_components, int(np.prod(draws.batch_shape))
-    blocks = _blocks(draws, X)
+    blocks = blocks_of_rows(draws, X)
     while True:
         chosen = np.eye(K)[order.reshape(n_draws, K)]  # (S, K, K): 1 where component k is to be the old j
         flat = np.zeros((n_draws, K, K))
-        for _, R in blocks if isinstance(blocks, list) else _blocks(draws, X):
+        for _, R in blocks if isinstance(blocks, list) else blocks_of_rows(draws, X):
             q = np.tensordot(R, chosen, axes=([0, 2], [0, 2])) / n_draws  # (n, K)
             flat -= np.tensordot(R, np.log(np.maximum(q, 1e-300)), axes=(1, 0))
         cost = flat.reshape(*order.shape, K)
@@ -177,11 +177,13 @@ def _disagreement(draws: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> 
     """Minus the number of rows (..., K, K) that are most probably of component j and labelled k."""
     K = draws.n_components
     pivot = np.eye(K)[labels]
-    counts = sum(np.tensordot(np.eye(K)[R.argmax(axis=2)], pivot[rows], axes=(1, 0)) for rows, R in _blocks(draws, X))
+    counts = sum(
+        np.tensordot(np.eye(K)[R.argmax(axis=2)], pivot[rows], axes=(1, 0)) for rows, R in blocks_of_rows(draws, X)
+    )
     return -np.reshape(counts, (*draws.batch_shape, K, K))
 
 
-def _blocks(draws: GaussianMixture, X: np.ndarray) -> Iterable[tuple[slice, np.ndarray]]:
+def blocks_of_rows(draws: GaussianMixture, X: np.ndarray) -> Iterable[tuple[slice, np.ndarray]]:
     """Blocks of rows and their responsibilities (S, n, K) in all S draws; computed anew each time if many."""
     K, N = draws.n_components, len(X)
     size = max(int(_BLOCK_BYTES / (8 * draws.weights.size)), 1)

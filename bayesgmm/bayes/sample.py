@@ -13,7 +13,7 @@ import xarray as xr
 
 from bayesgmm import __version__
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.diagnosis import convergence
+from bayesgmm.bayes.diagnosis import diagnose
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.priors import Priors
@@ -75,8 +75,8 @@ def sample_posterior(
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
         over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` and
-        ``convergence`` (both in words), ``seed``, ``switch_rate`` (share of draws whose components changed numbers)
-        and ``ambiguous_rate`` (share of draws with a component nearest to two of the fit's).
+        ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels (``relabelling``,
+        which is "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``, margins).
 
     Warns
     -----
@@ -122,7 +122,7 @@ def sample_posterior(
         f"{sampler}_version": version(sampler),
     }
     tree = _tree(table.values, fit, relabelled.mixture, statistics, attributes)
-    verdict = convergence(tree)
+    verdict = diagnose(tree, priors)
     tree.attrs["convergence"] = verdict.text
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
