@@ -9,6 +9,7 @@ import bayesgmm as bg
 from bayesgmm.bayes.relabel import relabelling
 
 CHAINS, DRAWS = 4, 400
+NAMES = ("weights", "means", "covariances")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,7 @@ def steady(mixture, seed=1, size=0.05):
 
 def join(parts):
     """One batch of draws from several, chains after chains."""
-    names = ("weights", "means", "covariances")
-    return bg.GaussianMixture(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+    return bg.GaussianMixture(*(np.concatenate([getattr(p, name) for p in parts]) for name in NAMES))
 
 
 def test_of_sound_draws_only_good_is_said(three):
@@ -97,13 +97,23 @@ def test_chains_that_wander_apart_disagree_but_are_no_modes(three):
     assert "longer chains" in found.text and "mode" not in found.text
 
 
-def test_draws_of_unknown_numbers_are_to_be_relabelled_first(three):
+@pytest.mark.parametrize("by", ["chain", "draw"])
+def test_draws_that_change_numbers_are_to_be_relabelled_first(three, by):
     m, X = three
-    draws = steady(m).permute(np.array([[0, 1, 2], [1, 0, 2], [0, 1, 2], [1, 0, 2]])[:, None])
+    flips = np.random.default_rng(0).random((CHAINS, DRAWS if by == "draw" else 1)) < 0.5
+    draws = steady(m).permute(np.where(flips[..., None], [1, 0, 2], [0, 1, 2]))
     tree = tree_of(draws, X, m, healthy())
     found = bg.diagnose(tree)
-    assert not found.good and "bg.relabel(tree)" in found.text
-    assert bg.diagnose(bg.relabel(tree)).good
+    assert not found.good and "the components have other numbers than in the first" in found.findings[0]
+    assert "Try bg.relabel(tree)" in found.text and "hard to tell apart" not in found.text
+    assert bg.diagnose(bg.relabel(tree)).findings == ()
+
+
+def test_draws_that_never_move_are_not_called_converged(three):
+    m, X = three
+    still = wobbling(m, CHAINS, 1, np.random.default_rng(0))
+    draws = bg.GaussianMixture(*(np.repeat(getattr(still, name), DRAWS, axis=1) for name in NAMES))
+    assert not diagnosis(draws, X, m).good
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from bayesgmm.alignment import divergence
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import blocks_of_rows, mixture_of, rows_of
+from bayesgmm.bayes.relabel import blocks_of_rows, mixture_of, relabelling, rows_of
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
@@ -26,7 +26,7 @@ _PRIOR_SHARE = 0.7  # of the prior's sd: a mean so uncertain was told little by 
 _MAX_DEPTH = 10  # of the samplers' trees
 _ENTRIES = 2e7  # responsibilities to look at
 _REMEDIES = (  # the most effective first
-    "bg.relabel(tree) and another diagnosis",
+    "bg.relabel(tree)",
     "fewer components",
     "a simpler covariance",
     "a longer tuning (tune)",
@@ -128,20 +128,19 @@ def _judge(tree: xr.DataTree, posterior: xr.Dataset, priors: Priors | None) -> t
     draws, X = mixture_of(posterior), rows_of(tree)
     held = None if X is None else _held(draws, X)
     modes: list[np.ndarray] = [np.arange(chains)]
-    findings: list[Finding] = []
-    if suspicious := _suspicious(posterior, r_hat):
-        modes, height = _modes(tree, draws, statistics)
-        findings += _disagreement(tree, posterior, held, suspicious, modes, height)
+    findings = list(_numbers(tree, draws))
+    if numbered := not findings:
+        if suspicious := _suspicious(posterior, r_hat):
+            modes, height = _modes(tree, draws, statistics)
+            findings += _disagreement(posterior, held, suspicious, modes, height)
     findings += _sampling(tree, statistics, bulk, tail, chains, separate=len(modes) > 1)
-    if held is not None:
+    if numbered and held is not None:
         model = tree["em"].attrs.get("covariance_model", "VVV") if "em" in tree.children else "VVV"
         model = CovarianceModel.named(model).for_features(draws.n_features)
         findings += _components(held, modes[0], model, priors, [str(f) for f in _coordinate(posterior, "feature")])
-    agree = f"chains agree (R-hat at most {max(r_hat.values()):.3f}), " if r_hat else "one chain, so no R-hat; "
-    return (
-        findings,
-        f"{agree}effective sample size at least {min([*bulk.values(), *tail.values()]):.0f}, no divergences",
-    )
+    agree = f"chains agree (R-hat at most {max(r_hat.values()):.3f})" if r_hat else "one chain, so no R-hat"
+    fewest = min([*bulk.values(), *tail.values()])
+    return findings, f"{agree}, effective sample size at least {fewest:.0f}, no divergences"
 
 
 def _in_words(findings: list[Finding], praise: str, K: int) -> Diagnosis:
@@ -156,6 +155,20 @@ def _in_words(findings: list[Finding], praise: str, K: int) -> Diagnosis:
 
 
 # The sampling.
+
+
+def _numbers(tree: xr.DataTree, draws: GaussianMixture) -> Iterator[Finding]:
+    """Whether the components of draws that nobody relabelled change their numbers."""
+    if "relabelling" not in tree.attrs:
+        order = relabelling(draws, _picked(draws, (0, 0))).order
+        switched = float((order != np.arange(draws.n_components)).any(axis=-1).mean())
+        if switched > _OFTEN:
+            yield Finding(
+                f"In {switched:.0%} of the draws the components have other numbers than in the first: nothing can be "
+                "said of a single one.",
+                "bg.relabel(tree)",
+                fault=True,
+            )
 
 
 def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, float]:
@@ -200,7 +213,6 @@ def _modes(
 
 
 def _disagreement(
-    tree: xr.DataTree,
     posterior: xr.Dataset,
     held: Held | None,
     suspicious: dict[str, float],
@@ -209,14 +221,7 @@ def _disagreement(
 ) -> Iterator[Finding]:
     """In what the chains differ."""
     worst = max(suspicious, key=lambda name: suspicious[name])
-    if "relabelling" not in tree.attrs:
-        yield Finding(
-            f"The chains disagree about {worst} (R-hat {suspicious[worst]:.3f}), and it is not known whether they "
-            "number the components alike.",
-            "bg.relabel(tree) and another diagnosis",
-            fault=True,
-        )
-    elif len(modes) == 1:
+    if len(modes) == 1:
         yield Finding(
             f"The chains disagree about {worst} (R-hat {suspicious[worst]:.3f}).", "longer chains (draws)", fault=True
         )

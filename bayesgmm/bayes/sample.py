@@ -75,8 +75,9 @@ def sample_posterior(
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
         over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` and
-        ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels (``relabelling``,
-        which is "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``, margins).
+        ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels
+        (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
+        ``margin_mean``, ``margin_min``).
 
     Warns
     -----
