@@ -25,6 +25,8 @@ _HOMES = {
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior",),
     "bayes.tree": ("as_mixture",),
+    "bayes.relabel": ("relabel",),
+    "bayes.diagnosis": ("Diagnosis", "diagnose"),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
 }

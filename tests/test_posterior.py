@@ -11,7 +11,7 @@ from scipy import stats
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode, hessian
-from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.observations import observations
 
@@ -315,7 +315,7 @@ def test_draws_in_any_order_are_relabelled_to_the_fit(faithful, tree):
     draws = bg.as_mixture(tree)
     rng = np.random.default_rng(0)
     shuffled = draws.permute(rng.permuted(np.broadcast_to(np.arange(2), draws.weights.shape), axis=-1))
-    found = relabel(shuffled, fit.mixture)
+    found = relabelling(shuffled, fit.mixture)
     np.testing.assert_array_equal(found.mixture.means, draws.means)
     assert found.switch_rate > 0.3 and found.ambiguous == 0
 
