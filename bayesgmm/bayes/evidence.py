@@ -1,0 +1,429 @@
+"""The marginal likelihood (log evidence) of a mixture from its posterior draws, by methods that check one another.
+
+Where the prior is the same for every component the posterior consists of K! copies of one tile: the parameters whose
+components the Hungarian method matches in their own order to those of a target mixture. Relabelled draws lie in that
+tile, C; so the evidence is K! times the integral over C, and every method here integrates over C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, gammaln
+
+from bayesgmm.alignment import divergence, match
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import find_mode
+from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.tree import as_mixture, density_of
+from bayesgmm.em.fit import fit_em
+from bayesgmm.errors import DegenerateFitError, InputError
+from bayesgmm.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+METHODS = {"bridge": "bridge sampling", "thames": "THAMES", "laplace": "Laplace's approximation"}
+_LARGEST_ERROR = 0.5  # nats: a Bayes factor known to a factor of 1.6
+_PROPOSALS = 2000  # per half of the draws, fewer where a pass over the table is long
+_MULTIPLY_ADDS = 1e10  # that the passes of one half may take
+_KEPT = 0.6  # share of the posterior in THAMES' region: the best for a normal, P(chi-square_n < n + 1), is near it
+_NEGLIGIBLE = 50.0  # nats below the lowest draw
+
+
+class Estimate(NamedTuple):
+    """A log integral and its standard error, nats."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Log marginal likelihood of a mixture, and whether to trust it.
+
+    Attributes
+    ----------
+    value : float
+        Log evidence in nats, all labellings included.
+    se : float
+        Monte Carlo standard error in nats; NaN for Laplace's approximation, whose error is unknown.
+    method : {"bridge", "thames", "laplace"}
+        That ``value`` is from.
+    estimates : mapping from method to (value, se)
+        All that was computed; independent methods should agree within their errors.
+    log_copies : float
+        What ``value`` contains for the labellings: log K!, or 0 where the prior tells the components apart.
+    faults : tuple of str
+        Why not to trust it; empty if nothing speaks against it.
+    """
+
+    value: float
+    se: float
+    method: str
+    estimates: Mapping[str, Estimate]
+    log_copies: float
+    faults: tuple[str, ...]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether no check failed."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        def show(method: str) -> str:
+            value, se = self.estimates[method]
+            return f"{value:.2f}" + (f", standard error {se:.2g}" if math.isfinite(se) else "")
+
+        others = "".join(f"; {METHODS[name]} {show(name)}" for name in self.estimates if name != self.method)
+        text = f"log evidence {show(self.method)} (nats, {METHODS[self.method]}{others})"
+        if self.log_copies:
+            text += f"\nincludes log K! = {self.log_copies:.2f} for the labellings of the components"
+        return text + "".join(f"\nNot to be trusted: {fault}." for fault in self.faults)
+
+
+def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> Evidence:
+    """Log marginal likelihood of the mixture whose posterior was drawn: log of the integral of likelihood x prior.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From `sample_posterior`.
+    method : {"bridge", "thames", "laplace"}
+        Bridge sampling from a Gaussian mixture fitted to the draws (Meng & Wong 1996; Gronau et al. 2017); reciprocal
+        importance sampling in a truncated ellipsoid (THAMES; Metodiev et al. 2024, 2025); or the normal approximation
+        at the mode, the quickest. The first two are always both computed, to check one another.
+    rng : Generator, seed or None
+
+    Returns
+    -------
+    Evidence
+        ``value`` and ``se`` in nats; ``faults`` says in words why not to trust it; print it.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, or too few draws.
+
+    Notes
+    -----
+    No method sees a part of the posterior that the draws never visited. Evidence depends on the prior, also on its
+    width: compare models under priors that you mean.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> evidence = bg.log_evidence(tree, rng=0)
+    >>> evidence.trusted, round(evidence.value)
+    (True, 0)
+    """
+    _check_method(method)
+    density, draws = density_of(tree), as_mixture(tree)
+    thetas = density.pack(draws)
+    if "lp" in tree["sample_stats"]:
+        log_values = tree["sample_stats"]["lp"].values
+    else:
+        every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
+        thetas = thetas[:, :: max(every, 1)]
+        log_values = _values(density, thetas)
+    exchangeable = np.ptp(density.priors.concentration) == 0
+    em = tree["em"]
+    target = GaussianMixture(*(em[name].values for name in ("weights", "means", "covariances")))
+    evidence = evidence_of_draws(density, thetas, log_values, target if exchangeable else None, method, rng)
+    return evidence
+
+
+def evidence_of_draws(
+    density: Density,
+    thetas: np.ndarray,
+    log_values: np.ndarray,
+    target: GaussianMixture | None,
+    method: str = "bridge",
+    rng: Any = None,
+) -> Evidence:
+    """The evidence by draws of some chains: of the whole posterior, or of the mode in which these chains sit.
+
+    Parameters
+    ----------
+    density : Density
+    thetas : (chains, draws, n)
+        Coordinates.
+    log_values : (chains, draws)
+        The density's value at them, nats.
+    target : GaussianMixture or None
+        Draws are relabelled to it; None where the prior is not the same for every component.
+    method, rng
+        As for `log_evidence`.
+    """
+    _check_method(method)
+    rng = np.random.default_rng(rng)
+    thetas, tile = _into_tile(density, thetas, log_values, target)
+    constant = _log_constant(density) + tile.log_copies
+    if method == "laplace":
+        estimates = {"laplace": _laplace(density, thetas, log_values, tile, rng)}
+    else:
+        n, S = density.n_dim, log_values.size
+        if log_values.shape[1] < 8 or S < 4 * (n + 1):
+            raise InputError(
+                f"{S} draws are too few for the evidence of a posterior with {n} coordinates; draw at least "
+                f"{max(4 * (n + 1), 8 * len(log_values))}, better thousands"
+            )
+        integrators: dict[str, Callable[..., Estimate]] = {"bridge": _bridge, "thames": _thames}
+        estimates = {
+            name: _crossed(integrate, density, thetas, log_values, tile, rng)
+            for name, integrate in sorted(integrators.items(), key=lambda item: item[0] != method)
+        }
+    estimates = {name: Estimate(value + constant, se) for name, (value, se) in estimates.items()}
+    value, se = estimates[method]
+    return Evidence(value, se, method, estimates, tile.log_copies, tuple(_faults(estimates, method)))
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; use one of {', '.join(map(repr, METHODS))}")
+
+
+def _faults(estimates: Mapping[str, Estimate], method: str) -> list[str]:
+    """What speaks against the estimates, in words."""
+    faults = []
+    value, se = estimates[method]
+    if not math.isfinite(value):
+        faults.append(f"{METHODS[method]} found no draws or proposals where both densities are positive")
+    elif se > _LARGEST_ERROR:
+        faults.append(f"the standard error {se:.2g} exceeds {_LARGEST_ERROR} nats; draw more")
+    for other, (second, second_se) in estimates.items():
+        gap, error = abs(value - second), math.hypot(se, second_se)
+        if other != method and math.isfinite(gap) and gap > max(4 * error, 0.1):
+            faults.append(f"{METHODS[method]} and {METHODS[other]} differ by {gap:.2g} nats, {gap / error:.0f} errors")
+    return faults
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """The region C of coordinates whose components are matched in their own order to the target's; all without one."""
+
+    density: Density
+    target: GaussianMixture | None
+
+    @property
+    def log_copies(self) -> float:
+        """Log of the number of tiles, K!."""
+        return 0.0 if self.target is None else math.lgamma(self.target.n_components + 1)
+
+    def holds(self, thetas: np.ndarray) -> np.ndarray:
+        """Which of thetas (S, n) lie in C, (S,)."""
+        if self.target is None or not len(thetas):
+            return np.ones(len(thetas), dtype=bool)
+        order = match(self.density.unpack(thetas), self.target)
+        return (order == np.arange(self.target.n_components)).all(axis=-1)
+
+    def log_values(self, thetas: np.ndarray, least: float) -> np.ndarray:
+        """The density's values (S,) at thetas (S, n), -inf where they are below ``least`` or theta is not in C."""
+        values = _values(self.density, thetas)
+        values[values < least] = -math.inf
+        candidates = np.flatnonzero(values > -math.inf)
+        values[candidates[~self.holds(thetas[candidates])]] = -math.inf
+        return values
+
+
+def _into_tile(
+    density: Density, thetas: np.ndarray, log_values: np.ndarray, target: GaussianMixture | None
+) -> tuple[np.ndarray, _Tile]:
+    """The draws relabelled to the target, and the tile they are then in.
+
+    A target with equal components does not tell labels apart; the best draw then takes its place.
+    """
+    if target is None or target.n_components == 1:
+        return thetas, _Tile(density, None)
+    apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
+    if apart < 1e-6:
+        target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
+    draws = density.unpack(thetas)
+    relabelled = relabel(draws, target).mixture
+    return thetas if relabelled is draws else density.pack(relabelled), _Tile(density, target)
+
+
+def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
+    """The density's value (...) at thetas (..., n), nats."""
+    flat = thetas.reshape(-1, thetas.shape[-1])
+    return np.array([density(theta)[0] for theta in flat]).reshape(thetas.shape[:-1])
+
+
+def _n_proposals(density: Density) -> int:
+    """Evaluations of the density that a half of the draws is worth."""
+    N, D = density.table.values.shape
+    work = N * density.priors.n_components * (10 + D * (D + 4))
+    return int(np.clip(_MULTIPLY_ADDS / work, 250, _PROPOSALS))
+
+
+def _effective(values: np.ndarray, method: str = "mean") -> float:
+    """Effective sample size of values (chains, draws)."""
+    import arviz as az
+
+    return float(az.ess(values, method=method))
+
+
+def _relative_variance(values: np.ndarray, count: float) -> float:
+    """Squared relative error of the mean of values, by their number or effective number."""
+    return float(values.var() / (count * values.mean() ** 2)) if count > 0 and values.mean() > 0 else math.inf
+
+
+def _crossed(
+    integrate: Callable[..., Estimate],
+    density: Density,
+    thetas: np.ndarray,
+    log_values: np.ndarray,
+    tile: _Tile,
+    rng: np.random.Generator,
+) -> Estimate:
+    """Each half of every chain prepares the estimate from the other half; their mean (Overstall & Forster 2010)."""
+    half = thetas.shape[1] // 2
+    first, second = (thetas[:, :half], log_values[:, :half]), (thetas[:, half:], log_values[:, half:])
+    (a, a_se), (b, b_se) = integrate(first, second, tile, rng), integrate(second, first, tile, rng)
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return Estimate(max(a, b) if math.isfinite(max(a, b)) else -math.inf, math.inf)
+    return Estimate((a + b) / 2, max(math.hypot(a_se, b_se), abs(a - b)) / 2)
+
+
+Draws = tuple[np.ndarray, np.ndarray]  # coordinates (chains, draws, n) and the density's values (chains, draws)
+
+
+def _bridge(prepare: Draws, draws: Draws, tile: _Tile, rng: np.random.Generator) -> Estimate:
+    """The optimal bridge between the posterior and a proposal fitted to other draws of it.
+
+    The estimate solves Meng & Wong's (1996) equation, written as the logistic regression that tells draws from
+    proposals (Geyer 1994); the error is Fruehwirth-Schnatter's (2004), with the effective size of the draws.
+    """
+    n_dim = tile.density.n_dim
+    proposal = _proposal(prepare[0].reshape(-1, n_dim), draws[0].reshape(-1, n_dim), rng)
+    proposed = proposal.sample(_n_proposals(tile.density), rng)
+    values = tile.log_values(proposed, prepare[1].min() - _NEGLIGIBLE)
+    if values.max() == -math.inf:
+        return Estimate(-math.inf, math.inf)
+    at_draws = draws[1] - proposal.log_prob(draws[0].reshape(-1, n_dim)).reshape(draws[1].shape)
+    at_proposed = values - proposal.log_prob(proposed)
+    m = len(proposed)
+    size = _effective(at_draws, "bulk")
+    size = size if math.isfinite(size) else at_draws.size
+    offset = math.log(size / m)
+
+    def excess(log_z: float) -> float:
+        return m * expit(at_proposed + offset - log_z).mean() - size * expit(log_z - offset - at_draws).mean()
+
+    finite = np.append(at_draws, at_proposed[np.isfinite(at_proposed)])
+    log_z = brentq(excess, finite.min() - 50 - abs(offset), finite.max() + 50 + abs(offset), xtol=1e-10)
+    over_proposed, over_draws = expit(at_proposed + offset - log_z), expit(log_z - offset - at_draws)
+    variance = _relative_variance(over_proposed, m) + _relative_variance(over_draws, _effective(over_draws))
+    return Estimate(log_z, math.sqrt(variance))
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    """A Gaussian mixture in units in which the draws' covariance is the identity."""
+
+    origin: np.ndarray
+    factor: np.ndarray
+    mixture: GaussianMixture
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Coordinates (n, n_dim)."""
+        return self.origin + self.mixture.sample(n, rng)[0] @ self.factor.T
+
+    def log_prob(self, thetas: np.ndarray) -> np.ndarray:
+        """Log density of coordinates (S, n_dim), nats."""
+        whitened = np.linalg.solve(self.factor, (thetas - self.origin).T).T
+        return self.mixture.log_prob(whitened) - np.linalg.slogdet(self.factor)[1]
+
+
+def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> _Proposal:
+    """The mixture fitted to thetas (S, n) that describes other draws best, with a tenth of it wider."""
+    S, n = thetas.shape
+    origin, factor = thetas.mean(axis=0), np.linalg.cholesky(np.cov(thetas.T).reshape(n, n))
+    rows, held_out = (np.linalg.solve(factor, (t - origin).T).T for t in (thetas, others))
+    best, best_score = None, -math.inf
+    for components in range(1, 9):
+        if components > 1 and components * n * (n + 3) > S:
+            break
+        priors = Priors.weakly_informative(rows, components)
+        try:
+            fit = fit_em(rows, components, priors=priors, n_starts=4, tolerance=1e-2, rng=rng)
+        except DegenerateFitError:
+            break
+        score = fit.mixture.log_prob(held_out).mean()
+        if score < best_score + 0.01:
+            break
+        best, best_score = fit.mixture, score
+    wide = GaussianMixture(
+        np.concatenate([0.9 * best.weights, 0.1 * best.weights]),
+        np.concatenate([best.means, best.means]),
+        np.concatenate([best.covariances, 2 * best.covariances]),
+    )
+    return _Proposal(origin, factor, wide)
+
+
+def _thames(prepare: Draws, draws: Draws, tile: _Tile, rng: np.random.Generator) -> Estimate:
+    """One over the mean of 1 / density over draws in a region, times its volume (reciprocal importance sampling).
+
+    The region (Metodiev et al. 2025) is where an ellipsoid, the posterior's highest-density region and C meet, fitted
+    to other draws; its volume is a share of the ellipsoid's, by uniform points.
+    """
+    n = tile.density.n_dim
+    least = float(np.quantile(prepare[1], 1 - _KEPT))
+    kept = prepare[0][prepare[1] >= least]
+    origin, factor = kept.mean(axis=0), np.linalg.cholesky(np.cov(kept.T).reshape(n, n))
+
+    def distance(thetas: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(np.linalg.solve(factor, (thetas - origin).T), axis=0)
+
+    radius = float(np.quantile(distance(kept), 0.9))
+    direction = rng.standard_normal((_n_proposals(tile.density), n))
+    direction *= (radius * rng.random(len(direction)) ** (1 / n) / np.linalg.norm(direction, axis=1))[:, None]
+    share = (tile.log_values(origin + direction @ factor.T, least) >= least).mean()
+    inside = (draws[1] >= least) & (distance(draws[0].reshape(-1, n)).reshape(draws[1].shape) <= radius)
+    if share == 0 or not inside.any():
+        return Estimate(-math.inf, math.inf)
+    log_volume = n * math.log(radius) + np.linalg.slogdet(factor)[1] + 0.5 * n * math.log(math.pi)
+    log_volume += math.log(share) - gammaln(n / 2 + 1)
+    reciprocal = np.where(inside, np.exp(np.minimum(least - draws[1], 0)), 0.0)
+    variance = _relative_variance(reciprocal, _effective(reciprocal)) + (1 - share) / (share * len(direction))
+    return Estimate(log_volume + least - math.log(reciprocal.mean()), math.sqrt(variance))
+
+
+def _laplace(
+    density: Density, thetas: np.ndarray, log_values: np.ndarray, tile: _Tile, rng: np.random.Generator
+) -> Estimate:
+    """The integral over C of the normal approximation at the highest mode that the best draw leads to.
+
+    Where components coincide at the mode it is on C's border and only a share of the normal lies within.
+    """
+    mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
+    if not tile.holds(mode.origin[None])[0]:
+        mode = find_mode(density, density.pack(relabel(density.unpack(mode.origin), tile.target).mixture))
+    n = density.n_dim
+    value = mode.value + 0.5 * n * math.log(2 * math.pi) + np.linalg.slogdet(mode.factor)[1]
+    if tile.target is not None:
+        share = tile.holds(mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T).mean()
+        value += math.log(share) if share > 0 else -math.inf
+    return Estimate(value, math.nan)
+
+
+def _log_constant(density: Density) -> float:
+    """What the density's value lacks, in nats, to be the log of likelihood x normalised prior in its coordinates.
+
+    The Jacobian of weights in K - 1 log ratios to their geometric mean is K prod_k w_k.
+    """
+    priors, c, K = density.priors, density.coordinates, density.priors.n_components
+    a = priors.concentration
+    weights = gammaln(a.sum()) - gammaln(a).sum() + math.log(K)
+    means = -K * (0.5 * math.log(2 * math.pi) + np.log(priors.means.scale)).sum()
+    squares = -c.copies * (0.5 * c.df * math.log(2) + gammaln(c.df / 2)).sum()
+    above = -0.5 * math.log(2 * math.pi) * c.copies * c.off_diagonal
+    return float(weights + means + squares + above)
