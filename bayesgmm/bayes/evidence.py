@@ -20,7 +20,7 @@ from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import DegenerateFitError, InputError
@@ -134,10 +134,11 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
         every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
         log_values = _values(density, thetas)
-    exchangeable = np.ptp(density.priors.concentration) == 0
-    em = tree["em"]
+        em = tree["em"]
     target = GaussianMixture(*(em[name].values for name in ("weights", "means", "covariances")))
-    evidence = evidence_of_draws(density, thetas, log_values, target if exchangeable else None, method, rng)
+    evidence = evidence_of_draws(
+        density, thetas, log_values, target if density.priors.exchangeable else None, method, rng
+    )
     return evidence
 
 
@@ -166,7 +167,7 @@ def evidence_of_draws(
     _check_method(method)
     rng = np.random.default_rng(rng)
     thetas, tile = _into_tile(density, thetas, log_values, target)
-    constant = _log_constant(density) + tile.log_copies
+    constant = density.log_constant + tile.log_copies
     if method == "laplace":
         estimates = {"laplace": _laplace(density, thetas, log_values, tile, rng)}
     else:
@@ -247,7 +248,7 @@ def _into_tile(
     if apart < 1e-6:
         target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     draws = density.unpack(thetas)
-    relabelled = relabel(draws, target).mixture
+    relabelled = relabelling(draws, target).mixture
     return thetas if relabelled is draws else density.pack(relabelled), _Tile(density, target)
 
 
@@ -406,24 +407,10 @@ def _laplace(
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     if not tile.holds(mode.origin[None])[0]:
-        mode = find_mode(density, density.pack(relabel(density.unpack(mode.origin), tile.target).mixture))
+        mode = find_mode(density, density.pack(relabelling(density.unpack(mode.origin), tile.target).mixture))
     n = density.n_dim
-    value = mode.value + 0.5 * n * math.log(2 * math.pi) + np.linalg.slogdet(mode.factor)[1]
+    value = mode.log_integral
     if tile.target is not None:
         share = tile.holds(mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T).mean()
         value += math.log(share) if share > 0 else -math.inf
     return Estimate(value, math.nan)
-
-
-def _log_constant(density: Density) -> float:
-    """What the density's value lacks, in nats, to be the log of likelihood x normalised prior in its coordinates.
-
-    The Jacobian of weights in K - 1 log ratios to their geometric mean is K prod_k w_k.
-    """
-    priors, c, K = density.priors, density.coordinates, density.priors.n_components
-    a = priors.concentration
-    weights = gammaln(a.sum()) - gammaln(a).sum() + math.log(K)
-    means = -K * (0.5 * math.log(2 * math.pi) + np.log(priors.means.scale)).sum()
-    squares = -c.copies * (0.5 * c.df * math.log(2) + gammaln(c.df / 2)).sum()
-    above = -0.5 * math.log(2 * math.pi) * c.copies * c.off_diagonal
-    return float(weights + means + squares + above)
