@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -48,3 +49,33 @@ def direct_log_joint(mixture, X):
 
 def direct_log_prob(mixture, X):
     return logsumexp(direct_log_joint(mixture, X), axis=1)
+
+
+def wobbling(target, chains, draws, rng, size=0.1):
+    """Draws around a mixture."""
+    shape = (chains, draws)
+    w = rng.dirichlet(200 * target.weights, size=shape)
+    m = target.means + size * rng.normal(size=(*shape, *target.means.shape))
+    c = target.covariances * np.exp(size * rng.normal(size=(*shape, target.n_components, 1, 1)))
+    return bg.GaussianMixture(w, m, c)
+
+
+def tree_of(draws, X, em=None, statistics=None, **attributes):
+    """A posterior as `sample_posterior` lays it out; the statistics (chain, draw) by name."""
+    dims = {
+        "weights": ("component",),
+        "means": ("component", "feature"),
+        "covariances": ("component", "feature", "feature_bis"),
+    }
+    groups = {
+        "posterior": xr.Dataset({n: (("chain", "draw", *d), getattr(draws, n)) for n, d in dims.items()}),
+        "observed_data": xr.Dataset({"observations": (("observation", "feature"), X)}),
+        "log_likelihood": xr.Dataset({"observations": (("chain", "draw", "observation"), draws.log_prob(X))}),
+    }
+    if statistics is not None:
+        groups["sample_stats"] = xr.Dataset({n: (("chain", "draw"), v) for n, v in statistics.items()})
+    if em is not None:
+        groups["em"] = xr.Dataset({n: (d, getattr(em, n)) for n, d in dims.items()})
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(attributes)
+    return tree

@@ -1,21 +1,36 @@
 """Which free coordinates the covariances of a model have under its prior: shared by the density and the PyMC model.
 
-The precision of component k is P P' with P = U A, U U' the inverse of the prior's scale matrix and A upper triangular.
-Under the inverse Wishart A has Bartlett's distribution: squares of its diagonal chi-square, entries above it standard
-normal, all independent. A model with shared or diagonal or spherical covariances keeps fewer of them.
+Under the Wishart family the precision of component k is P P' with P = U A, U U' the inverse of the scale matrix and A
+upper triangular. For the inverse Wishart A has Bartlett's distribution: squares of its diagonal chi-square, entries
+above it standard normal, all independent. A model with shared, diagonal or spherical covariances keeps fewer of them.
+VEI and VEE multiply one A by relative volumes, distributed as those of independent spherical covariances would be; EVI
+and EVV give the squares of each component the same product, their ratios distributed as free ones would be: in either
+case a Dirichlet vector, in log ratios to its geometric mean. Under `LKJ` the coordinates are standard deviations and
+partial correlations (Lewandowski, Kurowicka & Joe 2009).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from scipy.special import betaln, gammaln
 
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import LKJ, HierarchicalInverseWishart, InverseWishart, Priors
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.errors import InputError
 
-SUPPORTED = ("EII", "VII", "EEI", "VVI", "EEE", "VVV")
+SUPPORTED = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVV", "VVV")
+_UNRELATED = {  # models whose covariances are not independent draws of one prior, by prior
+    HierarchicalInverseWishart: ("EVI", "EVV"),
+    LKJ: ("VEI", "EVI", "VEE", "EVV"),
+}
+
+BARTLETT, MARGINAL, CORRELATIONS = range(3)  # inverse Wishart; with its scale matrix integrated out; LKJ
+NONE, VOLUMES, SQUARES = range(3)  # what the Dirichlet vectors are the ratios of
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,42 +39,173 @@ class PrecisionCoordinates:
 
     Attributes
     ----------
-    copies : K, or 1 where all components share one covariance
+    kind : BARTLETT, MARGINAL or CORRELATIONS
+    copies : rows of squares (of standard deviations): K, or 1 where all components share them
     columns : D, or 1 where one variance serves all features
-    df : (columns,) degrees of freedom of the squared diagonal
-    off_diagonal : entries above the diagonal: D (D - 1) / 2, or 0
+    ratios : NONE, VOLUMES or SQUARES
+    above_copies, off_diagonal : rows of entries above the diagonal and their number: D (D - 1) / 2, or 0
+    first, second : (columns,) parameters of the squares' (standard deviations') prior; degrees of freedom come first
+    dirichlet : (size,) concentration of the ratios
+    beta : (off_diagonal,) parameter of the partial correlations' symmetric beta prior
     U : (D, D) upper triangular
+    strength : degrees of freedom of the scale matrix's own Wishart prior
     """
 
+    kind: int
+    n_components: int
     copies: int
     columns: int
-    df: np.ndarray
+    ratios: int
+    above_copies: int
     off_diagonal: int
+    first: np.ndarray
+    second: np.ndarray
+    dirichlet: np.ndarray
+    beta: np.ndarray
     U: np.ndarray
+    strength: float = 0.0
+    scales: str = ""
+
+    @property
+    def vectors(self) -> int:
+        """Number of Dirichlet vectors."""
+        return {NONE: 0, VOLUMES: 1, SQUARES: self.n_components}[self.ratios]
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many coordinates the squares, the entries above the diagonal and the ratios take."""
+        ratios = self.vectors * (len(self.dirichlet) - 1)
+        return self.copies * self.columns, self.above_copies * self.off_diagonal, ratios
+
+    @property
+    def log_constant(self) -> float:
+        """Logarithm of the prior's normalising constant in these coordinates."""
+        a = self.dirichlet
+        ratios = math.log(len(a)) + gammaln(a.sum()) - gammaln(a).sum() if self.vectors else 0.0
+        return float(self.own_constant + self.vectors * ratios)
+
+    @property
+    def own_constant(self) -> float:
+        """The same without the ratios."""
+        above = self.sizes[1]
+        d, D, value = self.first, len(self.U), 0.0
+        if self.kind == BARTLETT:
+            value -= self.copies * (d / 2 * math.log(2) + gammaln(d / 2)).sum() + above / 2 * math.log(2 * math.pi)
+        elif self.kind == MARGINAL:
+            size, n_matrices = (D, 1) if self.off_diagonal else (1, self.columns)
+            df, g = d[-1], self.strength
+
+            def log_gamma(a: float) -> float:
+                return gammaln((a - np.arange(size)) / 2).sum()
+
+            each = log_gamma(self.copies * df + g) - self.copies * log_gamma(df) - log_gamma(g)
+            value += n_matrices * (each + size * g / 2 * math.log(g))
+            value -= above / 2 * math.log(math.pi)
+        else:
+            value += self.copies * _LOG_CONSTANTS[self.scales](self.first, self.second).sum()
+            value -= self.above_copies * betaln(self.beta, self.beta).sum()
+        return float(value)
+
+    def prior_draws(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws (n, coordinates) from the prior."""
+        own = self.own_draws(n, rng)
+        if not self.vectors:
+            return own
+        log_q = np.log(np.maximum(rng.dirichlet(self.dirichlet, (n, self.vectors)), 1e-300))
+        ratios = (log_q - log_q.mean(axis=-1, keepdims=True))[..., :-1].reshape(n, -1)
+        return np.concatenate([own, ratios], axis=1)
+
+    def own_draws(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """The same without the ratios: log squares or log standard deviations, and the entries above the diagonal."""
+        above = rng.standard_normal((n, self.above_copies, self.off_diagonal))
+        if self.kind == CORRELATIONS:
+            draw = {
+                "HalfNormal": lambda s: np.abs(rng.normal(0, self.first, s)),
+                "LogNormal": lambda s: rng.lognormal(self.first, self.second, s),
+                "Exponential": lambda s: rng.exponential(1 / self.first, s),
+            }[self.scales]
+            squares = np.log(draw((n, self.copies, self.columns)))
+            u = rng.beta(self.beta, self.beta, above.shape)
+            above = np.log(u) - np.log1p(-u)
+        else:
+            chi_square = rng.chisquare(self.first, (n, self.copies, self.columns))
+            if self.kind == MARGINAL:
+                chi_square, above = self._given_scale_matrices(chi_square, above, rng)
+            squares = np.log(np.maximum(chi_square, 1e-300))
+        return np.concatenate([squares.reshape(n, -1), above.reshape(n, -1)], axis=1)
+
+    def _given_scale_matrices(self, squares, above, rng):
+        """Bartlett's squares and entries above, about a drawn scale matrix C C' in place of the identity."""
+        n, D = len(squares), len(self.U)
+        if not self.off_diagonal:
+            return squares / rng.chisquare(self.strength, (n, 1, self.columns)) * self.strength, above
+        A = np.zeros((n, self.copies, D, D))
+        A[..., np.arange(D), np.arange(D)] = np.sqrt(squares)
+        A[..., *np.triu_indices(D, 1)] = above
+        C = np.zeros((n, 1, D, D))
+        C[..., np.arange(D), np.arange(D)] = np.sqrt(rng.chisquare(self.strength - np.arange(D), (n, 1, D)))
+        C[..., *np.tril_indices(D, -1)] = rng.standard_normal((n, 1, D * (D - 1) // 2))
+        A = np.linalg.solve(np.swapaxes(C, -1, -2) / math.sqrt(self.strength), A)
+        return np.diagonal(A, axis1=-2, axis2=-1) ** 2, A[..., *np.triu_indices(D, 1)]
+
+
+_LOG_CONSTANTS = {
+    "HalfNormal": lambda s, _: 0.5 * math.log(2 / math.pi) - np.log(s),
+    "LogNormal": lambda _, s: -0.5 * math.log(2 * math.pi) - np.log(s),
+    "Exponential": lambda rate, _: np.log(rate),
+}
 
 
 def precision_coordinates(model: CovarianceModel, priors: Priors) -> PrecisionCoordinates:
     """The coordinates of a covariance model, or an `InputError` that names the models there are."""
-    model = model.for_features(priors.n_features)
-    if model.name not in SUPPORTED:
+    prior, K, D = priors.covariances, priors.n_components, priors.n_features
+    model = model.for_features(D)
+    possible = [name for name in SUPPORTED if name not in _UNRELATED.get(type(prior), ())]
+    if model.name not in possible:
         raise InputError(
-            f"the posterior of covariance {model.name} is not available; fit one of {', '.join(SUPPORTED)} "
-            "(spherical, diag, tied, full and their equal-volume kin)"
+            f"the posterior of covariance {model.name} is not available with {prior.title} covariances; fit one of "
+            f"{', '.join(possible)}" + (", or give an inverse-Wishart prior" if model.name in SUPPORTED else "")
         )
-    K, D = priors.n_components, priors.n_features
-    df, scale = priors.covariances.df, priors.covariances.scale
-    U = np.empty((D, D))
-    if not model.diagonal:
-        precision_cholesky(scale, U)
-        degrees = df - np.arange(D - 1, -1, -1)
-    else:
+    ratios = {"VE": VOLUMES, "EV": SQUARES}.get(model.volume + model.shape, NONE)
+    copies = K if model.volume == "V" and ratios == NONE else 1
+    columns = 1 if model.shape == "I" or ratios == SQUARES else D
+    above = 0 if model.diagonal else D * (D - 1) // 2
+    shape: dict[str, Any] = {
+        "n_components": K,
+        "copies": copies,
+        "columns": columns,
+        "ratios": ratios,
+        "above_copies": K if model.orientation == "V" else 1,
+        "off_diagonal": above,
+    }
+    none = np.empty(0)
+    if isinstance(prior, LKJ):
+        first, second = (np.broadcast_to(p, D) for p in prior.scales.parameters)
+        if columns == 1:
+            first, second = first.mean(keepdims=True), second.mean(keepdims=True)
+        column = np.tril_indices(D, -1)[1][:above]
+        beta = prior.eta + (D - 2 - column) / 2
+        name = type(prior.scales).__name__
+        return PrecisionCoordinates(
+            CORRELATIONS, first=first, second=second, dirichlet=none, beta=beta, U=np.eye(D), scales=name, **shape
+        )
+    scale, strength = prior.typical_scale, getattr(prior, "scale_df", 0.0)
+    U = np.zeros((D, D))
+    if model.diagonal:
         variances = np.full(D, np.diag(scale).mean()) if model.shape == "I" else np.diag(scale)
-        U = np.diag(1 / np.sqrt(variances))
-        degrees = np.full(1 if model.shape == "I" else D, df - D + 1)
+        np.fill_diagonal(U, 1 / np.sqrt(variances))
+        degrees = np.full(D, prior.df - D + 1.0)
+    else:
+        precision_cholesky(scale, U)
+        degrees = prior.df - np.arange(D - 1.0, -1.0, -1.0)
+    dirichlet = {NONE: none, VOLUMES: np.full(K, (prior.df - D + 1) / 2), SQUARES: degrees / 2}[ratios]
     return PrecisionCoordinates(
-        copies=1 if model.volume == "E" else K,
-        columns=len(degrees),
-        df=degrees,
-        off_diagonal=0 if model.diagonal else D * (D - 1) // 2,
+        BARTLETT if isinstance(prior, InverseWishart) else MARGINAL,
+        first=degrees if columns == D else degrees.mean(keepdims=True),
+        second=np.zeros(columns),
+        dirichlet=dirichlet,
+        beta=none,
         U=U,
+        strength=strength,
+        **shape,
     )

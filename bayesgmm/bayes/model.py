@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayesgmm.bayes.coordinates import precision_coordinates
+from bayesgmm.bayes.coordinates import (
+    CORRELATIONS,
+    MARGINAL,
+    SQUARES,
+    VOLUMES,
+    PrecisionCoordinates,
+    precision_coordinates,
+)
 from bayesgmm.bayes.likelihood import LogDensity
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import Exponential, HalfNormal, LogNormal, Priors
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.observations import Observations
@@ -44,7 +52,6 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     coordinates = precision_coordinates(fit.covariance_model, priors)
     K, D = fit.n_components, fit.n_features
     center = table.values.mean(axis=0)
-    above, right = np.triu_indices(D, 1)
     features = list(table.features)
     coords = {
         "component": np.arange(K),
@@ -71,13 +78,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
         else:
             weights = pm.Deterministic("weights", pt.ones(1), dims="component")
         means = pm.Normal("means", priors.means.location, priors.means.scale, dims=("component", "feature"))
-        squares = pm.ChiSquared("precision_squares", coordinates.df, shape=(coordinates.copies, coordinates.columns))
-        A = pt.zeros((coordinates.copies, D, D))
-        A = A[:, np.arange(D), np.arange(D)].set(pt.broadcast_to(pt.sqrt(squares), (coordinates.copies, D)))
-        if coordinates.off_diagonal:
-            off_diagonal = pm.Normal("precision_off_diagonal", shape=(coordinates.copies, coordinates.off_diagonal))
-            A = A[:, above, right].set(off_diagonal)
-        P = pt.broadcast_to(pt.matmul(coordinates.U, A), (K, D, D))
+        P = pt.broadcast_to(_precisions(priors, coordinates, K, D), (K, D, D))
         inverse = pt.linalg.inv(P)
         pm.Deterministic(
             "covariances",
@@ -100,10 +101,84 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     return model
 
 
+def _precisions(priors: Priors, c: PrecisionCoordinates, K: int, D: int):
+    """The precisions' Cholesky factors P (K or 1, D, D) as functions of random variables."""
+    if c.kind == CORRELATIONS:
+        scales, name = priors.covariances.scales, "standard_deviations"
+        distribution = {HalfNormal: pm.HalfNormal, LogNormal: pm.LogNormal, Exponential: pm.Exponential}[type(scales)]
+        parameters = (c.first, c.second) if isinstance(scales, LogNormal) else (c.first,)
+        if isinstance(scales, HalfNormal):
+            sds = distribution(name, sigma=c.first, shape=(c.copies, c.columns))
+        else:
+            sds = distribution(name, *parameters, shape=(c.copies, c.columns))
+        L = [[0.0] * D for _ in range(D)]
+        if c.off_diagonal:
+            half = pm.Beta("half_partial_correlations", c.beta, c.beta, shape=(c.above_copies, c.off_diagonal))
+            z = iter([2 * half[:, m] - 1 for m in range(c.off_diagonal)])
+        for i in range(D):
+            sd, rest = sds[:, i if c.columns > 1 else 0], 1.0
+            for j in range(i if c.off_diagonal else 0):
+                partial = next(z)
+                L[i][j] = sd * partial * rest
+                rest = rest * pt.sqrt(1 - partial**2)
+            L[i][i] = sd * rest
+        zero = pt.zeros_like(sds[:, 0])
+        lower = pt.stack([pt.stack([zero + entry for entry in row], axis=-1) for row in L], axis=-2)
+        return pt.linalg.inv(lower).transpose(0, 2, 1)
+
+    def diagonal_and_above(squares, above):
+        A = pt.zeros((K if c.ratios == SQUARES else c.copies, D, D))
+        A = A[:, np.arange(D), np.arange(D)].set(pt.broadcast_to(pt.sqrt(squares), A.shape[:2]))
+        return A if above is None else A[:, *np.triu_indices(D, 1)].set(above)
+
+    above = None
+    if c.kind == MARGINAL:
+        n_squares = c.sizes[0]
+
+        def split(values):
+            squares = pt.exp(values[:n_squares]).reshape((c.copies, c.columns))
+            return squares, values[n_squares:].reshape((c.copies, c.off_diagonal)) if c.off_diagonal else None
+
+        def log_density(values, _):
+            squares, above = split(values)
+            value = 0.5 * (c.first * pt.log(squares)).sum()
+            if above is None:
+                power = c.copies * c.first + c.strength
+                return value - 0.5 * (power * pt.log(c.strength + squares.sum(axis=0))).sum() + c.own_constant
+            A = diagonal_and_above(squares, above)
+            total = c.strength * pt.eye(D) + pt.matmul(A, A.transpose(0, 2, 1)).sum(axis=0)
+            return value - 0.5 * (c.copies * c.first[-1] + c.strength) * pt.linalg.slogdet(total)[1] + c.own_constant
+
+        def draw(zeros, rng=None, size=None):
+            size = tuple(size or ())
+            return c.own_draws(math.prod(size), rng).reshape(*size, -1)
+
+        n = n_squares + c.sizes[1]
+        values = pm.CustomDist(
+            "precision_coordinates", np.zeros(n), logp=log_density, random=draw, signature="(n)->(n)"
+        )
+        squares, above = split(values)
+    else:
+        squares = pm.ChiSquared("precision_squares", c.first, shape=(c.copies, c.columns))
+    if c.kind != MARGINAL and c.off_diagonal:
+        above = pm.Normal("precision_off_diagonal", shape=(c.above_copies, c.off_diagonal))
+    log_ratios = 0.0
+    if c.ratios:
+        q = pt.log(pm.Dirichlet("precision_ratios", c.dirichlet, shape=(c.vectors, len(c.dirichlet))))
+        log_ratios = q - q.mean(axis=-1, keepdims=True)
+    if c.ratios == SQUARES:
+        squares = squares * pt.exp(log_ratios)
+    A = diagonal_and_above(squares, above)
+    if c.ratios == VOLUMES:
+        A = A * pt.exp(0.5 * log_ratios[0])[:, None, None]
+    return pt.matmul(c.U, A)
+
+
 def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
     """The priors to use, or an `InputError` where they are for another number of components or features."""
     if priors is None:
         return Priors.weakly_informative(table.values, fit.n_components)
+    priors = priors.for_components(fit.n_components)
     if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):
         raise InputError(
             f"the priors are for K = {priors.n_components} components and D = {priors.n_features} features, "

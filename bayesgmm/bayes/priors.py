@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import observations, positive_integer
 
 
@@ -25,8 +26,10 @@ def _frozen(value: Any, name: str, ndim: int) -> np.ndarray:
     return array
 
 
-def _values(part: Any) -> dict[str, Any]:
-    return {field.name: np.asarray(getattr(part, field.name)).tolist() for field in fields(part)}
+def _show(values: np.ndarray) -> str:
+    if values.ndim == 0:
+        return f"{values:.3g}"
+    return "[" + ", ".join(_show(v) for v in values) + "]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,21 @@ class InverseWishart:
         if not self.df > D - 1:
             raise InputError(f"the inverse Wishart needs more than D - 1 = {D - 1} degrees of freedom, not {self.df}")
 
+    title = "inverse-Wishart"
+
+    @property
+    def n_features(self) -> int:
+        """Number of features D."""
+        return len(self.scale)
+
+    @property
+    def typical_scale(self) -> np.ndarray:
+        """The scale matrix (D, D)."""
+        return self.scale
+
+    def __str__(self) -> str:
+        return f"inverse Wishart(df {self.df:g}, scale {_show(self.scale)})"
+
     def worth(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
         """The rows, and their scatter (D, D), that the prior of one covariance is worth in an M-step.
 
@@ -95,15 +113,142 @@ class InverseWishart:
 
 
 @dataclass(frozen=True, eq=False)
+class HierarchicalInverseWishart:
+    """Inverse-Wishart covariances whose scale matrix, the same for all components, has a Wishart prior itself.
+
+    Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean scale_df scale_matrix.
+    The components so learn their common size from each other. With one feature it is Richardson & Green's (1997) prior:
+    a variance's inverse is Gamma(df / 2, B / 2), and B Gamma(scale_df / 2, 1 / (2 scale_matrix)).
+
+    Parameters
+    ----------
+    df, scale_df : float
+        Degrees of freedom, above D - 1.
+    scale_matrix : (D, D)
+        Symmetric positive definite.
+    """
+
+    df: float
+    scale_df: float
+    scale_matrix: np.ndarray
+
+    def __post_init__(self) -> None:
+        scale = InverseWishart(self.df, self.scale_matrix).scale
+        InverseWishart(self.scale_df, scale)
+        object.__setattr__(self, "scale_matrix", scale)
+
+    title = "hierarchical inverse-Wishart"
+
+    @property
+    def n_features(self) -> int:
+        """Number of features D."""
+        return len(self.scale_matrix)
+
+    @property
+    def typical_scale(self) -> np.ndarray:
+        """Prior mean of the scale matrix (D, D)."""
+        return self.scale_df * self.scale_matrix
+
+    def __str__(self) -> str:
+        return (
+            f"inverse Wishart(df {self.df:g}, scale B), B ~ Wishart(df {self.scale_df:g}, {_show(self.scale_matrix)})"
+        )
+
+
+class _Scales:
+    """A prior of standard deviations: parameters as numbers, or one for each feature."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = np.asarray(getattr(self, field.name), dtype=np.float64)
+            value = _frozen(value, f"{field.name} of {type(self).__name__}", 1 if value.ndim else 0)
+            if field.name != "location" and not (value > 0).all():
+                raise InputError(f"{field.name} of {type(self).__name__} must be positive, not {value}")
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def parameters(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and second parameter."""
+        values = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        return values[0], values[-1]
+
+    def __str__(self) -> str:
+        values = (f"{field.name} {_show(getattr(self, field.name))}" for field in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(values)})"
+
+
+@dataclass(frozen=True, eq=False)
+class HalfNormal(_Scales):
+    """Standard deviations with a half-normal prior of the given ``scale``, a number or (D,), in the feature's units."""
+
+    scale: Any
+    __str__ = _Scales.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class LogNormal(_Scales):
+    """Standard deviations whose logarithm is Normal(``location``, ``scale``), numbers or (D,)."""
+
+    location: Any
+    scale: Any
+    __str__ = _Scales.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class Exponential(_Scales):
+    """Standard deviations with an exponential prior of the given ``rate``, a number or (D,), one over their mean."""
+
+    rate: Any
+    __str__ = _Scales.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class LKJ:
+    """Correlations with the LKJ prior (Lewandowski, Kurowicka & Joe 2009), independent of the standard deviations.
+
+    Parameters
+    ----------
+    eta : float
+        1 is uniform over correlation matrices, larger values favour weak correlations.
+    scales : HalfNormal, LogNormal or Exponential
+        Of the standard deviations. A spherical model takes the average of its parameters over the features.
+    """
+
+    eta: float
+    scales: HalfNormal | LogNormal | Exponential
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.eta) and self.eta > 0):
+            raise InputError(f"eta of the LKJ prior must be positive, not {self.eta}")
+        if not isinstance(self.scales, _Scales):
+            raise InputError(
+                f"scales of the LKJ prior must be HalfNormal, LogNormal or Exponential, not {self.scales!r}"
+            )
+
+    title = "LKJ"
+
+    @property
+    def n_features(self) -> int | None:
+        """Number of features D; None where the scales are given as numbers for all."""
+        sizes = {p.size for p in self.scales.parameters if p.ndim}
+        if len(sizes) > 1:
+            raise InputError(f"the scales of the LKJ prior are given for {min(sizes)} and for {max(sizes)} features")
+        return sizes.pop() if sizes else None
+
+    def __str__(self) -> str:
+        return f"standard deviations {self.scales}, correlations LKJ({self.eta:g})"
+
+
+@dataclass(frozen=True, eq=False)
 class Priors:
     """Independent priors of the weights, the means and the covariances.
 
     Parameters
     ----------
-    concentration : (K,)
-        Of the Dirichlet prior of the weights.
+    concentration : float or (K,)
+        Of the Dirichlet prior of the weights; a number serves any number of components. Below 1 it favours empty ones.
     means : NormalMeans
-    covariances : InverseWishart
+    covariances : InverseWishart, HierarchicalInverseWishart or LKJ
 
     Examples
     --------
@@ -116,14 +261,20 @@ class Priors:
 
     concentration: np.ndarray
     means: NormalMeans
-    covariances: InverseWishart
+    covariances: InverseWishart | HierarchicalInverseWishart | LKJ
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "concentration", _frozen(self.concentration, "concentration", 1))
+        dimensions = min(np.ndim(self.concentration), 1)
+        object.__setattr__(self, "concentration", _frozen(self.concentration, "concentration", dimensions))
+        if not isinstance(self.means, NormalMeans):
+            raise InputError(f"the means' prior must be NormalMeans, not {self.means!r}")
+        if not isinstance(self.covariances, InverseWishart | HierarchicalInverseWishart | LKJ):
+            kinds = "InverseWishart, HierarchicalInverseWishart or LKJ"
+            raise InputError(f"the covariances' prior must be {kinds}, not {self.covariances!r}")
         if not (self.concentration > 0).all():
             raise InputError("every concentration must be positive")
-        if len(self.means.location) != len(self.covariances.scale):
-            sizes = len(self.means.location), len(self.covariances.scale)
+        sizes = len(self.means.location), self.covariances.n_features
+        if sizes[1] not in (sizes[0], None):
             raise InputError(f"the means' prior has {sizes[0]} features, the covariances' {sizes[1]}")
 
     @classmethod
@@ -144,8 +295,84 @@ class Priors:
 
     @property
     def n_components(self) -> int:
-        """Number of components K."""
-        return len(self.concentration)
+        """Number of components K; 0 where one concentration serves any number."""
+        return self.concentration.size if self.concentration.ndim else 0
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether the components may be renumbered without changing the prior."""
+        return bool(np.ptp(self.concentration) == 0)
+
+    def for_components(self, n_components: int) -> Priors:
+        """The same priors with a concentration for each component."""
+        if self.concentration.ndim:
+            return self
+        return replace(self, concentration=np.full(n_components, self.concentration))
+
+    def sample(
+        self,
+        draws: int,
+        n_components: int | None = None,
+        covariance: str | CovarianceModel = "full",
+        *,
+        rng: Any = None,
+    ) -> GaussianMixture:
+        """Draw mixtures from the priors, to see what they say before any table is fitted.
+
+        Parameters
+        ----------
+        draws : int
+        n_components : int, optional
+            K, where the concentration is a single number.
+        covariance : str or CovarianceModel
+        rng : Generator, seed or None
+
+        Returns
+        -------
+        GaussianMixture
+            With batch shape (draws,); its ``sample`` gives tables as the priors expect them.
+
+        Examples
+        --------
+        >>> import bayesgmm as bg
+        >>> priors = bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2)
+        >>> priors.sample(100, rng=0).batch_shape
+        (100,)
+        """
+        from bayesgmm.bayes.coordinates import precision_coordinates
+        from bayesgmm.bayes.density import mixtures
+
+        n = positive_integer(draws, "draws")
+        priors = self.for_components(positive_integer(n_components or self.n_components, "n_components"))
+        rng = np.random.default_rng(rng)
+        coordinates = precision_coordinates(CovarianceModel.named(covariance), priors)
+        K, D = priors.n_components, priors.n_features
+        log_weights = np.log(np.maximum(rng.dirichlet(priors.concentration, n), 1e-300))
+        means = priors.means.location + priors.means.scale * rng.standard_normal((n, K, D))
+        ratios = (log_weights - log_weights.mean(axis=1, keepdims=True))[:, :-1]
+        thetas = np.concatenate([ratios, means.reshape(n, -1), coordinates.prior_draws(n, rng)], axis=1)
+        return mixtures(thetas, K, D, coordinates)
+
+    def filled_components(
+        self, n_observations: int, n_components: int | None = None, *, draws: int = 10_000, rng: Any = None
+    ) -> np.ndarray:
+        """Prior probability (K + 1,) that 0, 1, ..., K components hold at least one of N rows.
+
+        By drawing weights and then counts; with the sparse concentrations of overfitted mixtures (Rousseau & Mengersen
+        2011) this is the prior on the number of clusters.
+
+        Examples
+        --------
+        >>> import bayesgmm as bg
+        >>> priors = bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2)
+        >>> priors.filled_components(272, rng=0).round(2)
+        array([0.  , 0.01, 0.99])
+        """
+        rng = np.random.default_rng(rng)
+        priors = self.for_components(positive_integer(n_components or self.n_components, "n_components"))
+        weights = rng.dirichlet(priors.concentration, positive_integer(draws, "draws"))
+        filled = (rng.multinomial(positive_integer(n_observations, "n_observations"), weights) > 0).sum(axis=1)
+        return np.bincount(filled, minlength=priors.n_components + 1) / draws
 
     @property
     def n_features(self) -> int:
@@ -154,25 +381,45 @@ class Priors:
 
     def to_json(self) -> str:
         """All values as text, from which `from_json` makes equal priors."""
-        parts = {"means": self.means, "covariances": self.covariances}
-        content = {name: {"kind": type(part).__name__, **_values(part)} for name, part in parts.items()}
-        return json.dumps({"concentration": self.concentration.tolist(), **content})
+        return json.dumps(_plain(self))
 
     @classmethod
     def from_json(cls, text: str) -> Priors:
         """Priors from what `to_json` gave."""
-        content = json.loads(text)
-        kinds = {kind.__name__: kind for kind in (NormalMeans, InverseWishart)}
-        parts = {name: kinds[content[name].pop("kind")](**content[name]) for name in ("means", "covariances")}
-        return cls(np.array(content["concentration"]), **parts)
+        return _built(json.loads(text))
 
     def __str__(self) -> str:
-        def show(values: np.ndarray) -> str:
-            return "[" + ", ".join(f"{v:.3g}" for v in values) + "]"
-
-        scale = "[" + ", ".join(show(row) for row in self.covariances.scale) + "]"
+        m = self.means
         return (
-            f"weights ~ Dirichlet({show(self.concentration)[1:-1]})\n"
-            f"means ~ Normal({show(self.means.location)}, sd {show(self.means.scale)})\n"
-            f"covariances ~ inverse Wishart(df {self.covariances.df:g}, scale {scale})"
+            f"weights ~ Dirichlet({_show(np.atleast_1d(self.concentration))[1:-1]})\n"
+            f"means ~ Normal({_show(m.location)}, sd {_show(m.scale)})\n"
+            f"covariances ~ {self.covariances}"
         )
+
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        Priors,
+        NormalMeans,
+        InverseWishart,
+        HierarchicalInverseWishart,
+        LKJ,
+        HalfNormal,
+        LogNormal,
+        Exponential,
+    )
+}
+
+
+def _plain(value: Any) -> Any:
+    if type(value).__name__ in _KINDS:
+        return {"kind": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return np.asarray(value).tolist()
+
+
+def _built(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    content = {name: _built(part) for name, part in value.items() if name != "kind"}
+    return _KINDS[value["kind"]](**content)

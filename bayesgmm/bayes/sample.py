@@ -13,11 +13,11 @@ import xarray as xr
 
 from bayesgmm import __version__
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.diagnosis import convergence
+from bayesgmm.bayes.diagnosis import diagnose
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import relabel
+from bayesgmm.bayes.relabel import exchangeable, relabelling
 from bayesgmm.bayes.tree import as_mixture, draws_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
@@ -75,8 +75,9 @@ def sample_posterior(
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
         over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` and
-        ``convergence`` (both in words), ``seed``, ``switch_rate`` (share of draws whose components changed numbers)
-        and ``ambiguous_rate`` (share of draws with a component nearest to two of the fit's).
+        ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels
+        (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
+        ``margin_mean``, ``margin_min``).
 
     Warns
     -----
@@ -110,7 +111,7 @@ def sample_posterior(
         mixture, statistics = _nutpie(density, mode, draws, tune, chains, seed, progress)
     else:
         mixture, statistics = _pymc(X, fit, priors, density, mode, draws, tune, chains, seed)
-    relabelled = relabel(mixture, fit.mixture)
+    relabelled = relabelling(mixture, fit.mixture, method="hungarian" if exchangeable(priors) else "none")
     attributes = {
         "priors": str(priors),
         "prior_values": priors.to_json(),
@@ -118,13 +119,12 @@ def sample_posterior(
         "seed": seed,
         "tune": tune,
         "sampling_seconds": time.perf_counter() - started,
-        "switch_rate": relabelled.switch_rate,
-        "ambiguous_rate": relabelled.ambiguous,
+        **relabelled.attributes,
         "bayesgmm_version": __version__,
         f"{sampler}_version": version(sampler),
     }
     tree = draws_tree(table.values, fit, relabelled.mixture, statistics, attributes)
-    verdict = convergence(tree)
+    verdict = diagnose(tree, priors)
     tree.attrs["convergence"] = verdict.text
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)

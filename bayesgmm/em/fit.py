@@ -389,6 +389,12 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros(D), 0.0, np.zeros((D, D)))
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
+    if not hasattr(priors.covariances, "worth"):
+        raise InputError(
+            f"EM maximises under inverse-Wishart priors of the covariances only, not {priors.covariances.title} ones; "
+            "fit without priors, and give them to sample_posterior"
+        )
+    priors = priors.for_components(K)
     if (priors.n_components, priors.n_features) != (K, D):
         raise InputError(
             f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"

@@ -1,0 +1,196 @@
+"""Laws of relabelling: consistent numbers, by three methods, and nothing else changed."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import xarray as xr
+from oracles import random_mixture, tree_of, wobbling
+from scipy.special import xlogy
+
+import bayesgmm as bg
+from bayesgmm.alignment import cheapest_order, divergence, margin
+from bayesgmm.bayes import relabel as module
+from bayesgmm.bayes.relabel import exchangeable, relabelling, stephens
+
+METHODS = ("hungarian", "ecr", "stephens")
+
+
+def shuffled(draws, rng):
+    numbers = np.broadcast_to(np.arange(draws.n_components), draws.weights.shape)
+    return draws.permute(rng.permuted(numbers, axis=-1))
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(1)
+    target = bg.GaussianMixture(
+        weights=[0.3, 0.5, 0.2], means=[[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], covariances=[np.eye(2)] * 3
+    )
+    X, _ = target.sample(150, rng=rng)
+    draws = wobbling(target, 2, 100, rng)
+    return target, X, draws, shuffled(draws, rng)
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 4])
+def test_cheapest_order_and_its_margin_are_those_of_enumeration(K):
+    cost = np.random.default_rng(K).normal(size=(5, 6, K, K))
+    totals = np.array([sum(cost[..., p[k], k] for k in range(K)) for p in permutations(range(K))])
+    order = cheapest_order(cost)
+    found = np.take_along_axis(cost, order[..., None, :], axis=-2).sum((-1, -2))
+    np.testing.assert_allclose(found, totals.min(axis=0))
+    ranked = np.sort(totals, axis=0)
+    expected = ranked[1] - ranked[0] if K > 1 else np.full((5, 6), np.inf)
+    np.testing.assert_allclose(margin(cost, order), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("target", ["em", "map"])
+def test_shuffled_draws_are_recovered(case, method, target):
+    em, X, draws, mixed = case
+    found = bg.relabel(tree_of(mixed, X, em), method, target=target)
+    back = bg.as_mixture(found)
+    if target == "map":  # numbers of some draw: one permutation leads back for all
+        back = back.permute(cheapest_order(divergence(back, em))[0, 0])
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(draws, name))
+    attributes = found.attrs
+    assert attributes["relabelling"] == method
+    assert attributes["switch_rate"] == pytest.approx(5 / 6, abs=4 * np.sqrt(5 / 36 / 200))
+    assert attributes["ambiguous_rate"] == 0
+    assert 0 < attributes["margin_min"] < attributes["margin_mean"] < np.inf
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_relabelling_changes_only_numbers(case, method):
+    em, X, _, mixed = case
+    tree = tree_of(mixed, X, em, seed=5)
+    tree["posterior"]["radius"] = xr.Variable(("component", "draw", "chain"), mixed.means[..., 0].T)
+    tree["posterior"]["total"] = xr.Variable(("chain", "draw"), mixed.weights.sum(axis=-1))
+    before = tree.copy(deep=True)
+    found = bg.relabel(tree, method)
+    xr.testing.assert_identical(tree, before)
+    for group in ("log_likelihood", "observed_data", "em"):
+        xr.testing.assert_identical(found[group], tree[group])
+    assert found.attrs["seed"] == 5
+    posterior = found["posterior"]
+    assert posterior["radius"].dims == ("component", "draw", "chain")
+    np.testing.assert_array_equal(posterior["radius"].values.T, posterior["means"].values[..., 0])
+    np.testing.assert_array_equal(posterior["total"], tree["posterior"]["total"])
+    old, new = bg.as_mixture(tree), bg.as_mixture(found)
+    np.testing.assert_allclose(new.log_prob(X), old.log_prob(X), rtol=1e-12)
+    together = [np.einsum("cdik,cdjk->ij", m.responsibilities(X), m.responsibilities(X)) for m in (old, new)]
+    np.testing.assert_allclose(*together, rtol=1e-12)
+
+
+def test_stephens_lowers_the_divergence_from_the_mean_to_where_no_permutation_helps(case):
+    X = case[1][:40]
+    target = random_mixture(np.random.default_rng(3), 3, 2)
+    draws = shuffled(wobbling(target, 1, 60, np.random.default_rng(4), size=0.8), np.random.default_rng(5))
+    start = np.broadcast_to(np.arange(3), draws.weights.shape)
+    passes = list(stephens(draws, X, start))
+    assert len(passes) > 2
+    assert (np.diff([p.total for p in passes]) < 0).all()
+    R = draws.responsibilities(X)[0]  # (S, N, K)
+
+    def against_mean(order):
+        P = np.take_along_axis(R, order[0, :, None, :], axis=2)
+        return P, np.maximum(P.mean(axis=0), 1e-300)
+
+    for step in passes:
+        P, q = against_mean(step.order)
+        kl = sum(xlogy(p, p).sum() - (p * np.log(q)).sum() for p in P)  # one draw at a time
+        np.testing.assert_allclose(step.total, kl - xlogy(R, R).sum(), rtol=1e-10)
+    P, q = against_mean(passes[-1].order)
+    for r, p in zip(R, P, strict=True):
+        best = min(-(r[:, list(o)] * np.log(q)).sum() for o in permutations(range(3)))
+        assert -(p * np.log(q)).sum() <= best + 1e-6
+
+
+def test_ecr_agrees_with_the_pivot_on_as_many_rows_as_any_permutation(case):
+    target, X, *_ = case
+    rough = shuffled(wobbling(target, 1, 30, np.random.default_rng(0), size=1.0), np.random.default_rng(1))
+    found = relabelling(rough, target, X, "ecr")
+    pivot, labels = target.predict(X), rough.predict(X)[0]
+    agreements = np.array([[(np.array(o)[z] == pivot).sum() for o in permutations(range(3))] for z in labels])
+    np.testing.assert_array_equal((found.mixture.predict(X)[0] == pivot).sum(axis=1), agreements.max(axis=1))
+    best, second = np.sort(agreements, axis=1).T[[-1, -2]]
+    np.testing.assert_array_equal(found.margin[0], best - second)
+
+
+def test_blocks_of_rows_change_nothing(case, monkeypatch):
+    target, X, _, mixed = case
+    whole = [relabelling(mixed, target, X, method) for method in METHODS]
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 8 * mixed.weights.size * 7)  # seven rows at a time
+    for method, expected in zip(METHODS, whole, strict=True):
+        found = relabelling(mixed, target, X, method)
+        np.testing.assert_array_equal(found.order, expected.order)
+        np.testing.assert_allclose(found.margin, expected.margin, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_single_component_has_one_number(method):
+    X = np.random.default_rng(0).normal(size=(20, 1))
+    draws = wobbling(bg.GaussianMixture([1.0], [[0.0]], [[[1.0]]]), 2, 5, np.random.default_rng(1))
+    found = bg.relabel(tree_of(draws, X), method, target="map")
+    np.testing.assert_array_equal(found["posterior"]["means"], draws.means)
+    assert (found.attrs["switch_rate"], found.attrs["margin_min"]) == (0.0, np.inf)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_symmetric_posterior_gets_the_summary_of_one_of_its_modes(method):
+    """Chains that switch between (-2, 2) and (2, -2): every raw mean is near 0, the relabelled ones are not."""
+    rng = np.random.default_rng(2)
+    target = bg.GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [[[1.0]], [[1.0]]])
+    X, _ = target.sample(60, rng=rng)
+    flips = np.cumsum(rng.random((4, 250)) < 0.05, axis=1) % 2
+    draws = wobbling(target, 4, 250, rng).permute(np.where(flips[..., None] == 1, [1, 0], [0, 1]))
+    assert np.abs(draws.means.mean((0, 1))).max() < 0.5
+    found = bg.relabel(tree_of(draws, X, target), method)
+    np.testing.assert_allclose(found["posterior"]["means"].mean(("chain", "draw"))[:, 0], [-2, 2], atol=0.02)
+    assert found.attrs["switch_rate"] == (flips != flips[:, :1]).mean()
+
+
+def test_two_equal_components_are_said_to_be_ambiguous():
+    rng = np.random.default_rng(3)
+    same = bg.GaussianMixture([0.5, 0.5], [[0.0], [0.0]], [[[1.0]], [[1.0]]])
+    X = rng.normal(size=(50, 1))
+    found = bg.relabel(tree_of(wobbling(same, 2, 200, rng), X, same), "stephens")
+    assert found.attrs["ambiguous_rate"] > 0.4
+    assert found.attrs["margin_min"] < 0.1
+
+
+def test_a_prior_that_tells_components_apart_keeps_them():
+    X = bg.datasets.old_faithful()
+    priors = bg.Priors.weakly_informative(X, 2)
+    unlike = bg.Priors([1.0, 5.0], priors.means, priors.covariances)
+    assert exchangeable(priors) and not exchangeable(unlike)
+    tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), unlike, draws=200, chains=2, rng=0)
+    assert tree.attrs["relabelling"] == "none"
+    with pytest.raises(bg.InputError, match="tells the components apart"):
+        bg.relabel(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "kmeans"}, "unknown relabelling method 'kmeans'"),
+        ({"target": "EM"}, "target is 'em', 'map' or a GaussianMixture"),
+        ({"target": "em"}, "no group em"),
+        ({"target": bg.GaussianMixture([1.0], [[0.0, 0.0]], [np.eye(2)])}, "target has means of shape"),
+        ({"tree": 3}, "needs a posterior"),
+    ],
+)
+def test_what_cannot_be_relabelled_is_said(case, change, message):
+    _, X, draws, _ = case
+    with pytest.raises(bg.InputError, match=message):
+        bg.relabel(**{"tree": tree_of(draws, X), "target": "map", **change})
+
+
+def test_methods_that_need_the_rows_say_so(case):
+    target, X, draws, _ = case
+    tree = tree_of(draws, X, target)
+    del tree["observed_data"]
+    bg.relabel(tree)
+    with pytest.raises(bg.InputError, match="needs the rows"):
+        bg.relabel(tree, "ecr")
