@@ -8,7 +8,7 @@ tile, C; so the evidence is K! times the integral over C, and every method here 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,10 +20,10 @@ from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import relabelling
+from bayesgmm.bayes.relabel import mixture_of, relabelling
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
-from bayesgmm.errors import DegenerateFitError, InputError
+from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ _LARGEST_ERROR = 0.5  # nats: a Bayes factor known to a factor of 1.6
 _PROPOSALS = 2000  # per half of the draws, fewer where a pass over the table is long
 _MULTIPLY_ADDS = 1e10  # that the passes of one half may take
 _KEPT = 0.6  # share of the posterior in THAMES' region: the best for a normal, P(chi-square_n < n + 1), is near it
+_FAILURE = {
+    "bridge": "no proposal fell where the posterior is",
+    "thames": "no region was found that is rich in draws and whose volume could be estimated",
+    "laplace": "the normal approximation at the mode lies outside the region of the draws' labelling",
+}
+_MOST_COMPONENTS = 6  # of the proposal
 _NEGLIGIBLE = 50.0  # nats below the lowest draw
 
 
@@ -42,6 +48,9 @@ class Estimate(NamedTuple):
 
     value: float
     se: float
+
+
+_FAILED = Estimate(math.nan, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +88,8 @@ class Evidence:
     def __str__(self) -> str:
         def show(method: str) -> str:
             value, se = self.estimates[method]
+            if not math.isfinite(value):
+                return "failed"
             return f"{value:.2f}" + (f", standard error {se:.2g}" if math.isfinite(se) else "")
 
         others = "".join(f"; {METHODS[name]} {show(name)}" for name in self.estimates if name != self.method)
@@ -134,12 +145,8 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
         every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
         log_values = _values(density, thetas)
-        em = tree["em"]
-    target = GaussianMixture(*(em[name].values for name in ("weights", "means", "covariances")))
-    evidence = evidence_of_draws(
-        density, thetas, log_values, target if density.priors.exchangeable else None, method, rng
-    )
-    return evidence
+        target = mixture_of(tree["em"]) if density.priors.exchangeable else None
+    return evidence_of_draws(density, thetas, np.asarray(log_values), target, method, rng)
 
 
 def evidence_of_draws(
@@ -177,11 +184,7 @@ def evidence_of_draws(
                 f"{S} draws are too few for the evidence of a posterior with {n} coordinates; draw at least "
                 f"{max(4 * (n + 1), 8 * len(log_values))}, better thousands"
             )
-        integrators: dict[str, Callable[..., Estimate]] = {"bridge": _bridge, "thames": _thames}
-        estimates = {
-            name: _crossed(integrate, density, thetas, log_values, tile, rng)
-            for name, integrate in sorted(integrators.items(), key=lambda item: item[0] != method)
-        }
+        estimates = _crossed(thetas, log_values, tile, rng)
     estimates = {name: Estimate(value + constant, se) for name, (value, se) in estimates.items()}
     value, se = estimates[method]
     return Evidence(value, se, method, estimates, tile.log_copies, tuple(_faults(estimates, method)))
@@ -197,12 +200,14 @@ def _faults(estimates: Mapping[str, Estimate], method: str) -> list[str]:
     faults = []
     value, se = estimates[method]
     if not math.isfinite(value):
-        faults.append(f"{METHODS[method]} found no draws or proposals where both densities are positive")
+        faults.append(f"{METHODS[method]} failed: {_FAILURE[method]}")
     elif se > _LARGEST_ERROR:
-        faults.append(f"the standard error {se:.2g} exceeds {_LARGEST_ERROR} nats; draw more")
+        faults.append(f"the standard error of {se:.2g} exceeds {_LARGEST_ERROR} nats; draw more")
     for other, (second, second_se) in estimates.items():
         gap, error = abs(value - second), math.hypot(se, second_se)
-        if other != method and math.isfinite(gap) and gap > max(4 * error, 0.1):
+        if other != method and not math.isfinite(second):
+            faults.append(f"{METHODS[other]} could not confirm it: {_FAILURE[other]}")
+        elif other != method and gap > max(4 * error, 0.1):
             faults.append(f"{METHODS[method]} and {METHODS[other]} differ by {gap:.2g} nats, {gap / error:.0f} errors")
     return faults
 
@@ -277,43 +282,49 @@ def _relative_variance(values: np.ndarray, count: float) -> float:
     return float(values.var() / (count * values.mean() ** 2)) if count > 0 and values.mean() > 0 else math.inf
 
 
-def _crossed(
-    integrate: Callable[..., Estimate],
-    density: Density,
-    thetas: np.ndarray,
-    log_values: np.ndarray,
-    tile: _Tile,
-    rng: np.random.Generator,
-) -> Estimate:
-    """Each half of every chain prepares the estimate from the other half; their mean (Overstall & Forster 2010)."""
-    half = thetas.shape[1] // 2
-    first, second = (thetas[:, :half], log_values[:, :half]), (thetas[:, half:], log_values[:, half:])
-    (a, a_se), (b, b_se) = integrate(first, second, tile, rng), integrate(second, first, tile, rng)
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return Estimate(max(a, b) if math.isfinite(max(a, b)) else -math.inf, math.inf)
-    return Estimate((a + b) / 2, max(math.hypot(a_se, b_se), abs(a - b)) / 2)
+class _Half(NamedTuple):
+    """Half of the draws of every chain."""
+
+    thetas: np.ndarray  # (chains, draws, n)
+    log_values: np.ndarray  # (chains, draws)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """Coordinates (S, n)."""
+        return self.thetas.reshape(-1, self.thetas.shape[-1])
 
 
-Draws = tuple[np.ndarray, np.ndarray]  # coordinates (chains, draws, n) and the density's values (chains, draws)
+def _crossed(thetas: np.ndarray, log_values: np.ndarray, tile: _Tile, rng: np.random.Generator) -> dict[str, Estimate]:
+    """Estimates by method, each the mean of two: half of the draws prepares what the other half estimates."""
+    middle = thetas.shape[1] // 2
+    halves = _Half(thetas[:, :middle], log_values[:, :middle]), _Half(thetas[:, middle:], log_values[:, middle:])
+    pairs: dict[str, list[Estimate]] = {"bridge": [], "thames": []}
+    for prepare, draws in (halves, halves[::-1]):
+        proposal = _proposal(prepare.flat, draws.flat, rng)
+        pairs["bridge"].append(_bridge(proposal, prepare, draws, tile, rng))
+        pairs["thames"].append(_thames(proposal, prepare, draws, tile, rng))
+    return {name: _mean(*pair) for name, pair in pairs.items()}
 
 
-def _bridge(prepare: Draws, draws: Draws, tile: _Tile, rng: np.random.Generator) -> Estimate:
+def _mean(a: Estimate, b: Estimate) -> Estimate:
+    """Mean of two estimates, with the greater of the errors that they state and that their difference shows."""
+    se = max(math.hypot(a.se, b.se), abs(a.value - b.value)) / 2 if math.isfinite(a.se + b.se) else math.inf
+    return Estimate((a.value + b.value) / 2, se) if math.isfinite(se) else _FAILED
+
+
+def _bridge(proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator) -> Estimate:
     """The optimal bridge between the posterior and a proposal fitted to other draws of it.
 
     The estimate solves Meng & Wong's (1996) equation, written as the logistic regression that tells draws from
     proposals (Geyer 1994); the error is Fruehwirth-Schnatter's (2004), with the effective size of the draws.
     """
-    n_dim = tile.density.n_dim
-    proposal = _proposal(prepare[0].reshape(-1, n_dim), draws[0].reshape(-1, n_dim), rng)
     proposed = proposal.sample(_n_proposals(tile.density), rng)
-    values = tile.log_values(proposed, prepare[1].min() - _NEGLIGIBLE)
+    values = tile.log_values(proposed, prepare.log_values.min() - _NEGLIGIBLE)
     if values.max() == -math.inf:
-        return Estimate(-math.inf, math.inf)
-    at_draws = draws[1] - proposal.log_prob(draws[0].reshape(-1, n_dim)).reshape(draws[1].shape)
+        return _FAILED
+    at_draws = draws.log_values - proposal.log_prob(draws.flat).reshape(draws.log_values.shape)
     at_proposed = values - proposal.log_prob(proposed)
-    m = len(proposed)
-    size = _effective(at_draws, "bulk")
-    size = size if math.isfinite(size) else at_draws.size
+    m, size = len(proposed), _effective(at_draws, "bulk")
     offset = math.log(size / m)
 
     def excess(log_z: float) -> float:
@@ -340,8 +351,14 @@ class _Proposal:
 
     def log_prob(self, thetas: np.ndarray) -> np.ndarray:
         """Log density of coordinates (S, n_dim), nats."""
-        whitened = np.linalg.solve(self.factor, (thetas - self.origin).T).T
-        return self.mixture.log_prob(whitened) - np.linalg.slogdet(self.factor)[1]
+        return self.mixture.log_prob(self._whitened(thetas)) - np.linalg.slogdet(self.factor)[1]
+
+    def predict(self, thetas: np.ndarray) -> np.ndarray:
+        """The fitted component nearest to coordinates (S, n_dim), (S,)."""
+        return self.mixture.predict(self._whitened(thetas)) % (self.mixture.n_components // 2)
+
+    def _whitened(self, thetas: np.ndarray) -> np.ndarray:
+        return np.linalg.solve(self.factor, (thetas - self.origin).T).T
 
 
 def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> _Proposal:
@@ -349,19 +366,17 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     S, n = thetas.shape
     origin, factor = thetas.mean(axis=0), np.linalg.cholesky(np.cov(thetas.T).reshape(n, n))
     rows, held_out = (np.linalg.solve(factor, (t - origin).T).T for t in (thetas, others))
-    best, best_score = None, -math.inf
-    for components in range(1, 9):
-        if components > 1 and components * n * (n + 3) > S:
-            break
+    best, best_score, failures = None, -math.inf, 0
+    for components in range(1, max(2, S // (5 * n) + 1)):
         priors = Priors.weakly_informative(rows, components)
-        try:
-            fit = fit_em(rows, components, priors=priors, n_starts=4, tolerance=1e-2, rng=rng)
-        except DegenerateFitError:
+        fit = fit_em(rows, components, priors=priors, n_starts=10, tolerance=1e-2, rng=rng).mixture
+        score = fit.log_prob(held_out).mean()
+        if score > best_score + 0.01:
+            best, best_score, failures = fit, score, 0
+        else:
+            failures += 1
+        if failures == 2 or components == _MOST_COMPONENTS:
             break
-        score = fit.mixture.log_prob(held_out).mean()
-        if score < best_score + 0.01:
-            break
-        best, best_score = fit.mixture, score
     wide = GaussianMixture(
         np.concatenate([0.9 * best.weights, 0.1 * best.weights]),
         np.concatenate([best.means, best.means]),
@@ -370,32 +385,64 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     return _Proposal(origin, factor, wide)
 
 
-def _thames(prepare: Draws, draws: Draws, tile: _Tile, rng: np.random.Generator) -> Estimate:
+def _thames(proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator) -> Estimate:
     """One over the mean of 1 / density over draws in a region, times its volume (reciprocal importance sampling).
 
-    The region (Metodiev et al. 2025) is where an ellipsoid, the posterior's highest-density region and C meet, fitted
-    to other draws; its volume is a share of the ellipsoid's, by uniform points.
+    The region (Metodiev et al. 2025) is where an ellipsoid, a highest-density region and C meet, fitted to other draws;
+    its volume is a share of the ellipsoid's, by uniform points. Any region is right, so it is put where it is best:
+    around all draws or around those of one component of the proposal.
     """
-    n = tile.density.n_dim
-    least = float(np.quantile(prepare[1], 1 - _KEPT))
-    kept = prepare[0][prepare[1] >= least]
-    origin, factor = kept.mean(axis=0), np.linalg.cholesky(np.cov(kept.T).reshape(n, n))
+    n, labels = tile.density.n_dim, proposal.predict(prepare.flat)
+    groups = [np.ones(labels.shape, dtype=bool), *(labels == j for j in np.unique(labels))]
+    regions = [
+        _region(prepare, group) for group in groups[: len(groups) if len(groups) > 2 else 1] if group.sum() > 4 * n
+    ]
+    if len(regions) > 1:
+        trials = [_reciprocal(region, prepare, tile, _n_proposals(tile.density) // 10, rng).se for region in regions]
+        regions = [regions[int(np.argmin(trials))]]
+    return _reciprocal(regions[0], draws, tile, _n_proposals(tile.density), rng)
 
-    def distance(thetas: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(np.linalg.solve(factor, (thetas - origin).T), axis=0)
 
-    radius = float(np.quantile(distance(kept), 0.9))
-    direction = rng.standard_normal((_n_proposals(tile.density), n))
-    direction *= (radius * rng.random(len(direction)) ** (1 / n) / np.linalg.norm(direction, axis=1))[:, None]
-    share = (tile.log_values(origin + direction @ factor.T, least) >= least).mean()
-    inside = (draws[1] >= least) & (distance(draws[0].reshape(-1, n)).reshape(draws[1].shape) <= radius)
+class _Region(NamedTuple):
+    """An ellipsoid, factor times a ball about the origin, and the least density in it."""
+
+    origin: np.ndarray  # (n,)
+    factor: np.ndarray  # (n, n)
+    radius: float
+    least: float  # nats
+
+    def distance(self, thetas: np.ndarray) -> np.ndarray:
+        """Distance from the center of thetas (S, n), (S,); within the ellipsoid it is at most the radius."""
+        return np.linalg.norm(np.linalg.solve(self.factor, (thetas - self.origin).T), axis=0)
+
+
+def _region(prepare: _Half, group: np.ndarray) -> _Region:
+    """The region of highest density of a group of draws, and the ellipsoid about them."""
+    thetas, log_values = prepare.flat[group], prepare.log_values.ravel()[group]
+    least = float(np.quantile(log_values, 1 - _KEPT))
+    kept = thetas[log_values >= least]
+    n = kept.shape[1]
+    region = _Region(kept.mean(axis=0), np.linalg.cholesky(np.cov(kept.T).reshape(n, n)), 0.0, least)
+    return region._replace(radius=float(np.quantile(region.distance(kept), 0.9)))
+
+
+def _reciprocal(region: _Region, draws: _Half, tile: _Tile, n_points: int, rng: np.random.Generator) -> Estimate:
+    """Reciprocal importance sampling in a region, its volume by uniform points in the ellipsoid."""
+    origin, factor, radius, least = region
+    n = len(origin)
+    points = rng.standard_normal((n_points, n))
+    points *= (radius * rng.random(n_points) ** (1 / n) / np.linalg.norm(points, axis=1))[:, None]
+    share = (tile.log_values(origin + points @ factor.T, least) >= least).mean()
+    inside = (draws.log_values.ravel() >= least) & (region.distance(draws.flat) <= radius)
     if share == 0 or not inside.any():
-        return Estimate(-math.inf, math.inf)
+        return _FAILED
     log_volume = n * math.log(radius) + np.linalg.slogdet(factor)[1] + 0.5 * n * math.log(math.pi)
     log_volume += math.log(share) - gammaln(n / 2 + 1)
-    reciprocal = np.where(inside, np.exp(np.minimum(least - draws[1], 0)), 0.0)
-    variance = _relative_variance(reciprocal, _effective(reciprocal)) + (1 - share) / (share * len(direction))
-    return Estimate(log_volume + least - math.log(reciprocal.mean()), math.sqrt(variance))
+    over = np.where(inside, np.exp(np.minimum(least - draws.log_values.ravel(), 0)), 0.0).reshape(
+        draws.log_values.shape
+    )
+    variance = _relative_variance(over, _effective(over)) + (1 - share) / (share * n_points)
+    return Estimate(log_volume + least - math.log(over.mean()), math.sqrt(variance))
 
 
 def _laplace(
@@ -407,10 +454,10 @@ def _laplace(
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     if not tile.holds(mode.origin[None])[0]:
-        mode = find_mode(density, density.pack(relabelling(density.unpack(mode.origin), tile.target).mixture))
+        mode = find_mode(density, density.pack(relabelling(density.unpack(mode.origin[None]), tile.target).mixture)[0])
     n = density.n_dim
     value = mode.log_integral
     if tile.target is not None:
         share = tile.holds(mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T).mean()
         value += math.log(share) if share > 0 else -math.inf
-    return Estimate(value, math.nan)
+    return Estimate(value, math.nan) if math.isfinite(value) else _FAILED

@@ -75,7 +75,9 @@ def nutpie_draws(
     whitened = density.whitened(mode.origin, mode.factor)
     n = whitened.n_dim
     log_density, expand = whitened.compiled
-    given: Iterator[Any] = cycle([None] if starts is None else np.linalg.solve(mode.factor, (starts - mode.origin).T).T)
+    given: Iterator[Any] = cycle(
+        [None] if starts is None else list(np.linalg.solve(mode.factor, (starts - mode.origin).T).T.copy())
+    )
 
     def start(chain_seed):
         u = next(given)
