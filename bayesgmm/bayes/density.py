@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from bayesgmm.bayes.coordinates import PrecisionCoordinates, precision_coordinates
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel, copy_into
-from bayesgmm.expectation import Parameters, Statistics, accumulate
+from bayesgmm.expectation import Parameters, Statistics, accumulate, fill_log_prob
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
@@ -37,9 +37,12 @@ _ARRAYS = (
     "U",
     "origin",
     "factor",
+    "left_out_rows",
+    "left_out_log_odds",
 )
 _N, _D, _K, _COPIES, _COLUMNS, _OFF, _DIAGONAL, _N_WEIGHTS, _WHITENED = range(9)
 _X, _WEIGHT, _CENTER, _CONCENTRATION, _LOCATION, _SCALE, _DF, _U, _ORIGIN, _FACTOR = range(9, 19)
+_LEFT_OUT, _LOG_ODDS, _N_LEFT_OUT, _TABLE = range(19, 23)
 
 
 @intrinsic
@@ -92,6 +95,35 @@ def _log_weights(theta, K, log_weights):
 
 
 @njit(error_model="numpy")
+def _leave_out(X, center, parameters, diagonal, log_odds, statistics):
+    """log(1 + sum_i exp(log_odds_i) / p(x_i)) over the rows of X, whose gradient is added to the statistics.
+
+    Each row's share of the sum is a weight that its likelihood loses.
+    """
+    M, (K, D) = len(X), parameters.offsets.shape
+    weight, largest = np.empty(M), 0.0
+    fill_log_prob(X, center, parameters, diagonal, 0, M, weight)
+    for i in range(M):
+        weight[i] = log_odds[i] - weight[i]
+        largest = max(largest, weight[i])
+    total = math.exp(-largest)
+    for i in range(M):
+        weight[i] = math.exp(weight[i] - largest)
+        total += weight[i]
+    for i in range(M):
+        weight[i] /= -total
+    lost = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
+    accumulate(X, weight, np.empty(0, np.int64), center, parameters, diagonal, 0, M, True, lost)
+    for k in range(K):
+        statistics.counts[k] += lost.counts[k]
+        for i in range(D):
+            statistics.first[k, i] += lost.first[k, i]
+            for j in range(D):
+                statistics.scatter[k, i, j] += lost.scatter[k, i, j]
+    return largest + math.log(total)
+
+
+@njit(error_model="numpy")
 def _value_and_gradient(table, theta, gradient):
     N, D, K, copies, columns, off = (
         table[_N],
@@ -121,6 +153,10 @@ def _value_and_gradient(table, theta, gradient):
     parameters = Parameters(log_scale, offsets, P)
     labels = np.empty(0, np.int64)
     value, _ = accumulate(X, row_weight, labels, center, parameters, table[_DIAGONAL] > 0, 0, N, True, statistics)
+    if table[_N_LEFT_OUT]:
+        left_out = carray(_pointer(table[_LEFT_OUT]), (table[_N_LEFT_OUT], D))
+        log_odds = carray(_pointer(table[_LOG_ODDS]), (table[_N_LEFT_OUT],))
+        value += _leave_out(left_out, center, parameters, table[_DIAGONAL] > 0, log_odds, statistics)
     counts, first, scatter = statistics
     gradient[:] = 0.0
 
@@ -205,7 +241,7 @@ _DOUBLES = types.CPointer(types.double)
 def _log_density(n_dim, x_, gradient_, value_, table_):
     """Fill value and gradient at x; 0, or 1 where they are not finite."""
     n = types.intp(n_dim)
-    table = carray(table_, (19,))
+    table = carray(table_, (_TABLE,))
     x, gradient, value = carray(x_, (n,)), carray(gradient_, (n,)), carray(value_, (1,))
     theta, own = np.empty(n), np.empty(n)
     _to_theta(table, x, theta)
@@ -228,7 +264,7 @@ def _log_density(n_dim, x_, gradient_, value_, table_):
 def _expand(n_dim, n_expanded, x_, out_, table_):
     """Fill theta from the sampler's coordinates."""
     n = types.intp(n_dim)
-    _to_theta(carray(table_, (19,)), carray(x_, (n,)), carray(out_, (n,)))
+    _to_theta(carray(table_, (_TABLE,)), carray(x_, (n,)), carray(out_, (n,)))
     return 0
 
 
@@ -262,6 +298,8 @@ class Density:
     """Log posterior density of a mixture, up to a constant, as a function of unconstrained coordinates.
 
     With ``origin`` (n,) and ``factor`` (n, n) it is a function of u, where theta = origin + factor u.
+    With ``left_out`` (M,), rows by number, and ``log_odds`` (M,) it is that density times 1 + sum_i exp(log_odds_i) /
+    p(x_i | theta): a mixture of the posterior and of those that leave one of these rows out (Silva & Zanella 2023).
     """
 
     table: Observations
@@ -270,6 +308,8 @@ class Density:
     model: CovarianceModel
     origin: np.ndarray | None = None
     factor: np.ndarray | None = None
+    left_out: np.ndarray | None = None
+    log_odds: np.ndarray | None = None
 
     @cached_property
     def coordinates(self) -> PrecisionCoordinates:
@@ -295,6 +335,8 @@ class Density:
             "U": self.coordinates.U,
             "origin": np.zeros(1) if self.origin is None else self.origin,
             "factor": np.zeros(1) if self.factor is None else self.factor,
+            "left_out_rows": self.table.values[:0] if self.left_out is None else self.table.values[self.left_out],
+            "left_out_log_odds": np.zeros(0) if self.log_odds is None else self.log_odds,
         }
         return {name: np.ascontiguousarray(array, dtype=np.float64) for name, array in arrays.items()}
 
@@ -306,7 +348,8 @@ class Density:
         sizes = (N, D, self.priors.n_components, c.copies, c.columns, c.off_diagonal)
         flags = (self.model.diagonal, self.table.sample_weight.size, self.factor is not None)
         addresses = (self._arrays[name].ctypes.data for name in _ARRAYS)
-        return np.array([*sizes, *flags, *addresses], dtype=np.int64)
+        n_left_out = 0 if self.left_out is None else len(self.left_out)
+        return np.array([*sizes, *flags, *addresses, n_left_out], dtype=np.int64)
 
     compiled = (_log_density, _expand)
 
