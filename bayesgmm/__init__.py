@@ -16,6 +16,7 @@ _HOMES = {
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior",),
     "bayes.tree": ("as_mixture",),
+    "bayes.loo": ("KFold", "LOO", "kfold", "loo"),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
 }
