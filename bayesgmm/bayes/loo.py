@@ -45,7 +45,7 @@ _FEWEST_DRAWS = 25  # below which there is no tail to smooth
 _IN_WORDS = {
     "moment matching": "moment matching",
     "mixture": "sampling a mixture of their leave-one-out posteriors",
-    "refit": "sampling with the posterior without the row",
+    "refit": "sampling the posterior without the row",
 }
 
 
@@ -191,7 +191,8 @@ def loo(
     >>> print(result.text)
     All 272 rows have a Pareto k of at most 0.67: importance sampling from the draws is good for each.
     """
-    unknown = set(methods) - set(METHODS) if not isinstance(methods, str) else {methods}
+    methods = (methods,) if isinstance(methods, str) else methods
+    unknown = set(methods) - set(METHODS)
     if unknown:
         raise InputError(f"methods is a collection of any of {', '.join(METHODS)}; not {sorted(unknown)[0]!r}")
     if not isinstance(tree, xr.DataTree) or not {"posterior", "observed_data"} <= set(tree.children):
@@ -202,7 +203,7 @@ def loo(
         raise InputError(f"leave-one-out needs at least {_FEWEST_DRAWS} draws; the tree has {n_draws}")
     good_k = float(min(1 - 1 / np.log10(n_draws), 0.7))
     efficiency = _relative_efficiency(tree)
-    elpd, pareto_k, p_loo = _smoothed(tree, mixture, efficiency, progress)
+    elpd, pareto_k, p_loo = _smoothed(tree, mixture, efficiency, good_k, progress)
     log_mean, first_k = elpd + p_loo, pareto_k.copy()
     bad = ~(pareto_k <= good_k)
     settled, attempts, method = int((~bad).sum()), [], np.full(N, "psis", dtype="<U15")
@@ -285,6 +286,7 @@ def _smoothed(
     tree: xr.DataTree,
     mixture: GaussianMixture,
     efficiency: float,
+    good_k: float,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log predictive density, Pareto k and effective number of parameters of each row, (N,) each, block by block."""
@@ -298,7 +300,7 @@ def _smoothed(
         block = mixture.log_prob(X[a:b]) if stored is None else stored[..., a:b].values
         out[:, a:b] = array_stats.loo(np.moveaxis(block, -1, 0), chain_axis=-2, draw_axis=-1, r_eff=efficiency)
         if progress is not None:
-            progress(b if b < N else 0, N)
+            progress(int((out[1, :b] <= good_k).sum()), N)
     return out[0], out[1], out[2]
 
 
