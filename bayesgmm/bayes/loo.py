@@ -24,6 +24,7 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.model import check_priors
 from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.psis import smoothed_loo
 from bayesgmm.bayes.sample import _nutpie
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import EMFit, fit_em, fitted_table
@@ -41,7 +42,7 @@ _MATCHED_ROWS = 5  # more rows than this are sampled for together, which costs l
 _MIXED_ROWS = 200  # at most that one mixture leaves out
 _STATES = 10  # at most between which and the posterior a refitted row's weight goes from one to zero
 _TRANSFORMATIONS = 30  # at most, per row
-_FEWEST_DRAWS = 25  # below which there is no tail to smooth
+_FEWEST_DRAWS = 30  # below which there is no tail to smooth
 _IN_WORDS = {
     "moment matching": "moment matching",
     "mixture": "sampling a mixture of their leave-one-out posteriors",
@@ -162,7 +163,7 @@ def loo(
     Raises
     ------
     InputError
-        If the tree has no draws of a mixture, or fewer than 25, or a method is unknown.
+        If the tree has no draws of a mixture, or fewer than 30, or a method is unknown.
 
     Notes
     -----
@@ -298,7 +299,7 @@ def _smoothed(
     for a in range(0, N, step):
         b = min(a + step, N)
         block = mixture.log_prob(X[a:b]) if stored is None else stored[..., a:b].values
-        out[:, a:b] = array_stats.loo(np.moveaxis(block, -1, 0), chain_axis=-2, draw_axis=-1, r_eff=efficiency)
+        out[:, a:b] = smoothed_loo(block.reshape(-1, b - a).T, efficiency)
         if progress is not None:
             progress(int((out[1, :b] <= good_k).sum()), N)
     return out[0], out[1], out[2]
