@@ -118,9 +118,9 @@ def test_blocks_of_rows_give_what_the_stored_log_likelihood_gives_in_bounded_mem
     X, tree = faithful
     tree = tree.isel(draw=slice(50))
     bare = tree.drop_nodes("log_likelihood")
-    whole = bg.loo(tree)
+    whole = quiet(bg.loo, tree, methods=())
     monkeypatch.setattr(module, "_BLOCK", 8 * 200 * 100)  # a hundred rows
-    for blocked in (bg.loo(tree), bg.loo(bare)):
+    for blocked in (quiet(bg.loo, t, methods=()) for t in (tree, bare)):
         np.testing.assert_allclose(blocked.elpd_i, whole.elpd_i, rtol=1e-10)
         np.testing.assert_allclose(blocked.pareto_k, whole.pareto_k, rtol=1e-6)
     rows = np.tile(X, (6, 1))
@@ -203,6 +203,17 @@ def test_each_way_of_repair_agrees_with_quadrature(line):
     assert not result.warning and (result.pareto_k <= result.good_k).all()
     assert abs(result.elpd - exact.sum()) < 4 * np.hypot(0.1, 0.1)
     assert abs(quiet(az.loo, tree).elpd - exact.sum()) > 1  # which importance sampling from the draws misses by far
+
+
+def test_estimates_that_are_not_good_keep_their_mark(line, monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST_MCSE", 1e-6)
+    monkeypatch.setattr(module, "_STATES", 2)
+    with pytest.warns(bg.ConvergenceWarning, match=r"not to be trusted: 2 rows \(40, 41\)"):
+        result = bg.loo(line[2], rng=0)
+    assert result.warning and not result.repairs["good"].any()
+    np.testing.assert_array_equal(result.pareto_k, result.influence_pareto_k)
+    best = result.repairs.loc[result.repairs.groupby("row")["mcse"].idxmin()]
+    np.testing.assert_array_equal(result.elpd_i[40:], best["elpd"])
 
 
 def test_ladder_agrees_with_refits_of_every_row(outliers):

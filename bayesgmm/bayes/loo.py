@@ -38,7 +38,6 @@ METHODS = ("moment matching", "mixture", "refit")
 _BLOCK = 64e6  # bytes of the pointwise log-likelihood held at a time
 _LARGEST_MCSE = 0.1  # nats: Monte Carlo standard error that a row's estimate may have
 _LARGEST_R_HAT = 1.05  # that chains without some rows may have in the rows' log densities
-_MATCHED_ROWS = 5  # more rows than this are sampled for together, which costs less than matching moments for each
 _MIXED_ROWS = 200  # at most that one mixture leaves out
 _STATES = 10  # at most between which and the posterior a refitted row's weight goes from one to zero
 _TRANSFORMATIONS = 30  # at most, per row
@@ -61,7 +60,8 @@ class LOO(ELPDDataLOO):
         and the effective number of parameters.
     elpd_i, p_loo_i : DataArray (observation)
     pareto_k : DataArray (observation)
-        Of the estimate that was kept; ``influence_pareto_k`` is that of the first one, from the draws as they were.
+        Of the estimate, and of the first one where none was good; ``influence_pareto_k`` is the first one's, from the
+        draws as they were.
     method : DataArray (observation)
         "psis", "moment matching", "mixture" or "refit".
     repairs : DataFrame
@@ -132,7 +132,7 @@ class _Posterior(NamedTuple):
 def loo(
     tree: xr.DataTree,
     *,
-    methods: Collection[str] = METHODS,
+    methods: Collection[str] = METHODS[1:],
     rng: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LOO:
@@ -143,8 +143,8 @@ def loo(
     tree : DataTree
         From `sample_posterior`.
     methods : collection of str
-        What may be done about rows whose Pareto k is too high, tried in this order: "moment matching" (of at most five
-        rows), "mixture", "refit". With none of them the result is that of ``arviz.loo``.
+        What may be done about rows whose Pareto k is too high, any of "moment matching", "mixture" and "refit", tried
+        in this order. With none of them the result is that of ``arviz.loo``.
     rng : Generator, seed or None
         For what has to be sampled anew.
     progress : callable, optional
@@ -169,8 +169,10 @@ def loo(
     -----
     1. Pareto-smoothed importance sampling from the draws (Vehtari et al. 2024), in blocks of rows so that memory stays
        bounded. A row is good if its Pareto k is at most min(1 - 1/log10(draws), 0.7).
-    2. Moment matching: the draws are shifted, scaled and rotated to the moments of the posterior without the row, half
-       of them stay (Paananen et al. 2021). Left out where labels switched: renumbered draws have no smooth density.
+    2. Moment matching, if asked for: the draws are shifted, scaled and rotated to the moments of the posterior without
+       the row, half of them stay (Paananen et al. 2021). It samples nothing, but takes longer than sampling small
+       tables, and where a row's absence changes the posterior's shape it can be off by more than its error says. Left
+       out where labels switched: renumbered draws have no smooth density.
     3. Draws from p(theta | X) sum_i c_i / p(x_i | theta) over the bad rows, a mixture of the posteriors without each
        (Silva & Zanella 2023) in about equal shares, c_i being the estimate of row i's predictive density so far. They
        are pooled with the posterior's own draws by bridge sampling (Meng & Wong 1996): relative to the pool the weights
@@ -208,7 +210,7 @@ def loo(
     log_mean, first_k = elpd + p_loo, pareto_k.copy()
     bad = ~(pareto_k <= good_k)
     settled, attempts, method = int((~bad).sum()), [], np.full(N, "psis", dtype="<U15")
-    rng = np.random.default_rng(rng)
+    rng, mcse = np.random.default_rng(rng), np.full(N, np.inf)
     posterior = None
     for name in METHODS:
         if name not in methods or not bad.any():
@@ -218,8 +220,10 @@ def loo(
         for row, estimate in _RUNGS[name](posterior, np.flatnonzero(bad), elpd[bad], rng):
             good = estimate.good(good_k)
             attempts.append({"row": row, "method": name, **estimate._asdict(), "good": good})
-            if good or not pareto_k[row] <= estimate.pareto_k:
-                elpd[row], pareto_k[row], method[row] = estimate.elpd, estimate.pareto_k, name
+            if good or estimate.mcse < mcse[row]:
+                elpd[row], mcse[row], method[row] = estimate.elpd, estimate.mcse, name
+            if good:
+                pareto_k[row] = estimate.pareto_k
             bad[row] = not good
             settled += good
             if progress is not None and good:
@@ -358,7 +362,7 @@ def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
 def _matched(
     posterior: _Posterior, rows: np.ndarray, elpd: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[int, _Estimate]]:
-    if posterior.switched or len(rows) > _MATCHED_ROWS:
+    if posterior.switched:
         return
     thetas = posterior.density.pack(posterior.mixture)
     log_density = _values(posterior.density, thetas)
@@ -464,7 +468,7 @@ def _refitted(
             known = sorted(log_lik, reverse=True)
             every = np.stack([log_lik[t] for t in known])
             estimate = _without(_pool(np.stack([(t - 1) * every for t in known])), every)
-            if estimate.mcse < _LARGEST_MCSE:
+            if estimate.mcse < _LARGEST_MCSE or np.isinf(estimate.mcse):  # more in between mends no disagreement
                 break
             gaps = [(t - s) * (log_lik[t].mean() - log_lik[s].mean()) for t, s in pairwise(known)]
             widest = int(np.argmax(gaps))
