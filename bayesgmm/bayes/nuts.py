@@ -33,7 +33,9 @@ class Draws(NamedTuple):
     complete: bool = True
 
     def then(self, later: Draws) -> Draws:
-        """These draws and later ones of the same chains."""
+        """These draws and later ones of the same chains; without them where not all chains have any."""
+        if len(later.thetas) < len(self.thetas):
+            return self._replace(complete=False)
         return self._joined(later, axis=1)
 
     def beside(self, others: Draws) -> Draws:

@@ -252,8 +252,8 @@ def _by_nutpie(
         have = 0 if prefix is None else prefix.thetas.shape[1]
 
         def together(part: Draws, prefix: Draws | None = prefix, others: Draws | None = done) -> Draws:
-            part = part if prefix is None else prefix.then(part)
-            return part if others is None else others.beside(part)
+            joined = part if prefix is None else prefix.then(part)
+            return joined if others is None else others.beside(joined)
 
         def tell(finished: int, before: int = before + n * have) -> None:
             if progress is not None:
