@@ -43,7 +43,8 @@ def outliers():
     rng = np.random.default_rng(1)
     X = np.vstack([rng.normal(size=(10, 2)), rng.normal([5, 0], size=(9, 2)), [[2.0, 7.0], [9.0, 4.0]]])
     fit = bg.fit_em(X, 2, rng=0)
-    return X, fit, bg.sample_posterior(X, fit, draws=1000, rng=0)
+    with pytest.warns(bg.ConvergenceWarning):  # a second mode holds a few percent, and chains rarely get there
+        return X, fit, bg.sample_posterior(X, fit, draws=1000, rng=0)
 
 
 def predictive(X, weights, priors):

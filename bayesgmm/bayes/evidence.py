@@ -366,7 +366,7 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     S, n = thetas.shape
     origin, factor = thetas.mean(axis=0), np.linalg.cholesky(np.cov(thetas.T).reshape(n, n))
     rows, held_out = (np.linalg.solve(factor, (t - origin).T).T for t in (thetas, others))
-    best, best_score, failures = None, -math.inf, 0
+    best, best_score, failures = GaussianMixture(np.ones(1), np.zeros((1, n)), np.eye(n)[None]), -math.inf, 0
     for components in range(1, max(2, S // (5 * n) + 1)):
         priors = Priors.weakly_informative(rows, components)
         fit = fit_em(rows, components, priors=priors, n_starts=10, tolerance=1e-2, rng=rng).mixture
@@ -453,7 +453,7 @@ def _laplace(
     Where components coincide at the mode it is on C's border and only a share of the normal lies within.
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
-    if not tile.holds(mode.origin[None])[0]:
+    if tile.target is not None and not tile.holds(mode.origin[None])[0]:
         mode = find_mode(density, density.pack(relabelling(density.unpack(mode.origin[None]), tile.target).mixture)[0])
     n = density.n_dim
     value = mode.log_integral

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,17 +248,17 @@ def _by_nutpie(
     share = np.arange(chains - begun) % len(modes)
     jobs += [(mode, n, None) for m, mode in enumerate(modes) if (n := int((share == m).sum()))]
     total, before = chains * (draws + tune), 0
-    done: Draws | None = None  # of the jobs before
+    finished: list[Draws] = []
     for i, (mode, n, prefix) in enumerate(jobs):
         have = 0 if prefix is None else prefix.thetas.shape[1]
 
-        def together(part: Draws, prefix: Draws | None = prefix, others: Draws | None = done) -> Draws:
+        def together(part: Draws, prefix: Draws | None = prefix, others: tuple[Draws, ...] = tuple(finished)) -> Draws:
             joined = part if prefix is None else prefix.then(part)
-            return joined if others is None else others.beside(joined)
+            return reduce(Draws.beside, (*others, joined))
 
-        def tell(finished: int, before: int = before + n * have) -> None:
+        def tell(now: int, before: int = before + n * have) -> None:
             if progress is not None:
-                progress(before + finished, total)
+                progress(before + now, total)
 
         def keep(part: Draws, together: Callable[[Draws], Draws] = together) -> None:
             if out is not None:
@@ -275,13 +276,12 @@ def _by_nutpie(
             on_part=None if out is None else keep,
         )
         before += n * (draws + tune)
-        done = together(drawn)
+        finished.append(drawn if prefix is None else prefix.then(drawn))
         if not drawn.complete:
             break
-    assert done is not None  # there is a chain
-    if progress is not None and done.complete:
+    if progress is not None and drawn.complete:
         progress(total, total)
-    return done
+    return reduce(Draws.beside, finished)
 
 
 def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarray], seed: int) -> tuple[Draws, str]:
