@@ -136,7 +136,7 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
         R = block.responsibilities
         probabilities[start:stop] = R.mean(axis=-1)
         overlap[start:stop] = block.entropy.mean(axis=-1)
-        log_mean_exp(block.log_prob, log_prob[start:stop])
+        log_prob[start:stop] = log_mean_exp(block.log_prob)
         lower[start:stop, :free], upper[start:stop, :free] = equal_tailed(R[:, :free], ci_prob)
 
     draws.each_block(draws.X, task)

@@ -63,6 +63,12 @@ class Draws:
         """Number of draws S."""
         return len(self.mixture.weights)
 
+    def thinned(self, step: int) -> Draws:
+        """Every ``step``-th draw."""
+        m = self.mixture
+        some = GaussianMixture(m.weights[::step], m.means[::step], m.covariances[::step])
+        return Draws(some, self.X, self.em, some.batch_shape)
+
     @cached_property
     def packed(self) -> Packed:
         """The draws as the kernel reads them."""
@@ -91,7 +97,7 @@ class Draws:
         return Block(R[:, :, :S], log_prob[:, :S], entropy[:, :S])
 
     def empty_block(self, n: int, S: int) -> Block:
-        """Room for n rows under S draws, in whole cache lines of an odd number, so that rows do not compete for them."""
+        """Room for n rows under S draws: an odd number of cache lines a row, so that rows do not compete for them."""
         width = (-(-S // WIDTH) | 1) * WIDTH
         return Block(np.empty((n, self.mixture.n_components, width)), np.empty((n, width)), np.empty((n, width)))
 
@@ -114,7 +120,7 @@ class Draws:
     def log_predictive(self, X: np.ndarray) -> np.ndarray:
         """Log posterior-predictive density of each row of X in nats, (N,): of the densities' mean over the draws."""
         out = np.empty(len(X))
-        self.each_block(X, lambda start, stop, block: log_mean_exp(block.log_prob, out[start:stop]))
+        self.each_block(X, lambda start, stop, block: np.copyto(out[start:stop], log_mean_exp(block.log_prob)))
         return out
 
     def assignments(self, rng: np.random.Generator) -> np.ndarray:
@@ -130,6 +136,13 @@ class Draws:
 
         self.each_block(self.X, task)
         return out
+
+
+def log_mean_exp(lines: np.ndarray) -> np.ndarray:
+    """Logarithm of the mean of exp(lines) over the last axis; overwrites the lines."""
+    largest = lines.max(axis=-1)
+    lines -= largest[..., None]
+    return largest + np.log(np.exp(lines, out=lines).mean(axis=-1))
 
 
 def posterior_draws(tree: Any, X: Any, caller: str) -> Draws:
@@ -283,16 +296,3 @@ def _fill(X, center, values, R, log_prob, entropy):
                 store(to_entropy, row * S + g * WIDTH, load(work, _ENTROPY * width + at))
                 for k in range(K):
                     store(to_R, (row * K + k) * S + g * WIDTH, load(work, (_JOINT + k) * width + at))
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
-def log_mean_exp(lines, out):
-    """Logarithm of the mean of exp(lines) over the last axis (n, S) -> (n,)."""
-    n, S = lines.shape
-    for i in range(n):
-        largest, total = lines[i, 0], 0.0
-        for s in range(S):
-            largest = max(largest, lines[i, s])
-        for s in range(S):
-            total += _exp(lines[i, s] - largest)
-        out[i] = largest + np.log(total / S)

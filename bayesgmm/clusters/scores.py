@@ -121,8 +121,8 @@ def partition_scores(
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> scores = bg.partition_scores(tree, X["eruptions"] > 3, rng=0)
-    >>> scores.misclassification.point < 0.01 < scores.misclassification.upper
-    True
+    >>> scores.misclassification.point, scores.misclassification.upper < 0.01
+    (0.0, True)
     """
     if not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
@@ -189,13 +189,14 @@ def _adjusted_rand(table: np.ndarray) -> np.ndarray:
 
 def _variation_of_information(table: np.ndarray) -> np.ndarray:
     """Of tables (..., A, B), in nats."""
+    p = table / table.sum(axis=(-2, -1), keepdims=True)
+    both, a, b = _negentropy(p).sum(axis=-1), _negentropy(p.sum(axis=-1)), _negentropy(p.sum(axis=-2))
+    return np.maximum(a + b - 2 * both, 0.0)
 
-    def entropy(n: np.ndarray, axis: Any) -> np.ndarray:
-        p = n / table.sum(axis=(-2, -1)).reshape(table.shape[:-2] + (1,) * (n.ndim - table.ndim + 2))
-        return -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=axis)
 
-    both = entropy(table, (-2, -1))
-    return np.maximum(2 * both - entropy(table.sum(axis=-1), -1) - entropy(table.sum(axis=-2), -1), 0.0)
+def _negentropy(p: np.ndarray) -> np.ndarray:
+    """Sum of p log p over the last axis."""
+    return (p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1)
 
 
 def _misclassification(table: np.ndarray) -> np.ndarray:

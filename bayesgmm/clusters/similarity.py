@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _similarity(draws: Draws, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
     chunk = int(_CHUNK_BYTES / (8 * N * K)) // 8 * 8
     chunk = min(max(chunk, 8), -(-S // 8) * 8)
     edges = np.linspace(0, N, 8 * n_threads() + 1).astype(int).tolist()
-    ranges = [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    ranges = [(a, b) for a, b in pairwise(edges) if b > a]
     room = np.empty((N, K * chunk), dtype)
     out = np.zeros((N, N), dtype, order="F")
     for start in range(0, S, chunk):
