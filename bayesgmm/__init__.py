@@ -19,6 +19,7 @@ _HOMES = {
     "clusters.assignment": ("Assignments", "assign"),
     "clusters.similarity": ("posterior_similarity",),
     "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),
+    "clusters.merging": ("Merging", "Modes", "merge_components", "number_of_modes"),
     "clusters.scores": (
         "PartitionScores",
         "Score",

@@ -22,7 +22,7 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import numeric_table
 
 _TILE = 32  # rows that meet eight draws at a time: eight groups of four, whose sums stay in registers
-_BLOCK_BYTES = 6e6  # of responsibilities that a thread holds at a time: they stay in the last cache
+_BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
 _TOTAL, _LARGEST, _ENTROPY, _JOINT = 0, 1, 2, 3  # lines of the kernel's work, then K of joint densities
 
 
