@@ -242,9 +242,9 @@ def _by_nutpie(
     begun = 0
     if earlier is not None:
         statistics = {str(name): array.values for name, array in earlier["sample_stats"].data_vars.items()}
-        prefix = Draws(density.pack(as_mixture(earlier)), statistics)
-        begun = len(prefix.thetas)
-        jobs = [(modes[0], begun, prefix)]
+        old = Draws(density.pack(as_mixture(earlier)), statistics)
+        begun = len(old.thetas)
+        jobs = [(modes[0], begun, old)]
     share = np.arange(chains - begun) % len(modes)
     jobs += [(mode, n, None) for m, mode in enumerate(modes) if (n := int((share == m).sum()))]
     total, before = chains * (draws + tune), 0
