@@ -1,7 +1,8 @@
 """`loo` and `kfold`: how well a mixture predicts rows that it has not seen, with what each estimate may be trusted for.
 
 Leave-one-out densities come from the draws of the whole table by importance sampling. Where its check fails the row
-climbs a ladder: the draws are moved to where they are needed, then the posteriors without the rows are sampled.
+climbs a ladder: the posteriors without the bad rows are sampled together, then one by one with bridges between them and
+the whole posterior. (Moving the draws to where they are needed is there too, for whoever asks for it.)
 """
 
 from __future__ import annotations
