@@ -1,7 +1,8 @@
 """`loo` and `kfold`: how well a mixture predicts rows that it has not seen, with what each estimate may be trusted for.
 
 Leave-one-out densities come from the draws of the whole table by importance sampling. Where its check fails the row
-climbs a ladder: the draws are moved to where they are needed, then the posteriors without the rows are sampled.
+climbs a ladder: the posteriors without the bad rows are sampled together, then one by one with bridges between them and
+the whole posterior. (Moving the draws to where they are needed is there too, for whoever asks for it.)
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class KFold(ELPDDataLOOKFold):
     folds : (N,) int
         The fold of each row.
     fold_table : DataFrame
-        ``fold``, ``n_rows`` held out, their ``elpd`` (nats), its Monte Carlo standard error ``mcse``, ``r_hat``.
+        ``fold``, ``n_rows`` held out, their ``elpd`` (nats), its Monte Carlo standard error ``mcse``, ``r_hat``, and
+        the largest ``pareto_k`` of the densities that were averaged for a row.
     text : str
         What to make of it, in words.
     """
@@ -204,7 +206,7 @@ def loo(
     n_draws, N = int(np.prod(mixture.batch_shape)), len(rows)
     if n_draws < _FEWEST_DRAWS:
         raise InputError(f"leave-one-out needs at least {_FEWEST_DRAWS} draws; the tree has {n_draws}")
-    good_k = float(min(1 - 1 / np.log10(n_draws), 0.7))
+    good_k = _good_k(n_draws)
     efficiency = _relative_efficiency(tree)
     elpd, pareto_k, p_loo = _smoothed(tree, mixture, efficiency, good_k, progress)
     log_mean, first_k = elpd + p_loo, pareto_k.copy()
@@ -268,9 +270,17 @@ def _in_words(N: int, first_k: np.ndarray, good_k: float, method: np.ndarray, ba
     text += f"; repaired: {', '.join(done)}" if done else ""
     if not bad.any():
         return f"{text}."
-    left = np.flatnonzero(bad)
-    names = ", ".join(str(row) for row in left[:10]) + (", ..." if len(left) > 10 else "")
-    return f"{text}; not to be trusted: {len(left)} row{'s' * (len(left) > 1)} ({names}). See repairs, or use kfold."
+    return f"{text}; not to be trusted: {_listed(np.flatnonzero(bad).tolist())}. See repairs; draw longer."
+
+
+def _listed(rows: list[int]) -> str:
+    names = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    return f"{len(rows)} row{'s' * (len(rows) > 1)} ({names})"
+
+
+def _good_k(n_draws: int) -> float:
+    """Pareto k up to which so many draws will do (Vehtari et al. 2024)."""
+    return float(min(1 - 1 / np.log10(n_draws), 0.7))
 
 
 def _relative_efficiency(tree: xr.DataTree) -> float:
@@ -527,7 +537,8 @@ def _without(pool: _Pool, log_lik: np.ndarray) -> _Estimate:
     """The estimate of a row's predictive density from its log density under each pooled draw (state, chain, draw).
 
     Relative to the pool the weights are bounded, so that they have no Pareto k to speak of: it is set to 0, as
-    ``arviz.reloo`` does. Where new chains disagree about the row, the error is not known: it is set to infinity.
+    ``arviz.reloo`` does. Where the chains of the last state, that without the row, disagree about it, the error is not
+    known: it is set to infinity.
     """
     inverse = pool.log_weight - log_lik
     log_mean = logsumexp(inverse) - logsumexp(pool.log_weight)
@@ -535,7 +546,7 @@ def _without(pool: _Pool, log_lik: np.ndarray) -> _Estimate:
     free = pool.origin[1:]
     slope = np.linalg.solve(pool.information, (share * free).sum(axis=(1, 2, 3)))
     error = _stratified_error(share + np.tensordot(slope, free, axes=1))
-    if log_lik.shape[1] > 1 and max(_r_hat(new) for new in log_lik[1:]) > _LARGEST_R_HAT:
+    if log_lik.shape[1] > 1 and _r_hat(log_lik[-1]) > _LARGEST_R_HAT:
         error = np.inf
     return _Estimate(-float(log_mean), 0.0, error)
 
@@ -564,7 +575,7 @@ def kfold(
     ----------
     X : (N, D) table
     fit : EMFit or int
-        The fit of the table, or a number of components to fit.
+        The fit of the table, or a number of components to fit with the priors.
     priors : Priors, optional
         The same for every fold; `Priors.weakly_informative` of the whole table by default, as for `loo`.
     covariance : str
@@ -589,7 +600,8 @@ def kfold(
     Warns
     -----
     ConvergenceWarning
-        If in some fold the chains disagree about the rows held out (R-hat above 1.05).
+        If in some fold the chains disagree about the rows held out (R-hat above 1.05), or a row is so far out that its
+        density cannot be averaged over the draws.
 
     Raises
     ------
@@ -609,10 +621,12 @@ def kfold(
     >>> len(result.fold_table), round(result.elpd / 10)
     (5, -114)
     """
-    draws, chains = positive_integer(draws, "draws", least=4), positive_integer(chains, "chains")
+    draws, chains = positive_integer(draws, "draws", least=_FEWEST_DRAWS), positive_integer(chains, "chains")
+    good_k = _good_k(draws * chains)
     tune = positive_integer(tune, "tune", least=0)
     rng = np.random.default_rng(rng)
     if not isinstance(fit, EMFit):
+        priors = priors if priors is not None else Priors.weakly_informative(X, fit)
         fit = fit_em(X, fit, covariance, priors=priors, rng=rng)
     table = fitted_table(fit, X, None, ("labels", "fixed"), "cross-validation")
     priors = check_priors(table, fit, priors)
@@ -646,16 +660,17 @@ def kfold(
         mixture = density.unpack(drawn.thetas)
         return mixture.log_prob(table.values[rows])
 
-    elpd, lines = np.empty(N), []
+    elpd, lines, heavy = np.empty(N), [], []
     for i, name in enumerate(names.tolist()):
         rows = np.flatnonzero(folds == name)
         log_lik = log_prob(folds == name, rows)
         elpd[rows] = logsumexp(log_lik, axis=(0, 1)) - np.log(draws * chains)
         influence = np.exp(log_lik - elpd[rows]).sum(axis=-1)
         r_hat = _r_hat(influence) if chains > 1 else np.nan
-        lines.append(
-            {"fold": name, "n_rows": len(rows), "elpd": elpd[rows].sum(), "mcse": _mcse(influence), "r_hat": r_hat}
-        )
+        k = smoothed_loo(-log_lik.reshape(-1, len(rows)).T, 1.0)[1]
+        heavy += rows[k > good_k].tolist()
+        line = {"fold": name, "n_rows": len(rows), "elpd": elpd[rows].sum(), "mcse": _mcse(influence)}
+        lines.append({**line, "r_hat": r_hat, "pareto_k": k.max()})
         if progress is not None:
             progress(i + 1, len(names) + 1)
     log_lik = log_prob(np.zeros(N, dtype=bool), np.arange(N))
@@ -670,6 +685,12 @@ def kfold(
         text += (
             f" The chains disagree about the rows of fold {', '.join(map(str, disagree))}: draw longer (tune, draws)."
         )
+    if heavy:
+        text += (
+            f" Not to be trusted: {_listed(sorted(heavy))}, whose density varies too much from draw to draw for a mean"
+        )
+        text += f" (Pareto k above {good_k:.2f}); loo bridges such gaps."
+    if disagree or heavy:
         warnings.warn(text, ConvergenceWarning, stacklevel=2)
     total, se, p_total, _ = array_stats.loo_summary(elpd, p)
 
@@ -683,7 +704,7 @@ def kfold(
         n_samples=draws * chains,
         n_data_points=N,
         scale="log",
-        warning=bool(disagree),
+        warning=bool(disagree or heavy),
         good_k=None,  # type: ignore[arg-type]  # as in ArviZ's own
         elpd_i=per_row(elpd, "elpd_i"),
         p_kfold_i=per_row(p, "p_kfold_i"),
