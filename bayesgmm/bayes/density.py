@@ -370,7 +370,7 @@ class Density:
     def pack(self, mixture: GaussianMixture) -> np.ndarray:
         """The coordinates theta (..., n) of mixtures (...) that the covariance model can express."""
         c, D = self.coordinates, self.priors.n_features
-        log_weights = np.log(np.maximum(mixture.weights, 1e-12))
+        log_weights = np.log(np.maximum(mixture.weights, 1e-300))
         ratios = np.empty((*mixture.batch_shape, 0))
         if c.kind == CORRELATIONS:
             covariances = mixture.covariances[..., : c.copies, :, :]
