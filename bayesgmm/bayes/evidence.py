@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,6 @@ from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import relabel
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import InputError
@@ -125,7 +124,11 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     Notes
     -----
     No method sees a part of the posterior that the draws never visited. Evidence depends on the prior, also on its
-    width: compare models under priors that you mean.
+    width: compare models under priors that you mean. Where the prior tells components apart draws are not relabelled,
+    and the evidence is that of the labellings which the chains visited.
+
+    Half of each chain's draws prepares what the other half estimates, and the other way round (Overstall & Forster
+    2010). The error of bridge sampling is Fruehwirth-Schnatter's (2004).
 
     Examples
     --------
@@ -134,21 +137,26 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> evidence = bg.log_evidence(tree, rng=0)
     >>> evidence.trusted, round(evidence.value)
-    (True, 0)
+    (True, -1168)
     """
     _check_method(method)
+    if not {"posterior", "sample_stats", "em", "observed_data"} <= set(getattr(tree, "children", ())):
+        raise InputError(f"log_evidence needs the tree that sample_posterior returned, not {type(tree).__name__}")
     density, draws = density_of(tree), as_mixture(tree)
-    thetas = density.pack(draws)
+    thetas = _coordinates(density, draws)
     if "lp" in tree["sample_stats"]:
-        log_values = tree["sample_stats"]["lp"].values
+        log_values = np.asarray(tree["sample_stats"]["lp"])
     else:
         every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
         log_values = _values(density, thetas)
-    exchangeable = np.ptp(density.priors.concentration) == 0
     em = tree["em"]
-    target = GaussianMixture(*(em[name].values for name in ("weights", "means", "covariances")))
-    evidence = evidence_of_draws(density, thetas, log_values, target if exchangeable else None, method, rng)
+    target = GaussianMixture(*(np.asarray(em[name]) for name in ("weights", "means", "covariances")))
+    numbered = target if density.priors.exchangeable else None
+    evidence = evidence_of_draws(density, thetas, log_values, numbered, method, rng)
+    if not tree.attrs.get("convergence", "Converged").startswith("Converged") and method != "laplace":
+        unconverged = "the chains did not converge, see the attribute convergence of the tree"
+        evidence = replace(evidence, faults=(*evidence.faults, unconverged))
     return evidence
 
 
@@ -173,19 +181,38 @@ def evidence_of_draws(
         Draws are relabelled to it; None where the prior is not the same for every component.
     method, rng
         As for `log_evidence`.
+
+    Returns
+    -------
+    Evidence
+        Of the whole tile of labellings, K! times the integral over it. Of chains that sit in one mode it is the
+        evidence of that mode; the modes' exponentials add up, and are the weights of their chains.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, or too few draws.
     """
     _check_method(method)
     rng = np.random.default_rng(rng)
+    if thetas.shape != (*log_values.shape, density.n_dim) or log_values.ndim != 2:
+        raise InputError(
+            f"coordinates {thetas.shape} and log values {log_values.shape} must have shapes (chains, draws, "
+            f"{density.n_dim}) and (chains, draws)"
+        )
+    if not (np.isfinite(thetas).all() and np.isfinite(log_values).all()):
+        raise InputError("the coordinates of every draw and the density there must be finite")
     thetas, tile = _into_tile(density, thetas, log_values, target)
-    constant = _log_constant(density) + tile.log_copies
+    constant = density.log_constant + tile.log_copies
     if method == "laplace":
         estimates = {"laplace": _laplace(density, thetas, log_values, tile, rng)}
     else:
-        n, S = density.n_dim, log_values.size
-        if log_values.shape[1] < 8 or S < 4 * (n + 1):
+        n, middle = density.n_dim, log_values.shape[1] // 2
+        distinct = min(len(np.unique(half)) for half in (log_values[:, :middle], log_values[:, middle:]))
+        if middle < 4 or distinct < 5 * (n + 1):
             raise InputError(
-                f"{S} draws are too few for the evidence of a posterior with {n} coordinates; draw at least "
-                f"{max(4 * (n + 1), 8 * len(log_values))}, better thousands"
+                f"{log_values.size} draws, {distinct} of them distinct in a half of each chain, are too few for the "
+                f"evidence of a posterior with {n} coordinates; at least {5 * (n + 1)} are needed, better thousands"
             )
         estimates = _crossed(thetas, log_values, tile, rng)
     estimates = {name: Estimate(value + constant, se) for name, (value, se) in estimates.items()}
@@ -256,8 +283,16 @@ def _into_tile(
     if apart < 1e-6:
         target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     draws = density.unpack(thetas)
-    relabelled = relabel(draws, target).mixture
-    return thetas if relabelled is draws else density.pack(relabelled), _Tile(density, target)
+    order = match(draws, target)
+    moved = (order != np.arange(target.n_components)).any()
+    return _coordinates(density, draws.permute(order)) if moved else thetas, _Tile(density, target)
+
+
+def _coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
+    """The coordinates (..., n) of draws, whose weights may be tiny where the concentration is."""
+    thetas, log_weights = density.pack(draws), np.log(np.maximum(draws.weights, 1e-300))
+    thetas[..., : draws.n_components - 1] = (log_weights - log_weights.mean(axis=-1, keepdims=True))[..., :-1]
+    return thetas
 
 
 def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
@@ -297,9 +332,7 @@ class _Half(NamedTuple):
         return self.thetas.reshape(-1, self.thetas.shape[-1])
 
 
-def _crossed(
-    thetas: np.ndarray, log_values: np.ndarray, tile: _Tile, rng: np.random.Generator
-) -> dict[str, Estimate]:
+def _crossed(thetas: np.ndarray, log_values: np.ndarray, tile: _Tile, rng: np.random.Generator) -> dict[str, Estimate]:
     """Estimates by method, each the mean of two: half of the draws prepares what the other half estimates."""
     middle = thetas.shape[1] // 2
     halves = _Half(thetas[:, :middle], log_values[:, :middle]), _Half(thetas[:, middle:], log_values[:, middle:])
@@ -317,9 +350,7 @@ def _mean(a: Estimate, b: Estimate) -> Estimate:
     return Estimate((a.value + b.value) / 2, se) if math.isfinite(se) else _FAILED
 
 
-def _bridge(
-    proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator
-) -> Estimate:
+def _bridge(proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator) -> Estimate:
     """The optimal bridge between the posterior and a proposal fitted to other draws of it.
 
     The estimate solves Meng & Wong's (1996) equation, written as the logistic regression that tells draws from
@@ -373,10 +404,10 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     S, n = thetas.shape
     origin, factor = thetas.mean(axis=0), np.linalg.cholesky(np.cov(thetas.T).reshape(n, n))
     rows, held_out = (np.linalg.solve(factor, (t - origin).T).T for t in (thetas, others))
-    best, best_score, failures = None, -math.inf, 0
+    best, best_score, failures = GaussianMixture(np.ones(1), np.zeros((1, n)), np.eye(n)[None]), -math.inf, 0
     for components in range(1, max(2, S // (5 * n) + 1)):
         priors = Priors.weakly_informative(rows, components)
-        fit = fit_em(rows, components, priors=priors, n_starts=10, tolerance=1e-2, rng=rng).mixture
+        fit = fit_em(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
         score = fit.log_prob(held_out).mean()
         if score > best_score + 0.01:
             best, best_score, failures = fit, score, 0
@@ -392,18 +423,19 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     return _Proposal(origin, factor, wide)
 
 
-def _thames(
-    proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator
-) -> Estimate:
+def _thames(proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng: np.random.Generator) -> Estimate:
     """One over the mean of 1 / density over draws in a region, times its volume (reciprocal importance sampling).
 
     The region (Metodiev et al. 2025) is where an ellipsoid, a highest-density region and C meet, fitted to other draws;
     its volume is a share of the ellipsoid's, by uniform points. Any region is right, so it is put where it is best:
     around all draws or around those of one component of the proposal.
     """
-    n, labels = tile.density.n_dim, proposal.predict(prepare.flat)
-    groups = [np.ones(labels.shape, dtype=bool), *(labels == j for j in np.unique(labels))]
-    regions = [_region(prepare, group) for group in groups[: len(groups) if len(groups) > 2 else 1] if group.sum() > 4 * n]
+    labels, values = proposal.predict(prepare.flat), prepare.log_values.ravel()
+    groups = [np.ones(labels.shape, dtype=bool)]
+    if len(np.unique(labels)) > 1:
+        groups += [labels == j for j in np.unique(labels)]
+    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.density.n_dim]
+    regions = [_region(prepare, group) for group in rich]
     if len(regions) > 1:
         trials = [_reciprocal(region, prepare, tile, _n_proposals(tile.density) // 10, rng).se for region in regions]
         regions = [regions[int(np.argmin(trials))]]
@@ -440,12 +472,13 @@ def _reciprocal(region: _Region, draws: _Half, tile: _Tile, n_points: int, rng: 
     points = rng.standard_normal((n_points, n))
     points *= (radius * rng.random(n_points) ** (1 / n) / np.linalg.norm(points, axis=1))[:, None]
     share = (tile.log_values(origin + points @ factor.T, least) >= least).mean()
-    inside = (draws.log_values.ravel() >= least) & (region.distance(draws.flat) <= radius)
+    near = (region.distance(draws.flat) <= radius).reshape(draws.log_values.shape)
+    inside = near & (draws.log_values >= least)
     if share == 0 or not inside.any():
         return _FAILED
     log_volume = n * math.log(radius) + np.linalg.slogdet(factor)[1] + 0.5 * n * math.log(math.pi)
     log_volume += math.log(share) - gammaln(n / 2 + 1)
-    over = np.where(inside, np.exp(np.minimum(least - draws.log_values.ravel(), 0)), 0.0).reshape(draws.log_values.shape)
+    over = np.where(inside, np.exp(np.minimum(least - draws.log_values, 0.0)), 0.0)
     variance = _relative_variance(over, _effective(over)) + (1 - share) / (share * n_points)
     return Estimate(log_volume + least - math.log(over.mean()), math.sqrt(variance))
 
@@ -458,25 +491,12 @@ def _laplace(
     Where components coincide at the mode it is on C's border and only a share of the normal lies within.
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
-    if not tile.holds(mode.origin[None])[0]:
-        mode = find_mode(density, density.pack(relabel(density.unpack(mode.origin[None]), tile.target).mixture)[0])
+    if tile.target is not None and not tile.holds(mode.origin[None])[0]:
+        at_mode = density.unpack(mode.origin)
+        mode = find_mode(density, density.pack(at_mode.permute(match(at_mode, tile.target))))
     n = density.n_dim
     value = mode.value + 0.5 * n * math.log(2 * math.pi) + np.linalg.slogdet(mode.factor)[1]
-    if tile.target is not None:
-        share = tile.holds(mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T).mean()
-        value += math.log(share) if share > 0 else -math.inf
-    return Estimate(value, math.nan) if math.isfinite(value) else _FAILED
-
-
-def _log_constant(density: Density) -> float:
-    """What the density's value lacks, in nats, to be the log of likelihood x normalised prior in its coordinates.
-
-    The Jacobian of weights in K - 1 log ratios to their geometric mean is K prod_k w_k.
-    """
-    priors, c, K = density.priors, density.coordinates, density.priors.n_components
-    a = priors.concentration
-    weights = gammaln(a.sum()) - gammaln(a).sum() + math.log(K)
-    means = -K * (0.5 * math.log(2 * math.pi) + np.log(priors.means.scale)).sum()
-    squares = -c.copies * (0.5 * c.df * math.log(2) + gammaln(c.df / 2)).sum()
-    above = -0.5 * math.log(2 * math.pi) * c.copies * c.off_diagonal
-    return float(weights + means + squares + above)
+    points = mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T
+    low, high = thetas.min(axis=(0, 1)), thetas.max(axis=(0, 1))  # beyond them matrices may be singular
+    share = tile.holds(np.clip(points, low, high)).mean()
+    return Estimate(value + math.log(share), math.nan) if share > 0 else _FAILED
