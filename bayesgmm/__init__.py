@@ -28,8 +28,20 @@ _HOMES = {
     "bayes.relabel": ("relabel",),
     "bayes.diagnosis": ("Diagnosis", "diagnose"),
     "bayes.evidence": ("Evidence", "log_evidence"),
+    "bayes.loo": ("KFold", "LOO", "kfold", "loo"),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),
+    "clusters.similarity": ("posterior_similarity",),
+    "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),
+    "clusters.merging": ("Merging", "Modes", "merge_components", "number_of_modes"),
+    "clusters.scores": (
+        "PartitionScores",
+        "Score",
+        "adjusted_rand",
+        "misclassification",
+        "partition_scores",
+        "variation_of_information",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("datasets", "plots")

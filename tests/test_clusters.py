@@ -6,7 +6,7 @@ import pytest
 from oracles import random_mixture, table
 
 import bayesgmm as bg
-from bayesgmm.clusters import assignment
+from bayesgmm.clusters import draws as clusters_draws
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def fitted():
 def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch):
     rng = np.random.default_rng(0)
     draws, X = random_mixture(rng, 3, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
-    monkeypatch.setattr(assignment, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # five rows at a time
+    monkeypatch.setattr(clusters_draws, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
     a = bg.assign(draws, X, ci_prob=0.8)
     R = draws.responsibilities(X).reshape(30, 23, 3)
     p = R.mean(axis=0)

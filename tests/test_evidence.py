@@ -253,6 +253,10 @@ def test_what_cannot_be_computed_is_refused(overlapping):
         bg.log_evidence(overlapping, "harmonic")
     with pytest.raises(bg.InputError, match="needs the tree that sample_posterior returned, not dict"):
         bg.log_evidence({})
+    approximate = overlapping.copy()
+    approximate.attrs["method"] = "laplace"
+    with pytest.raises(bg.InputError, match="these are of its normal approximation"):
+        bg.log_evidence(approximate)
     density, thetas, log_values = arrays(overlapping)
     with pytest.raises(bg.InputError, match="20 draws, 10 of them distinct"):
         evidence_of_draws(density, thetas[:2, :10], log_values[:2, :10], None)

@@ -97,17 +97,16 @@ def _log_weights(theta, K, log_weights):
 
 @njit(error_model="numpy")
 def _leave_out(X, center, parameters, diagonal, log_odds, statistics):
-    """log(1 + sum_i exp(log_odds_i) / p(x_i)) over the rows of X, whose gradient is added to the statistics.
+    """log sum_i exp(log_odds_i) / p(x_i) over the rows of X, whose gradient is added to the statistics.
 
     Each row's share of the sum is a weight that its likelihood loses.
     """
     M, (K, D) = len(X), parameters.offsets.shape
-    weight, largest = np.empty(M), 0.0
+    weight, largest, total = np.empty(M), -np.inf, 0.0
     fill_log_prob(X, center, parameters, diagonal, 0, M, weight)
     for i in range(M):
         weight[i] = log_odds[i] - weight[i]
         largest = max(largest, weight[i])
-    total = math.exp(-largest)
     for i in range(M):
         weight[i] = math.exp(weight[i] - largest)
         total += weight[i]
@@ -287,8 +286,8 @@ class Density:
     """Log posterior density of a mixture, up to a constant, as a function of unconstrained coordinates.
 
     With ``origin`` (n,) and ``factor`` (n, n) it is a function of u, where theta = origin + factor u.
-    With ``left_out`` (M,), rows by number, and ``log_odds`` (M,) it is that density times 1 + sum_i exp(log_odds_i) /
-    p(x_i | theta): a mixture of the posterior and of those that leave one of these rows out (Silva & Zanella 2023).
+    With ``left_out`` (M,), rows by number, and ``log_odds`` (M,) it is that density times sum_i exp(log_odds_i) /
+    p(x_i | theta): a mixture of the posteriors that leave out one of these rows (Silva & Zanella 2023).
     """
 
     table: Observations

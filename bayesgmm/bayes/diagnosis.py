@@ -189,6 +189,11 @@ def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, flo
     return {name: value for name, value in large.items() if value > 1 + 0.5 * chance * halves / ess[name]}
 
 
+def separate_modes(tree: xr.DataTree) -> list[np.ndarray]:
+    """Positions of the chains in each mode that chains do not move between, the highest first."""
+    return _modes(tree, mixture_of(tree["posterior"]), tree["sample_stats"].to_dataset())[0]
+
+
 def _modes(
     tree: xr.DataTree, draws: GaussianMixture, statistics: xr.Dataset
 ) -> tuple[list[np.ndarray], tuple[str, np.ndarray] | None]:

@@ -20,6 +20,7 @@ from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import InputError
@@ -119,7 +120,7 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     Raises
     ------
     InputError
-        For an unknown method, or too few draws.
+        For an unknown method, too few draws, or draws that are not of the posterior.
 
     Notes
     -----
@@ -142,6 +143,11 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     _check_method(method)
     if not {"posterior", "sample_stats", "em", "observed_data"} <= set(getattr(tree, "children", ())):
         raise InputError(f"log_evidence needs the tree that sample_posterior returned, not {type(tree).__name__}")
+    if method != "laplace" and tree.attrs.get("method") == "laplace":
+        raise InputError(
+            f"{METHODS[method]} needs draws of the posterior, but these are of its normal approximation; sample with "
+            "method='nuts', or ask for log_evidence(tree, 'laplace')"
+        )
     density, draws = density_of(tree), as_mixture(tree)
     thetas = _coordinates(density, draws)
     if "lp" in tree["sample_stats"]:
@@ -150,10 +156,8 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
         every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
         log_values = _values(density, thetas)
-    em = tree["em"]
-    target = GaussianMixture(*(np.asarray(em[name]) for name in ("weights", "means", "covariances")))
-    numbered = target if density.priors.exchangeable else None
-    evidence = evidence_of_draws(density, thetas, log_values, numbered, method, rng)
+    target = mixture_of(tree["em"]) if density.priors.exchangeable else None
+    evidence = evidence_of_draws(density, thetas, log_values, target, method, rng)
     if not tree.attrs.get("convergence", "Converged").startswith("Converged") and method != "laplace":
         unconverged = "the chains did not converge, see the attribute convergence of the tree"
         evidence = replace(evidence, faults=(*evidence.faults, unconverged))
@@ -494,9 +498,7 @@ def _laplace(
     if tile.target is not None and not tile.holds(mode.origin[None])[0]:
         at_mode = density.unpack(mode.origin)
         mode = find_mode(density, density.pack(at_mode.permute(match(at_mode, tile.target))))
-    n = density.n_dim
-    value = mode.value + 0.5 * n * math.log(2 * math.pi) + np.linalg.slogdet(mode.factor)[1]
-    points = mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T
+    points = mode.origin + rng.standard_normal((_PROPOSALS, density.n_dim)) @ mode.factor.T
     low, high = thetas.min(axis=(0, 1)), thetas.max(axis=(0, 1))  # beyond them matrices may be singular
     share = tile.holds(np.clip(points, low, high)).mean()
-    return Estimate(value + math.log(share), math.nan) if share > 0 else _FAILED
+    return Estimate(mode.log_integral + math.log(share), math.nan) if share > 0 else _FAILED

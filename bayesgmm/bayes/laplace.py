@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,12 @@ class Mode(NamedTuple):
     origin: np.ndarray  # (n,)
     factor: np.ndarray  # (n, n)
     value: float  # log posterior at the origin, nats
+
+    @property
+    def log_integral(self) -> float:
+        """Laplace's approximation to the log integral about the mode, nats, up to the density's constant."""
+        n = len(self.origin)
+        return self.value + 0.5 * n * math.log(2 * math.pi) + float(np.linalg.slogdet(self.factor)[1])
 
 
 def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from bayesgmm.alignment import cheapest_order, divergence, margin
-from bayesgmm.bayes.priors import Priors
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 
@@ -50,11 +49,6 @@ class Pass(NamedTuple):
     order: np.ndarray  # (..., K): the orders that the pass averaged under
     cost: np.ndarray  # (..., K, K): -sum_i r_ij log q_ik, nats
     total: float  # of the costs of these orders, over the draws
-
-
-def exchangeable(priors: Priors) -> bool:
-    """Whether the prior treats all components alike, so that draws may be relabelled."""
-    return bool(np.ptp(priors.concentration) == 0)
 
 
 def relabel(tree: xr.DataTree, method: str = "hungarian", *, target: str | GaussianMixture = "em") -> xr.DataTree:

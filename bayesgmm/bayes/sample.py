@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.special import softmax
 
 from bayesgmm import __version__
+from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.diagnosis import diagnose
+from bayesgmm.bayes.diagnosis import diagnose, separate_modes
+from bayesgmm.bayes.evidence import evidence_of_draws
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
+from bayesgmm.bayes.nuts import Draws, nutpie_draws, pymc_draws
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import exchangeable, relabelling
+from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import as_mixture, draws_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
-from bayesgmm.expectation import n_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import positive_integer
 
-_OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
-_TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
-_STATISTICS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "depth": "tree_depth",
-    "n_steps": "n_steps",
-    "step_size": "step_size",
-    "mean_tree_accept": "acceptance_rate",
-    "logp": "lp",
-}
+_RIVALS = 10.0  # nats below the best that another maximum may be to start chains of its own
+_SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
 
 
 def sample_posterior(
@@ -44,10 +41,12 @@ def sample_posterior(
     fit: EMFit,
     priors: Priors | None = None,
     *,
+    method: str = "nuts",
     draws: int = 1000,
     tune: int = 500,
     chains: int = 4,
     sampler: str = "nutpie",
+    out: str | Path | None = None,
     rng: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.DataTree:
@@ -61,11 +60,17 @@ def sample_posterior(
         Gives K, the covariance model, the starting point and the components' numbers.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
+    method : {"nuts", "laplace"}
+        "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
+        Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain.
     sampler : {"nutpie", "pymc"}
         "nutpie" samples the compiled density, whitened by its curvature at the mode; "pymc" samples `build_model`'s
         model with PyMC's own NUTS.
+    out : path, optional
+        netCDF file. Draws are written to it as they come; those of an interrupted run of the same table, model and
+        priors are taken up from it, and a finished posterior in it is returned as it is ("nutpie" only).
     rng : Generator, seed or None
     progress : callable, optional
         Called with the number of draws done, tuning included, and their total ("nutpie" only).
@@ -78,6 +83,10 @@ def sample_posterior(
         ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels
         (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
         ``margin_mean``, ``margin_min``).
+
+        Where the fit has other maxima within 10 nats, chains start from these too; should they stay apart, ``modes``
+        says so, and draws are taken from the modes in proportion to their evidence. Interrupted (Ctrl-C), what there
+        is comes back, with an attribute ``partial``.
 
     Warns
     -----
@@ -101,134 +110,236 @@ def sample_posterior(
     tune = positive_integer(tune, "tune", least=0)
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
+    if method not in ("nuts", "laplace"):
+        raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)
     started = time.perf_counter()
     seed = int(np.random.default_rng(rng).integers(2**31))
     density = Density(table, whole_table(table)[0], priors, fit.covariance_model)
-    mode = find_mode(density, density.pack(fit.mixture))
-    if sampler == "nutpie":
-        mixture, statistics = _nutpie(density, mode, draws, tune, chains, seed, progress)
+    earlier = None if out is None or not Path(out).exists() else _earlier(Path(out), density, fit)
+    if earlier is not None and "partial" not in earlier.attrs:
+        return earlier
+    modes = find_modes(density, fit, chains)
+    numbers = "hungarian" if priors.exchangeable else "none"
+
+    def tree_of(drawn: Draws, *, final: bool = True) -> xr.DataTree:
+        found = relabelling(density.unpack(drawn.thetas), fit.mixture, method=numbers)
+        c, n = drawn.thetas.shape[:2]
+        attributes = {
+            "priors": str(priors),
+            "prior_values": priors.to_json(),
+            "method": method,
+            "sampler": sampler,
+            "seed": seed,
+            "tune": tune,
+            "sampling_seconds": time.perf_counter() - started,
+            **found.attributes,
+            "bayesgmm_version": __version__,
+            f"{sampler}_version": version(sampler),
+        }
+        if not drawn.complete:
+            attributes["partial"] = f"interrupted with {n} of {draws} draws in {c} of {chains} chains"
+        return draws_tree(table.values, fit, found.mixture, drawn.statistics, attributes, log_likelihood=final)
+
+    if method == "laplace":
+        drawn, verdict = _laplace(density, modes[0], draws, chains, seed)
+    elif sampler == "pymc":
+        sampled, statistics = pymc_draws(
+            build_model(X, fit, priors), density, modes[0], draws=draws, tune=tune, chains=chains, seed=seed
+        )
+        drawn = Draws(density.pack(as_mixture(sampled)), statistics)
     else:
-        mixture, statistics = _pymc(X, fit, priors, density, mode, draws, tune, chains, seed)
-    relabelled = relabelling(mixture, fit.mixture, method="hungarian" if exchangeable(priors) else "none")
-    attributes = {
-        "priors": str(priors),
-        "prior_values": priors.to_json(),
-        "sampler": sampler,
-        "seed": seed,
-        "tune": tune,
-        "sampling_seconds": time.perf_counter() - started,
-        **relabelled.attributes,
-        "bayesgmm_version": __version__,
-        f"{sampler}_version": version(sampler),
-    }
-    tree = draws_tree(table.values, fit, relabelled.mixture, statistics, attributes)
-    verdict = diagnose(tree, priors)
+        drawn = _by_nutpie(
+            density, modes, draws, tune, chains, seed, earlier, progress, None if out is None else Path(out), tree_of
+        )
+    tree = tree_of(drawn)
+    if method == "nuts":
+        if sampler == "nutpie" and len(modes) > 1 and drawn.complete and len(groups := separate_modes(tree)) > 1:
+            drawn, text = _weighted(density, fit, drawn, groups, seed)
+            tree = tree_of(drawn)
+            tree.attrs["modes"] = text
+        diagnosis = diagnose(tree, priors)
+        verdict = Verdict(diagnosis.good, " ".join([diagnosis.text, tree.attrs.get("modes", "")]).rstrip())
+        if not drawn.complete:
+            verdict = Verdict(False, f"Not converged: {tree.attrs['partial']}. {verdict.text}")
     tree.attrs["convergence"] = verdict.text
+    if out is not None:
+        _write(tree, Path(out))
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
 
 
-def _nutpie(
-    density: Density,
-    mode: Mode,
-    draws: int,
-    tune: int,
-    chains: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[GaussianMixture, dict[str, np.ndarray]]:
-    """Draws (chains, draws) and their statistics, by nutpie on the whitened density without any Python inside."""
-    import nutpie
-    from nutpie.compile_pymc import CompiledPyMCModel
+class Verdict(NamedTuple):
+    """Whether to trust the draws, and why, in words."""
 
-    whitened = density.whitened(mode.origin, mode.factor)
-    n = whitened.n_dim
-    log_density, expand = whitened.compiled
-
-    def start(chain_seed):
-        return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n)
-
-    compiled = CompiledPyMCModel(
-        dims={},
-        compiled_logp_func=log_density,
-        compiled_expand_func=expand,
-        initial_point_func=start,
-        shared_data={},
-        shared_var_keys={},
-        user_data=whitened.address_table,
-        n_expanded=n,
-        shape_info=(["theta"], [slice(0, n)], [(n,)]),
-        logp_func=None,
-        expand_func=None,
-        _n_dim=n,
-        _shapes={"theta": (n,)},
-        _coords={},
-    )
-    total = chains * (draws + tune)
-
-    def tell(chain_states):
-        if progress is not None:
-            progress(sum(state.finished_draws for state in chain_states), total)
-
-    background = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=min(chains, n_threads()),
-        seed=seed,
-        save_warmup=False,
-        progress_bar=False,
-        progress_callback=tell,
-        blocking=False,
-        target_accept=_TARGET_ACCEPT,
-    )
-    try:
-        trace = background.wait()
-    except BaseException:  # nutpie's own answer to Ctrl-C would be the half-filled trace
-        background.cancel()
-        raise
-    if progress is not None:
-        progress(total, total)
-    statistics = trace["sample_stats"]
-    kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
-    return density.unpack(trace["posterior"]["theta"].values), kept
+    good: bool
+    text: str
 
 
-def _pymc(
-    X: Any,
-    fit: EMFit,
-    priors: Priors,
-    density: Density,
-    mode: Mode,
-    draws: int,
-    tune: int,
-    chains: int,
-    seed: int,
-) -> tuple[GaussianMixture, dict[str, np.ndarray]]:
-    """The same by PyMC's NUTS on the model, with the curvature at the mode as its mass matrix."""
-    import pymc as pm
-
-    rng = np.random.default_rng(seed)
-    starts = [
-        density.model_values(mode.origin + _OVERDISPERSION * mode.factor @ rng.standard_normal(density.n_dim))
-        for _ in range(chains)
+def find_modes(density: Density, fit: EMFit, most: int = 1) -> list[Mode]:
+    """Modes of the posterior near the fit and near other maxima of nearly its height, by Laplace's evidence."""
+    rivals = [
+        m.mixture
+        for m in fit.maxima
+        if m.mixture is not None and not m.spurious and 0 < fit.log_likelihood - m.log_likelihood < _RIVALS
     ]
-    with build_model(X, fit, priors):
-        tree = pm.sample(
-            draws,
+    if "priors" in fit.given:
+        rivals = []  # the maxima's heights are not those of the likelihood
+    found: list[tuple[Mode, GaussianMixture]] = []
+    for mixture in [fit.mixture, *rivals]:
+        mode = find_mode(density, density.pack(mixture))
+        there = density.unpack(mode.origin)
+        if all(_distance(there, other) > _SAME * fit.n_components for _, other in found):
+            found.append((mode, there))
+        if len(found) == most:
+            break
+    best = max(mode.log_integral for mode, _ in found)
+    modes = [mode for mode, _ in found if mode.log_integral > best - _RIVALS]
+    return sorted(modes, key=lambda mode: -mode.log_integral)
+
+
+def _distance(mixture: GaussianMixture, other: GaussianMixture) -> float:
+    """Total divergence of matched components, nats."""
+    cost = divergence(mixture, other)
+    return float(cost[cheapest_order(cost), np.arange(mixture.n_components)].sum())
+
+
+def _laplace(density: Density, mode: Mode, draws: int, chains: int, seed: int) -> tuple[Draws, Verdict]:
+    """Draws of the normal approximation at the mode, and by the tail of their importance weights how good it is."""
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
+
+    u = np.random.default_rng(seed).standard_normal((chains, draws, density.n_dim))
+    thetas = mode.origin + u @ mode.factor.T
+    values = np.array([density(theta)[0] for theta in thetas.reshape(-1, density.n_dim)]).reshape(chains, draws)
+    log_ratio = values - mode.value + 0.5 * (u**2).sum(axis=2)
+    log_weight, k = array_stats.psislw(log_ratio.ravel(), axis=-1)
+    good_k = min(1 - 1 / math.log10(max(values.size, 11)), 0.7)
+    good = bool(k < good_k)
+    words = "good: its" if good else "not to be trusted: its importance weights'"
+    advice = "" if good else " Sample with method='nuts'."
+    bound = f"{'below' if good else 'above'} {good_k:.2f}"
+    text = f"Laplace's approximation is {words} Pareto k is {float(k):.2f}, {bound}.{advice}"
+    statistics = {"lp": values, "log_importance_weight": np.reshape(log_weight, values.shape)}
+    return Draws(thetas, statistics), Verdict(good, text)
+
+
+def _by_nutpie(
+    density: Density,
+    modes: list[Mode],
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    earlier: xr.DataTree | None,
+    progress: Callable[[int, int], None] | None,
+    out: Path | None,
+    tree_of: Callable[..., xr.DataTree],
+) -> Draws:
+    """All chains: first those that an earlier run has begun, then each mode's share of the others."""
+    jobs: list[tuple[Mode, int, Draws | None]] = []
+    begun = 0
+    if earlier is not None:
+        statistics = {str(name): array.values for name, array in earlier["sample_stats"].data_vars.items()}
+        old = Draws(density.pack(as_mixture(earlier)), statistics)
+        begun = len(old.thetas)
+        jobs = [(modes[0], begun, old)]
+    share = np.arange(chains - begun) % len(modes)
+    jobs += [(mode, n, None) for m, mode in enumerate(modes) if (n := int((share == m).sum()))]
+    total, before = chains * (draws + tune), 0
+    finished: list[Draws] = []
+    for i, (mode, n, prefix) in enumerate(jobs):
+        have = 0 if prefix is None else prefix.thetas.shape[1]
+
+        def together(part: Draws, prefix: Draws | None = prefix, others: tuple[Draws, ...] = tuple(finished)) -> Draws:
+            joined = part if prefix is None else prefix.then(part)
+            return reduce(Draws.beside, (*others, joined))
+
+        def tell(now: int, before: int = before + n * have) -> None:
+            if progress is not None:
+                progress(before + now, total)
+
+        def keep(part: Draws, together: Callable[[Draws], Draws] = together) -> None:
+            if out is not None:
+                _write(tree_of(together(part), final=False), out)
+
+        drawn = nutpie_draws(
+            density,
+            mode,
+            draws=draws - have,
             tune=tune,
-            chains=chains,
-            cores=1,
-            step=pm.NUTS(scaling=mode.factor @ mode.factor.T, is_cov=True, target_accept=_TARGET_ACCEPT),
-            initvals=starts,
-            random_seed=seed,
-            progressbar=False,
-            compute_convergence_checks=False,
-            quiet=True,
+            chains=n,
+            seed=seed if i == have == 0 else int(np.random.default_rng([seed, i, have]).integers(2**31)),
+            starts=None if prefix is None else prefix.thetas[:, -1],
+            progress=tell,
+            on_part=None if out is None else keep,
         )
-    statistics = tree["sample_stats"]
-    return as_mixture(tree), {name: statistics[name].values for name in _STATISTICS.values() if name in statistics}
+        before += n * (draws + tune)
+        finished.append(drawn if prefix is None else prefix.then(drawn))
+        if not drawn.complete:
+            break
+    if progress is not None and drawn.complete:
+        progress(total, total)
+    return reduce(Draws.beside, finished)
+
+
+def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarray], seed: int) -> tuple[Draws, str]:
+    """Draws of modes that chains do not move between, in proportion to the modes' evidence; and this in words."""
+    chains, draws = drawn.statistics["lp"].shape
+    rng = np.random.default_rng([seed, 1])
+    target = fit.mixture if density.priors.exchangeable else None
+    values = []
+    for group in groups:
+        evidence = evidence_of_draws(density, drawn.thetas[group], drawn.statistics["lp"][group], target, rng=rng)
+        values.append(evidence.value)
+    weights = softmax(values)
+    owner = rng.permuted(np.repeat(np.arange(len(groups)), multinomial_share(weights, draws)))
+    source = np.empty((chains, draws, 2), dtype=np.intp)  # chain and draw that each new draw is
+    for c in range(chains):
+        for m, group in enumerate(groups):
+            place = np.flatnonzero(owner == m)
+            source[c, place, 0] = group[c % len(group)]
+            source[c, place, 1] = np.arange(len(place)) * draws // max(len(place), 1)
+    pick = source[..., 0], source[..., 1]
+    each = "; ".join(
+        f"chain{'s' * (len(group) > 1)} {', '.join(map(str, group))}: log evidence {value:.1f}, weight {weight:.2g}"
+        for group, value, weight in zip(groups, values, weights, strict=True)
+    )
+    text = (
+        f"The posterior has {len(groups)} modes that chains do not move between ({each}); draws are taken from each in "
+        "proportion to its evidence."
+    )
+    return Draws(drawn.thetas[pick], {name: v[pick] for name, v in drawn.statistics.items()}), text
+
+
+def multinomial_share(weights: np.ndarray, n: int) -> np.ndarray:
+    """Whole numbers nearest to n times the weights that sum to n (largest remainders)."""
+    share = np.floor(weights * n).astype(np.intp)
+    share[np.argsort(share - weights * n)[: n - share.sum()]] += 1
+    return share
+
+
+def _write(tree: xr.DataTree, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    tree.to_netcdf(beside, engine="h5netcdf")
+    beside.replace(path)
+
+
+def _earlier(path: Path, density: Density, fit: EMFit) -> xr.DataTree:
+    """The posterior in a file, or an `InputError` where it is not one of the same table, model and priors."""
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as file:
+            tree = file.load()
+        same = (
+            np.array_equal(np.asarray(tree["observed_data"]["observations"]), density.table.values)
+            and tree["em"].attrs["covariance_model"] == fit.covariance_model.name
+            and tree.attrs["prior_values"] == density.priors.to_json()
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is there already and holds no posterior; give another out=, or remove it") from error
+    if not same:
+        raise InputError(
+            f"{path} holds the posterior of another table, model or prior; give another out=, or remove it"
+        )
+    return tree

@@ -24,6 +24,8 @@ def draws_tree(
     mixture: GaussianMixture,
     statistics: dict[str, np.ndarray],
     attributes: dict[str, Any],
+    *,
+    log_likelihood: bool = True,
 ) -> xr.DataTree:
     """The tree of draws, their statistics, the table and the fit."""
     chains, draws = mixture.batch_shape
@@ -63,12 +65,12 @@ def draws_tree(
             },
         ),
     }
-    if 8.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
+    if log_likelihood and 8.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
         groups["log_likelihood"] = xr.Dataset(
             {"observations": (("chain", "draw", "observation"), mixture.log_prob(X))},
             coords={**draw, "observation": np.arange(N)},
         )
-    else:
+    elif log_likelihood:
         attributes = attributes | {"log_likelihood": "not stored: it would exceed the memory budget"}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)

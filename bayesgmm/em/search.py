@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.expectation import parallel_pays
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
@@ -63,12 +64,14 @@ class Maximum:
     hits : number of starts that converged to it
     spurious : whether it owes its height to a component with too few rows or a near-singular covariance
     detail : which component, and why
+    mixture : the parameters there
     """
 
     log_likelihood: float
     hits: int
     spurious: bool
     detail: str = ""
+    mixture: GaussianMixture | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +170,14 @@ def search(
         progress(total, total)
     ends.sort(key=lambda end: -end[0])
     maxima: list[Maximum] = []
-    for value, why, _, _ in ends:
+    for value, why, outcomes, _ in ends:
         if maxima and maxima[-1].log_likelihood - value < _SAME:
             maxima[-1] = replace(maxima[-1], hits=maxima[-1].hits + 1)
         else:
-            maxima.append(Maximum(value, 1, bool(why), why))
+            mixture = GaussianMixture(
+                outcomes.weights[0], outcomes.offsets[0] + climber.center, outcomes.covariances[0]
+            )
+            maxima.append(Maximum(value, 1, bool(why), why, mixture))
     if not ends:
         return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
     _, _, best, path = next((end for end in ends if not end[1]), ends[0])

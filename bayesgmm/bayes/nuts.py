@@ -1,0 +1,184 @@
+"""NUTS on the compiled density (nutpie), or on the PyMC model (PyMC's own)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import Mode
+from bayesgmm.expectation import n_threads
+
+_OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
+_TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
+_STATISTICS = {
+    "diverging": "diverging",
+    "energy": "energy",
+    "depth": "tree_depth",
+    "n_steps": "n_steps",
+    "step_size": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+    "logp": "lp",
+}
+
+
+class Draws(NamedTuple):
+    """Coordinates (chains, draws, n), statistics (chains, draws) by name, and whether all asked for is there."""
+
+    thetas: np.ndarray
+    statistics: dict[str, np.ndarray]
+    complete: bool = True
+
+    def then(self, later: Draws) -> Draws:
+        """These draws and later ones of the same chains; without them where not all chains have any."""
+        if len(later.thetas) < len(self.thetas):
+            return self._replace(complete=False)
+        return self._joined(later, axis=1)
+
+    def beside(self, others: Draws) -> Draws:
+        """These chains and others, all as long as the shortest."""
+        length = min(self.thetas.shape[1], others.thetas.shape[1])
+        return self._cut(length)._joined(others._cut(length), axis=0)
+
+    def _cut(self, length: int) -> Draws:
+        return Draws(self.thetas[:, :length], {k: v[:, :length] for k, v in self.statistics.items()}, self.complete)
+
+    def _joined(self, other: Draws, axis: int) -> Draws:
+        shared = [name for name in self.statistics if name in other.statistics]
+        statistics = {name: np.concatenate([self.statistics[name], other.statistics[name]], axis) for name in shared}
+        return Draws(np.concatenate([self.thetas, other.thetas], axis), statistics, self.complete and other.complete)
+
+
+def nutpie_draws(
+    density: Density,
+    mode: Mode,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    starts: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
+    on_part: Callable[[Draws], None] | None = None,
+    seconds: float = 10.0,
+) -> Draws:
+    """Draws by nutpie on the density whitened at a mode, without any Python inside.
+
+    Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is told the number
+    of draws done, and ``on_part`` what there is, every so many seconds. Interrupted, what there is comes back,
+    incomplete; or the interrupt goes on where there is nothing.
+    """
+    import nutpie
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    whitened = density.whitened(mode.origin, mode.factor)
+    n = whitened.n_dim
+    log_density, expand = whitened.compiled
+    given: Iterator[Any] = cycle(
+        [None] if starts is None else list(np.linalg.solve(mode.factor, (starts - mode.origin).T).T.copy())
+    )
+
+    def start(chain_seed):
+        u = next(given)
+        return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n) if u is None else u
+
+    compiled = CompiledPyMCModel(
+        dims={},
+        compiled_logp_func=log_density,
+        compiled_expand_func=expand,
+        initial_point_func=start,
+        shared_data={},
+        shared_var_keys={},
+        user_data=whitened.address_table,
+        n_expanded=n,
+        shape_info=(["theta"], [slice(0, n)], [(n,)]),
+        logp_func=None,
+        expand_func=None,
+        _n_dim=n,
+        _shapes={"theta": (n,)},
+        _coords={},
+    )
+
+    def tell(chain_states):
+        if progress is not None:
+            progress(sum(state.finished_draws for state in chain_states))
+
+    background = nutpie.sample(
+        compiled,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=min(chains, n_threads()),
+        seed=seed,
+        save_warmup=False,
+        progress_bar=False,
+        progress_callback=tell,
+        blocking=False,
+        target_accept=_TARGET_ACCEPT,
+    )
+    try:
+        while on_part is not None:
+            try:
+                return _draws_of(background.wait(timeout=seconds))
+            except TimeoutError:
+                if part := _part_of(background.inspect()):
+                    on_part(part)
+        return _draws_of(background.wait())
+    except KeyboardInterrupt:
+        part = _part_of(background.abort())
+        if part is None:
+            raise
+        return part
+    except BaseException:
+        background.cancel()
+        raise
+
+
+def _draws_of(trace: Any) -> Draws:
+    statistics = trace["sample_stats"]
+    kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
+    return Draws(trace["posterior"]["theta"].values, kept)
+
+
+def _part_of(trace: Any) -> Draws | None:
+    """The chains that have begun to draw, all as long as makes most draws; None while there are under four a chain."""
+    if "posterior" not in trace.children or "theta" not in trace["posterior"]:
+        return None
+    thetas, statistics, _ = _draws_of(trace)
+    lengths = np.isfinite(thetas).all(axis=2).sum(axis=1)
+    length = max(lengths, key=lambda n: n * (lengths >= n).sum(), default=0)
+    if length < 4:
+        return None
+    rows = lengths >= length
+    return Draws(thetas[rows, :length], {name: v[rows, :length] for name, v in statistics.items()}, False)
+
+
+def pymc_draws(
+    model: Any, density: Density, mode: Mode, *, draws: int, tune: int, chains: int, seed: int
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """The posterior group and statistics by PyMC's NUTS on a model, with the curvature at the mode as mass matrix."""
+    import pymc as pm
+
+    rng = np.random.default_rng(seed)
+    starts = [
+        density.model_values(mode.origin + _OVERDISPERSION * mode.factor @ rng.standard_normal(density.n_dim))
+        for _ in range(chains)
+    ]
+    with model:
+        tree = pm.sample(
+            draws,
+            tune=tune,
+            chains=chains,
+            cores=1,
+            step=pm.NUTS(scaling=mode.factor @ mode.factor.T, is_cov=True, target_accept=_TARGET_ACCEPT),
+            initvals=starts,
+            random_seed=seed,
+            progressbar=False,
+            compute_convergence_checks=False,
+            quiet=True,
+        )
+    statistics = tree["sample_stats"]
+    return tree, {name: statistics[name].values for name in _STATISTICS.values() if name in statistics}

@@ -1,0 +1,418 @@
+"""When several Gaussians make one lump: which components to merge, and how many modes the density has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from bayesgmm.clusters.draws import Draws, posterior_draws
+from bayesgmm.errors import InputError
+from bayesgmm.expectation import in_threads, n_threads
+from bayesgmm.lanes import WIDTH
+from bayesgmm.mixture import GaussianMixture
+
+_LARGEST_STEP = 0.1  # sds that a Newton step may go: a longer one could leave a mode's basin
+_CLOSE = 1e-3  # sds between two ends of climbs that are the same mode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merging:
+    """Components merged one pair after another, down to a single cluster. Row n - 1 of each array is of n clusters.
+
+    Attributes
+    ----------
+    groups : (K, K)
+        Cluster 0, 1, ..., n - 1 of each component, in the EM fit or the single mixture; for bare draws, by their mean
+        responsibilities.
+    entropy : (K,)
+        Of the responsibilities of n clusters, summed over the rows, in nats, in the same hierarchy.
+    entropy_mean, entropy_lower, entropy_upper : (K,)
+        Over the posterior draws, each with its own hierarchy: mean and equal-tailed interval.
+    together : (K, K, K)
+        Probability that two components share a cluster; 0 or 1 without a posterior. Needs relabelled draws.
+    responsibilities : (N, K)
+        That the hierarchy was made from.
+    ci_prob : float
+    """
+
+    groups: np.ndarray
+    entropy: np.ndarray
+    entropy_mean: np.ndarray
+    entropy_lower: np.ndarray
+    entropy_upper: np.ndarray
+    together: np.ndarray
+    responsibilities: np.ndarray
+    ci_prob: float
+
+    @property
+    def merges(self) -> np.ndarray:
+        """Components that stand for the two clusters merged in each step, the smallest numbers in them, (K - 1, 2)."""
+        K = len(self.groups)
+        steps = np.empty((K - 1, 2), np.int64)
+        for step, (before, after) in enumerate(pairwise(self.groups[::-1])):
+            heads = np.unique(before, return_index=True)[1]
+            steps[step] = next((i, j) for i in heads for j in heads if i < j and after[i] == after[j])
+        return steps
+
+    @property
+    def elbow(self) -> int | None:
+        """Number of clusters where the entropy starts to rise steeply, or None for fewer than three components.
+
+        Two straight lines that meet there fit the entropies best (Baudry et al. 2010).
+        """
+        K = len(self.entropy)
+        if K < 3:
+            return None
+        n = np.arange(1, K + 1)
+
+        def misfit(some: slice) -> float:
+            x, y = n[some], self.entropy[some]
+            return float(((y - np.polyval(np.polyfit(x, y, 1), x)) ** 2).sum()) if len(x) > 2 else 0.0
+
+        return min(range(2, K), key=lambda c: misfit(slice(0, c)) + misfit(slice(c - 1, K)))
+
+    def labels(self, n_clusters: int) -> np.ndarray:
+        """Most probable of ``n_clusters`` merged clusters of each row, (N,)."""
+        K = len(self.groups)
+        if n_clusters not in range(1, K + 1):
+            raise InputError(f"n_clusters must be between 1 and {K}, not {n_clusters!r}")
+        return (self.responsibilities @ (self.groups[n_clusters - 1][:, None] == np.arange(n_clusters))).argmax(axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Modes:
+    """Modes of a mixture's density, or of each of a posterior's draws.
+
+    Attributes
+    ----------
+    counts : (...)
+        Number of modes of each mixture: int array of the batch shape, (chain, draw) for a posterior.
+    probabilities : (K,)
+        Share of the mixtures with 1, ..., K modes.
+    together : (K, K)
+        Share of the mixtures in which two components climb to the same mode. Needs relabelled draws.
+    locations : (..., K, D)
+        The mode that each component's mean climbs to.
+    """
+
+    counts: np.ndarray
+    probabilities: np.ndarray
+    together: np.ndarray
+    locations: np.ndarray
+
+
+def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Merging:
+    """Hierarchy of merged components by least entropy of the responsibilities.
+
+    Parameters
+    ----------
+    source : EMFit, GaussianMixture or DataTree
+        A fit or a mixture, or the posterior from `sample_posterior`, for the hierarchy's uncertainty.
+    X : (N, D) table, optional
+        The rows; only a DataTree has its own.
+    ci_prob : float
+        Probability of the intervals.
+
+    Returns
+    -------
+    Merging
+
+    Raises
+    ------
+    InputError
+        If there are no rows, or they cannot be used.
+
+    Notes
+    -----
+    Baudry, Raftery, Celeux, Lo & Gottardo (2010): the two clusters are merged whose union reduces the entropy
+    -sum r log r of all rows most. The density stays what it was; only its reading changes.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> merging = bg.merge_components(bg.fit_em(X, 3, rng=0), X)
+    >>> merging.merges[0], merging.labels(2).max()
+    (array([0, 1]), np.int64(1))
+    """
+    if not 0 < ci_prob < 1:
+        raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
+    single = getattr(source, "mixture", source)
+    if isinstance(single, GaussianMixture) and not single.batch_shape:
+        if X is None:
+            raise InputError("merge_components needs the rows as its second argument")
+        batch = GaussianMixture(single.weights[None], single.means[None], single.covariances[None])
+        draws = posterior_draws(batch, X, "merge_components")
+        R = single.responsibilities(draws.X)
+    else:
+        draws = posterior_draws(source, X, "merge_components")
+        R = _mean_responsibilities(draws) if draws.em is None else draws.em.responsibilities(draws.X)
+    K = R.shape[1]
+    entropy, groups = np.empty(K), np.empty((K, K), np.int64)
+    _hierarchy(np.ascontiguousarray(R.T), entropy, groups)
+    S = draws.n_draws
+    entropies, every = np.empty((S, K)), np.empty((S, K, K), np.int64)
+
+    def task(start: int, stop: int) -> None:
+        for first in range(start, stop, WIDTH):
+            last = min(first + WIDTH, S)
+            block = draws.block(draws.X, slice(first, last)).responsibilities
+            for s in range(first, last):
+                _hierarchy(np.ascontiguousarray(block[:, :, s - first].T), entropies[s], every[s])
+
+    step = max(-(-S // (8 * n_threads())) // WIDTH, 1) * WIDTH
+    in_threads(task, [(s, min(s + step, S)) for s in range(0, S, step)])
+    lower, upper = np.quantile(entropies, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=0)
+    together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
+    return Merging(groups, entropy, entropies.mean(axis=0), lower, upper, together, R, ci_prob)
+
+
+def number_of_modes(source: Any) -> Modes:
+    """Number of modes of a mixture's density, with its posterior probabilities.
+
+    Parameters
+    ----------
+    source : DataTree, EMFit or GaussianMixture
+        The posterior from `sample_posterior`; or a fit or a mixture, with or without batch axes.
+
+    Returns
+    -------
+    Modes
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+
+    Notes
+    -----
+    From each component's mean the density is climbed by the fixed-point iteration that is EM for the location of a
+    mode (Carreira-Perpiñán 2000, 2007), with Newton steps where they are short and climb. Where climbs end in one
+    place, the components make one lump. With several features a density can have a few more modes than components;
+    those are not looked for.
+
+    Examples
+    --------
+    >>> pair = GaussianMixture([0.5, 0.5], [[0.0], [1.9]], [[[1.0]], [[1.0]]])
+    >>> int(number_of_modes(pair).counts)  # equal components show two modes from two sds apart
+    1
+    """
+    mixture = getattr(source, "mixture", source)
+    if not isinstance(mixture, GaussianMixture):
+        if not (hasattr(source, "children") and "posterior" in source.children):
+            raise InputError(
+                f"number_of_modes needs a mixture, a fit or the DataTree of sample_posterior, "
+                f"not a {type(source).__name__}"
+            )
+        group = source["posterior"]
+        mixture = GaussianMixture(**{name: group[name].values for name in ("weights", "means", "covariances")})
+    K, D = mixture.n_components, mixture.n_features
+    weights, means = mixture.weights.reshape(-1, K), mixture.means.reshape(-1, K, D)
+    P = mixture.precisions_cholesky.reshape(-1, K, D, D)
+    with np.errstate(divide="ignore"):
+        scale = np.maximum(np.log(weights) + np.log(np.einsum("skii->ski", P)).sum(-1), -1e300)
+    locations, groups = np.empty_like(means), np.empty((len(means), K), np.int64)
+    precisions = P @ np.swapaxes(P, -1, -2)
+    step = max(len(means) // (16 * n_threads()), 1)
+    in_threads(
+        lambda start, stop: _climb(scale, means, precisions, start, stop, locations, groups),
+        [(s, min(s + step, len(means))) for s in range(0, len(means), step)],
+    )
+    counts = groups.max(axis=1) + 1
+    return Modes(
+        counts=counts.reshape(mixture.batch_shape),
+        probabilities=np.bincount(counts, minlength=K + 1)[1:] / len(counts),
+        together=(groups[:, :, None] == groups[:, None, :]).mean(axis=0),
+        locations=locations.reshape(mixture.means.shape),
+    )
+
+
+def _mean_responsibilities(draws: Draws) -> np.ndarray:
+    R = np.empty((len(draws.X), draws.mixture.n_components))
+    draws.each_block(draws.X, lambda a, b, block: np.copyto(R[a:b], block.responsibilities.mean(axis=-1)))
+    return R
+
+
+@njit(cache=True, error_model="numpy")
+def _x_log_x(r):
+    return r * np.log(r) if r > 0.0 else 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def _saved(R, j, k):
+    """Entropy that merging columns j and k saves, in nats."""
+    total = 0.0
+    for i in range(R.shape[1]):
+        a, b = R[j, i], R[k, i]
+        if a > 0.0 and b > 0.0:
+            total += _x_log_x(a + b) - _x_log_x(a) - _x_log_x(b)
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hierarchy(R, entropy, groups):
+    """Merge the rows of R (K, N), overwritten; fill entropy (K,) and groups (K, K), row n - 1 of n clusters."""
+    K, N = R.shape
+    head = np.arange(K)  # of each component: the smallest component of its cluster
+    gain = np.zeros((K, K))
+    total = 0.0
+    for k in range(K):
+        for i in range(N):
+            total -= _x_log_x(R[k, i])
+        for j in range(k):
+            gain[j, k] = _saved(R, j, k)
+    for n in range(K, 0, -1):
+        entropy[n - 1] = max(total, 0.0) if n > 1 else 0.0
+        number = 0
+        for k in range(K):
+            if head[k] == k:
+                groups[n - 1, k] = number
+                number += 1
+            else:
+                groups[n - 1, k] = groups[n - 1, head[k]]
+        if n == 1:
+            break
+        first, second, most = 0, 0, -np.inf
+        for k in range(K):
+            for j in range(k):
+                if head[j] == j and head[k] == k and gain[j, k] > most:
+                    first, second, most = j, k, gain[j, k]
+        total -= most
+        for i in range(N):
+            R[first, i] += R[second, i]
+        for k in range(K):
+            if head[k] == second:
+                head[k] = first
+        for k in range(K):
+            if head[k] == k and k != first:
+                gain[min(k, first), max(k, first)] = _saved(R, min(k, first), max(k, first))
+
+
+@njit(cache=True, error_model="numpy")
+def _cholesky(A, L):
+    """Lower Cholesky factor of A (D, D) into L; whether A is positive definite."""
+    D = len(A)
+    for i in range(D):
+        for j in range(i + 1):
+            total = A[i, j]
+            for m in range(j):
+                total -= L[i, m] * L[j, m]
+            if i > j:
+                L[i, j] = total / L[j, j]
+            elif total > 1e-12 * A[i, i]:
+                L[i, i] = np.sqrt(total)
+            else:
+                return False
+    return True
+
+
+@njit(cache=True, error_model="numpy")
+def _solve(L, b, x):
+    """x with L L' x = b."""
+    D = len(b)
+    for i in range(D):
+        total = b[i]
+        for m in range(i):
+            total -= L[i, m] * x[m]
+        x[i] = total / L[i, i]
+    for i in range(D - 1, -1, -1):
+        total = x[i]
+        for m in range(i + 1, D):
+            total -= L[m, i] * x[m]
+        x[i] = total / L[i, i]
+
+
+@njit(cache=True, error_model="numpy")
+def _slopes(x, scale, means, precisions, pull, gradient, A, curvature):
+    """Log density at x, up to a constant; its gradient and minus its Hessian; and A, the mean precision there."""
+    K, D = means.shape
+    log_joint, largest = np.empty(K), -np.inf
+    for k in range(K):
+        q = 0.0
+        for i in range(D):
+            pull[k, i] = 0.0
+            for j in range(D):
+                pull[k, i] += precisions[k, i, j] * (means[k, j] - x[j])
+            q += pull[k, i] * (means[k, i] - x[i])
+        log_joint[k] = scale[k] - 0.5 * q
+        largest = max(largest, log_joint[k])
+    total = 0.0
+    for k in range(K):
+        log_joint[k] = np.exp(log_joint[k] - largest)
+        total += log_joint[k]
+    gradient[:] = 0.0
+    A[:] = 0.0
+    curvature[:] = 0.0
+    for k in range(K):
+        r = log_joint[k] / total
+        for i in range(D):
+            gradient[i] += r * pull[k, i]
+            for j in range(D):
+                A[i, j] += r * precisions[k, i, j]
+                curvature[i, j] -= r * pull[k, i] * pull[k, j]
+    for i in range(D):
+        for j in range(D):
+            curvature[i, j] += A[i, j] + gradient[i] * gradient[j]
+    return largest + np.log(total)
+
+
+@njit(cache=True, error_model="numpy")
+def _squared_length(v, A):
+    total = 0.0
+    for i in range(len(v)):
+        for j in range(len(v)):
+            total += v[i] * A[i, j] * v[j]
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _climb(scale, means, precisions, start, stop, locations, groups):
+    """Fill ``locations`` with where the means of mixtures [start, stop) climb to, and ``groups`` with which modes."""
+    K, D = means.shape[1:]
+    pull, gradient, A, curvature = np.empty((K, D)), np.empty(D), np.empty((D, D)), np.empty((D, D))
+    L, step, trial = np.empty((D, D)), np.empty(D), np.empty(D)
+    for s in range(start, stop):
+        number = 0
+        for k in range(K):
+            x = locations[s, k]
+            x[:] = means[s, k]
+            tilted = 0
+            height = _slopes(x, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
+            for _ in range(100_000):
+                newton = _cholesky(curvature, L)
+                if newton:
+                    _solve(L, gradient, step)
+                    newton = _squared_length(step, A) < _LARGEST_STEP**2
+                if not newton:
+                    _cholesky(A, L)
+                    _solve(L, gradient, step)
+                length = _squared_length(step, A)
+                if length < 1e-20:
+                    if newton or tilted == 3:
+                        break
+                    step[:] = 0.0  # a saddle: leave it, each time in another direction
+                    step[tilted % D] = 1e-3 / np.sqrt(A[tilted % D, tilted % D])
+                    tilted += 1
+                trial[:] = x + step
+                higher = _slopes(trial, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
+                if newton and higher < height:
+                    if length < 1e-12:  # rounding
+                        break
+                    _slopes(x, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
+                    _cholesky(A, L)
+                    _solve(L, gradient, step)
+                    trial[:] = x + step
+                    higher = _slopes(trial, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
+                x[:] = trial
+                height = higher
+            groups[s, k] = -1
+            for j in range(k):
+                if groups[s, k] < 0 and _squared_length(locations[s, j] - x, A) < _CLOSE**2:
+                    groups[s, k] = groups[s, j]
+            if groups[s, k] < 0:
+                groups[s, k] = number
+                number += 1

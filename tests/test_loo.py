@@ -1,0 +1,320 @@
+"""Laws of leave-one-out and K-fold cross-validation: against quadrature, brute force and ArviZ."""
+
+import tracemalloc
+import warnings
+
+import arviz as az
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from arviz_stats.base.array import array_stats
+from oracles import table
+from scipy import stats
+from scipy.special import logsumexp
+
+import bayesgmm as bg
+from bayesgmm.bayes import loo as module
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.psis import smoothed_loo
+from bayesgmm.observations import observations
+
+matplotlib.use("Agg")
+METHODS = module.METHODS
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    X = table("old_faithful")
+    return X, bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, rng=0)
+
+
+@pytest.fixture(scope="module")
+def line():
+    """One feature and one component, with an outlier at 12 sds on either side: table, priors, posterior."""
+    X = np.append(np.random.default_rng(3).normal(2.0, 1.0, size=40), [-10.0, 14.0])[:, None]
+    priors = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [10.0]), bg.InverseWishart(3.0, [[2.0]]))
+    return X, priors, bg.sample_posterior(X, bg.fit_em(X, 1), priors, draws=500, rng=0)
+
+
+@pytest.fixture(scope="module")
+def outliers():
+    """Two components in the plane with rows that belong to neither, and the posterior."""
+    rng = np.random.default_rng(1)
+    X = np.vstack([rng.normal(size=(10, 2)), rng.normal([5, 0], size=(9, 2)), [[2.0, 7.0], [9.0, 4.0]]])
+    fit = bg.fit_em(X, 2, rng=0)
+    with pytest.warns(bg.ConvergenceWarning):  # a second mode holds a few percent, and chains rarely get there
+        return X, fit, bg.sample_posterior(X, fit, draws=1000, rng=0)
+
+
+def predictive(X, weights, priors):
+    """Log predictive densities (..., N) of all rows given rows of the given weights (..., N), K = D = 1, on a grid."""
+    prior, wishart = priors.means, priors.covariances
+    mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 351), np.linspace(-2, 7, 301)))
+    variance = np.exp(log_variance)
+    log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance))  # (N, grid)
+    log = stats.norm.logpdf(mean, prior.location[0], prior.scale[0]) + log_variance
+    log = log + stats.invgamma.logpdf(variance, wishart.df / 2, scale=wishart.scale[0, 0] / 2)
+    log = log + weights @ log_lik
+    posterior = np.exp(log - logsumexp(log, axis=-1, keepdims=True))
+    return np.log(posterior @ np.exp(log_lik).T)
+
+
+def leave_one_out(X, priors):
+    return np.diag(predictive(X, 1 - np.eye(len(X)), priors))
+
+
+def error_of_mean(log_lik):
+    """Log of the mean density over (chain, draw) and its Monte Carlo standard error."""
+    elpd = logsumexp(log_lik) - np.log(log_lik.size)
+    return elpd, module._mcse(np.exp(log_lik - elpd))
+
+
+def quiet(call, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call(*args, **kwargs)
+
+
+def test_where_every_row_is_good_the_result_is_arvizs(faithful):
+    _, tree = faithful
+    ours, theirs = bg.loo(tree), az.loo(tree, pointwise=True)
+    for name in ("n_samples", "n_data_points", "scale", "warning", "kind", "good_k"):
+        assert ours[name] == theirs[name], name
+    for name in ("elpd", "se", "p"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name
+    np.testing.assert_allclose(ours.elpd_i, theirs.elpd_i, rtol=1e-12)
+    np.testing.assert_allclose(ours.pareto_k, theirs.pareto_k, rtol=1e-10, atol=1e-10)
+    assert (ours.method == "psis").all() and ours.repairs.empty and ours.text.startswith("All 272 rows")
+
+
+@pytest.mark.parametrize(("draws", "efficiency"), [(30, 1.0), (100, 1.0), (2000, 0.5), (4000, 1.7)])
+def test_compiled_smoothing_is_arvizs(draws, efficiency):
+    """Light and heavy tails, ties, and a tail that is all the same."""
+    rng = np.random.default_rng(draws)
+    log_lik = np.vstack(
+        [
+            rng.normal(size=(40, draws)) * np.geomspace(1e-3, 30, 40)[:, None],
+            -rng.exponential(size=(40, draws)) * np.geomspace(0.01, 3, 40)[:, None],
+            np.round(rng.normal(size=(10, draws)), 1) - 5,
+        ]
+    )
+    theirs = quiet(array_stats.loo, log_lik[:, None], chain_axis=-2, draw_axis=-1, r_eff=efficiency)
+    np.testing.assert_allclose(smoothed_loo(log_lik, efficiency), theirs, rtol=1e-7, atol=1e-10)
+    flat = np.maximum(rng.normal(size=(1, draws)), 0.5)
+    elpd, k, _ = smoothed_loo(flat, efficiency)[:, 0]
+    assert k == 0 and elpd == pytest.approx(np.log(draws) - logsumexp(-flat))
+
+
+def test_without_repairs_the_result_is_arvizs_and_says_what_is_wrong(line):
+    _, _, tree = line
+    theirs = quiet(az.loo, tree, pointwise=True)
+    with pytest.warns(bg.ConvergenceWarning, match=r"2 of 42 rows .* not to be trusted: 2 rows \(40, 41\)"):
+        ours = bg.loo(tree, methods=())
+    np.testing.assert_allclose(ours.elpd_i, theirs.elpd_i, rtol=1e-12)
+    assert ours.warning and theirs.warning
+
+
+def test_blocks_of_rows_give_what_the_stored_log_likelihood_gives_in_bounded_memory(faithful, monkeypatch):
+    X, tree = faithful
+    tree = tree.isel(draw=slice(50))
+    bare = tree.drop_nodes("log_likelihood")
+    whole = quiet(bg.loo, tree, methods=())
+    monkeypatch.setattr(module, "_BLOCK", 8 * 200 * 100)  # a hundred rows
+    for blocked in (quiet(bg.loo, t, methods=()) for t in (tree, bare)):
+        np.testing.assert_allclose(blocked.elpd_i, whole.elpd_i, rtol=1e-10)
+        np.testing.assert_allclose(blocked.pareto_k, whole.pareto_k, rtol=1e-6)
+    rows = np.tile(X, (6, 1))
+    long = xr.Dataset({"observations": (("observation", "feature"), rows)}, {"observation": np.arange(len(rows))})
+    long = xr.DataTree.from_dict(
+        {**{name: node.to_dataset() for name, node in bare.children.items()}, "observed_data": long}
+    )
+    tracemalloc.start()
+    quiet(bg.loo, long, methods=())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.25 * 8 * 200 * len(rows)
+
+
+@pytest.mark.parametrize(("name", "K", "D"), [("VVV", 2, 3), ("EEE", 3, 2), ("VVI", 2, 2), ("EII", 2, 2), ("V", 1, 1)])
+def test_mixture_of_leave_one_out_posteriors_has_its_gradient(name, K, D):
+    rng = np.random.default_rng(K)
+    X = rng.normal(size=(40, D))
+    fit = bg.fit_em(X, K, name, rng=0, max_iterations=5)
+    whole = Density(observations(X), X.mean(axis=0), bg.Priors.weakly_informative(X, K), fit.covariance_model)
+    rows, log_odds = np.array([3, 17, 20]), np.array([-2.0, -4.0, -3.0])
+    density = Density(whole.table, whole.center, whole.priors, whole.model, left_out=rows, log_odds=log_odds)
+    theta = whole.pack(fit.mixture) + 0.2 * rng.normal(size=whole.n_dim)
+    value, gradient = density(theta)
+    log_prob = whole.unpack(theta).log_prob(X[rows])
+    assert value == pytest.approx(whole(theta)[0] + logsumexp(log_odds - log_prob), rel=1e-12)
+    h = 1e-5
+    numeric = [(density(theta + h * e)[0] - density(theta - h * e)[0]) / (2 * h) for e in np.eye(theta.size)]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-5)
+
+
+def test_mixture_of_one_is_the_posterior_without_the_row():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 2))
+    fit, weight = bg.fit_em(X, 1), np.ones(30)
+    weight[7] = 0
+    whole = Density(observations(X), X.mean(axis=0), bg.Priors.weakly_informative(X, 1), fit.covariance_model)
+    one = Density(*(getattr(whole, n) for n in ("table", "center", "priors", "model")), None, None, [7], np.zeros(1))
+    without = Density(observations(X, weight), whole.center, whole.priors, whole.model)
+    theta = whole.pack(fit.mixture) + 0.1
+    assert one(theta)[0] == pytest.approx(without(theta)[0], rel=1e-12)
+    np.testing.assert_allclose(one(theta)[1], without(theta)[1], atol=1e-10)
+
+
+def test_pooled_draws_give_normalising_constants_with_honest_errors():
+    """Of normal densities with known constants: 300 repetitions have standardised errors of mean 0 and sd 1."""
+    rng = np.random.default_rng(0)
+    means, log_z = np.array([0.0, 1.5, 3.0]), np.array([0.0, 4.0, -2.0])
+
+    def log_f(k, x):
+        return stats.norm.logpdf(x, means[k], 1.0) + log_z[k]
+
+    errors = []
+    for _ in range(300):
+        x = rng.normal(size=(3, 1, 200)) + means[:, None, None]
+        estimate = module._without(module._pool(np.stack([log_f(k, x) - log_f(0, x) for k in range(3)])), -log_ratio(x))
+        errors.append((-estimate.elpd - 7.0) / estimate.mcse)
+    assert abs(np.mean(errors)) < 4 / np.sqrt(300)
+    assert abs(np.std(errors) - 1) < 4 / np.sqrt(2 * 300) + 0.05  # the errors are themselves estimated
+
+
+def log_ratio(x):
+    """Log ratio to N(0, 1) of e^7 times N(2.2, 1)."""
+    return stats.norm.logpdf(x, 2.2, 1.0) + 7.0 - stats.norm.logpdf(x)
+
+
+def test_each_way_of_repair_agrees_with_quadrature(line):
+    """Within 4 Monte Carlo standard errors, wherever the ladder trusts the estimate."""
+    X, priors, tree = line
+    exact = leave_one_out(X, priors)
+    for method in METHODS:
+        result = quiet(bg.loo, tree, methods=method, rng=1)
+        attempts = result.repairs
+        assert attempts["row"].tolist() == [40, 41]
+        z = (attempts["elpd"] - exact[attempts["row"]]) / attempts["mcse"]
+        assert (z.abs() < 4)[attempts["good"]].all(), (method, z.tolist())
+        if method == "refit":
+            assert attempts["good"].all()
+    result = bg.loo(tree, rng=2)
+    assert not result.warning and (result.pareto_k <= result.good_k).all()
+    assert abs(result.elpd - exact.sum()) < 4 * np.hypot(0.1, 0.1)
+    assert abs(quiet(az.loo, tree).elpd - exact.sum()) > 1  # which importance sampling from the draws misses by far
+
+
+def test_estimates_that_are_not_good_keep_their_mark(line, monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST_MCSE", 1e-6)
+    monkeypatch.setattr(module, "_STATES", 2)
+    with pytest.warns(bg.ConvergenceWarning, match=r"not to be trusted: 2 rows \(40, 41\)"):
+        result = bg.loo(line[2], rng=0)
+    assert result.warning and not result.repairs["good"].any()
+    np.testing.assert_array_equal(result.pareto_k, result.influence_pareto_k)
+    best = result.repairs.loc[result.repairs.groupby("row")["mcse"].idxmin()]
+    np.testing.assert_array_equal(result.elpd_i[40:], best["elpd"])
+
+
+def test_ladder_agrees_with_refits_of_every_row(outliers):
+    """Brute force: a posterior without each row, sampled from its own fit. Within 4 combined standard errors."""
+    X, fit, tree = outliers
+    priors = bg.Priors.weakly_informative(X, 2)
+    result = quiet(bg.loo, tree, rng=1)
+    assert len(set(result.repairs["row"])) >= 2
+    log_lik = tree["log_likelihood"]["observations"].values
+    efficiency = module._relative_efficiency(tree)
+    for row in range(len(X)):
+        rest = np.delete(X, row, axis=0)
+        without = quiet(
+            bg.sample_posterior,
+            rest,
+            bg.fit_em(rest, 2, starts=[fit.mixture], priors=priors),
+            priors,
+            draws=1000,
+            chains=2,
+            rng=row,
+        )
+        exact, se = error_of_mean(bg.as_mixture(without).log_prob(X[[row]])[..., 0])
+        attempts = result.repairs[(result.repairs["row"] == row) & result.repairs["good"]]
+        if len(attempts):
+            own = float(attempts["mcse"].iloc[0])
+        else:
+            assert result.method[row] == "psis"
+            weights = np.exp(module._psis(-log_lik[..., row], efficiency)[0])
+            own = module._mcse(weights * (np.exp(log_lik[..., row] - float(result.elpd_i[row])) - 1)) * weights.size
+        assert abs(float(result.elpd_i[row]) - exact) < 4 * np.hypot(se, own), row
+
+
+def test_result_is_arvizs_to_compare_and_to_plot(faithful, line):
+    X, tree = faithful
+    one = bg.sample_posterior(X, bg.fit_em(X, 1), draws=500, rng=0)
+    compared = az.compare({"two": bg.loo(tree), "one": bg.loo(one)})
+    assert list(compared.index) == ["two", "one"]
+    az.plot_khat(bg.loo(line[2], rng=0), backend="matplotlib")
+    result = bg.loo(line[2], rng=0)
+    assert isinstance(result, az.ELPDDataLOO) and result.text in str(result)
+    assert (result.influence_pareto_k[40:] > result.good_k).all() and (result.method[40:] != "psis").all()
+
+
+def test_result_repeats_with_its_seed_and_tells_its_progress(line):
+    seen = []
+    first = bg.loo(line[2], methods="refit", rng=5, progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_array_equal(first.elpd_i, bg.loo(line[2], methods="refit", rng=5).elpd_i)
+    assert seen == sorted(seen) and seen[-1] == (42, 42)
+
+
+def test_what_cannot_be_left_out_is_refused(faithful):
+    X, tree = faithful
+    with pytest.raises(bg.InputError, match="not 'magic'"):
+        bg.loo(tree, methods=("magic",))
+    with pytest.raises(bg.InputError, match="needs the DataTree"):
+        bg.loo(X)
+    short = quiet(bg.sample_posterior, X, bg.fit_em(X, 1), draws=5, tune=50, chains=2, rng=0)
+    with pytest.raises(bg.InputError, match="at least 30 draws; the tree has 10"):
+        bg.loo(short)
+
+
+def test_kfold_agrees_with_quadrature(line):
+    """Within 4 Monte Carlo standard errors, fold by fold."""
+    X, priors, _ = line
+    X = X[:41]
+    seen = []
+    result = bg.kfold(X, 1, priors, n_folds=4, draws=1000, rng=0, progress=lambda *a: seen.append(a))
+    for fold, rows, elpd, mcse, _ in result.fold_table.itertuples(index=False):
+        held_out = result.folds == fold
+        # The rows of a fold are predicted one by one: their sum is not the joint density.
+        exact = predictive(X, 1.0 - held_out, priors)[held_out].sum()
+        assert rows == held_out.sum() and abs(elpd - exact) < 4 * mcse
+    assert seen == [(i, 5) for i in range(1, 6)]
+    assert result.elpd == pytest.approx(float(result.elpd_i.sum()))
+    assert isinstance(result, az.ELPDDataLOOKFold) and result.text in str(result)
+
+
+def test_kfold_takes_folds_and_spreads_clusters_over_them():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    few = {"draws": 100, "tune": 200, "chains": 2}
+    folds = np.arange(len(X)) % 3
+    two, one = (bg.kfold(X, f, folds=folds, rng=0, **few) for f in (fit, 1))
+    np.testing.assert_array_equal(two.folds, folds)
+    assert list(az.compare({"two": two, "one": one}).index) == ["two", "one"]
+    stratified = bg.kfold(X, fit, n_folds=5, stratify=True, rng=1, **few)
+    counts = np.array([np.bincount(stratified.folds[fit.mixture.predict(X) == k]) for k in range(2)])
+    assert (np.ptp(counts, axis=1) <= 1).all()
+
+
+def test_impossible_folds_are_refused():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 1)
+    with pytest.raises(bg.InputError, match="n_folds must be a whole number of at least 2"):
+        bg.kfold(X, fit, n_folds=1)
+    with pytest.raises(bg.InputError, match="some would be empty"):
+        bg.kfold(X, fit, n_folds=1000)
+    with pytest.raises(bg.InputError, match="the fold of each row"):
+        bg.kfold(X, fit, folds=[0, 1])
+    with pytest.raises(bg.InputError, match="all rows are in one"):
+        bg.kfold(X, fit, folds=np.zeros(len(X), dtype=int))
+    with pytest.raises(bg.InputError, match="n_components"):
+        bg.kfold(X, "two")

@@ -1,0 +1,142 @@
+"""Laws of merged components and of modes, held against enumeration, grids and derivatives."""
+
+import numpy as np
+import pytest
+from oracles import random_mixture, table
+
+import bayesgmm as bg
+
+
+def entropy(R):
+    return -(R * np.log(np.maximum(R, 1e-300))).sum()
+
+
+def greedy(R):
+    """Baudry et al.'s hierarchy, written down directly: entropies of 1..K clusters and the members of each."""
+    clusters = [[k] for k in range(R.shape[1])]
+    entropies, steps = [entropy(R)], [clusters]
+    while len(clusters) > 1:
+        options = []
+        for i in range(len(clusters)):
+            for j in range(i):
+                merged = [c for m, c in enumerate(clusters) if m not in (i, j)] + [clusters[j] + clusters[i]]
+                grouped = np.stack([R[:, c].sum(axis=1) for c in merged], axis=1)
+                options.append((entropy(grouped), merged))
+        least, clusters = min(options, key=lambda option: option[0])
+        entropies.append(least)
+        steps.append(clusters)
+    return np.array(entropies[::-1]), [{frozenset(c) for c in step} for step in steps[::-1]]
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 6])
+def test_merging_follows_the_entropies(K):
+    rng = np.random.default_rng(K)
+    m, X = random_mixture(rng, K, 2), rng.normal(size=(80, 2)) * 2
+    merging = bg.merge_components(m, X)
+    expected, members = greedy(m.responsibilities(X))
+    np.testing.assert_allclose(merging.entropy, expected, atol=1e-9)
+    for n in range(1, K + 1):
+        groups = merging.groups[n - 1]
+        assert {frozenset(np.flatnonzero(groups == g).tolist()) for g in range(n)} == members[n - 1]
+        assert set(merging.labels(n)) <= set(range(n))
+        np.testing.assert_array_equal(merging.together[n - 1], groups[:, None] == groups)
+    np.testing.assert_array_equal(merging.labels(K), m.predict(X))
+    np.testing.assert_allclose([merging.entropy_mean, merging.entropy_lower], [merging.entropy] * 2)
+    assert merging.merges.shape == (K - 1, 2)
+    for n, (i, j) in zip(range(K - 1, 0, -1), merging.merges, strict=True):
+        assert merging.groups[n, i] != merging.groups[n, j]
+        assert merging.groups[n - 1, i] == merging.groups[n - 1, j]
+
+
+def test_merging_of_draws_is_that_of_each_draw():
+    rng = np.random.default_rng(0)
+    m, X = random_mixture(rng, 4, 2, batch=(3, 7)), rng.normal(size=(50, 2)) * 2
+    merging = bg.merge_components(m, X, ci_prob=0.5)
+    each = [
+        bg.merge_components(bg.GaussianMixture(m.weights[i], m.means[i], m.covariances[i]), X) for i in np.ndindex(3, 7)
+    ]
+    entropies = np.array([one.entropy for one in each])
+    np.testing.assert_allclose(merging.entropy_mean, entropies.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(merging.entropy_upper, np.quantile(entropies, 0.75, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(merging.together, np.mean([one.together for one in each], axis=0))
+    np.testing.assert_allclose(merging.responsibilities, m.responsibilities(X).mean(axis=(0, 1)))
+
+
+def test_two_gaussians_in_one_lump_are_merged_first():
+    """Clusters at -8 and 8; the second is made of a wide and a narrow component."""
+    m = bg.GaussianMixture([0.5, 0.25, 0.25], [[-8.0], [8.0], [8.0]], [[[1.0]], [[4.0]], [[0.25]]])
+    X, labels = m.sample(400, 0)
+    merging = bg.merge_components(m, X)
+    np.testing.assert_array_equal(merging.merges, [[1, 2], [0, 1]])
+    assert merging.elbow == 2
+    np.testing.assert_array_equal(merging.labels(2), labels > 0)
+    np.testing.assert_array_equal(bg.number_of_modes(m).counts, 2)
+
+
+def test_equal_components_have_two_modes_from_two_sds_apart():
+    for apart, count in ((0.0, 1), (1.0, 1), (1.99, 1), (2.01, 2), (2.2, 2), (50.0, 2)):
+        m = bg.GaussianMixture([0.5, 0.5], [[0.0], [apart]], [[[1.0]], [[1.0]]])
+        assert bg.number_of_modes(m).counts == count, apart
+
+
+def test_modes_of_one_feature_are_those_of_a_fine_grid():
+    rng = np.random.default_rng(0)
+    m = random_mixture(rng, 4, 1, batch=(200,))
+    grid = np.linspace(-20, 20, 80_001)
+    height = m.log_prob(grid[:, None])
+    peaks = (height[:, 1:-1] > height[:, :-2]) & (height[:, 1:-1] >= height[:, 2:])
+    modes = bg.number_of_modes(m)
+    np.testing.assert_array_equal(modes.counts, peaks.sum(axis=1))
+    assert len(np.unique(modes.counts)) > 2
+    np.testing.assert_allclose(modes.probabilities, [(modes.counts == n).mean() for n in (1, 2, 3, 4)])
+    for s in range(200):
+        np.testing.assert_allclose(
+            np.unique(modes.locations[s].round(2)), np.unique(grid[1:-1][peaks[s]].round(2)), atol=0.011
+        )
+
+
+@pytest.mark.parametrize(("K", "D"), [(3, 2), (5, 3), (2, 6)])
+def test_modes_are_local_maxima_that_the_means_climb_to(K, D):
+    rng = np.random.default_rng(D)
+    m = random_mixture(rng, K, D, batch=(4, 5))
+    modes = bg.number_of_modes(m)
+    assert modes.counts.shape == (4, 5)
+    for i in np.ndindex(4, 5):
+        one = bg.GaussianMixture(m.weights[i], m.means[i], m.covariances[i])
+        found = modes.locations[i]
+        top = one.log_prob(found)
+        assert (top >= one.log_prob(one.means) - 1e-12).all()
+        for size in (1e-4, 1e-2):
+            around = found[:, None] + size * rng.normal(size=(K, 50, D))
+            assert (one.log_prob(around.reshape(-1, D)).reshape(K, 50) <= top[:, None] + 1e-12).all()
+        apart = np.abs(found[:, None] - found).max(axis=-1) > 1e-6
+        assert modes.counts[i] == len(np.unique(apart, axis=0))
+
+
+def test_a_mean_on_a_saddle_is_left_behind():
+    """The middle component sits where symmetry makes the gradient vanish between two higher ones."""
+    m = bg.GaussianMixture([0.499, 0.002, 0.499], [[-3.0, 0], [0, 0], [3, 0]], [np.eye(2), 4 * np.eye(2), np.eye(2)])
+    modes = bg.number_of_modes(m)
+    assert modes.counts == 2
+    assert abs(modes.locations[1, 0]) > 2.9
+
+
+def test_modes_and_merging_take_a_fit_and_a_posterior():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    tree = bg.sample_posterior(X, fit, draws=250, chains=2, rng=0)
+    modes = bg.number_of_modes(tree)
+    assert modes.counts.shape == (2, 250) and modes.probabilities[1] > 0.99
+    assert bg.number_of_modes(fit).counts == 2
+    merging = bg.merge_components(tree)
+    np.testing.assert_allclose(merging.entropy, bg.merge_components(fit, X).entropy, rtol=1e-6)
+    assert merging.entropy_lower[1] < merging.entropy[1] < merging.entropy_upper[1]
+    assert merging.elbow is None
+    with pytest.raises(bg.InputError, match="needs the rows"):
+        bg.merge_components(fit)
+    with pytest.raises(bg.InputError, match="between 1 and 2"):
+        merging.labels(3)
+    with pytest.raises(bg.InputError, match="not a list"):
+        bg.number_of_modes([1])
+    with pytest.raises(bg.InputError, match="ci_prob"):
+        bg.merge_components(tree, ci_prob=1)
