@@ -27,6 +27,7 @@ _HOMES = {
     "bayes.tree": ("as_mixture",),
     "bayes.relabel": ("relabel",),
     "bayes.diagnosis": ("Diagnosis", "diagnose"),
+    "bayes.evidence": ("Evidence", "log_evidence"),
     "bayes.loo": ("KFold", "LOO", "kfold", "loo"),
     "comparison": ("compare",),
     "clusters.assignment": ("Assignments", "assign"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import mixture_of, relabelling
+from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import InputError
@@ -120,12 +120,16 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     Raises
     ------
     InputError
-        For an unknown method, or too few draws.
+        For an unknown method, too few draws, or draws that are not of the posterior.
 
     Notes
     -----
     No method sees a part of the posterior that the draws never visited. Evidence depends on the prior, also on its
-    width: compare models under priors that you mean.
+    width: compare models under priors that you mean. Where the prior tells components apart draws are not relabelled,
+    and the evidence is that of the labellings which the chains visited.
+
+    Half of each chain's draws prepares what the other half estimates, and the other way round (Overstall & Forster
+    2010). The error of bridge sampling is Fruehwirth-Schnatter's (2004).
 
     Examples
     --------
@@ -134,19 +138,30 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> evidence = bg.log_evidence(tree, rng=0)
     >>> evidence.trusted, round(evidence.value)
-    (True, 0)
+    (True, -1168)
     """
     _check_method(method)
+    if not {"posterior", "sample_stats", "em", "observed_data"} <= set(getattr(tree, "children", ())):
+        raise InputError(f"log_evidence needs the tree that sample_posterior returned, not {type(tree).__name__}")
+    if method != "laplace" and tree.attrs.get("method") == "laplace":
+        raise InputError(
+            f"{METHODS[method]} needs draws of the posterior, but these are of its normal approximation; sample with "
+            "method='nuts', or ask for log_evidence(tree, 'laplace')"
+        )
     density, draws = density_of(tree), as_mixture(tree)
-    thetas = density.pack(draws)
+    thetas = _coordinates(density, draws)
     if "lp" in tree["sample_stats"]:
-        log_values = tree["sample_stats"]["lp"].values
+        log_values = np.asarray(tree["sample_stats"]["lp"])
     else:
         every = -(-thetas[..., 0].size // (2 * _n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
         log_values = _values(density, thetas)
-        target = mixture_of(tree["em"]) if density.priors.exchangeable else None
-    return evidence_of_draws(density, thetas, np.asarray(log_values), target, method, rng)
+    target = mixture_of(tree["em"]) if density.priors.exchangeable else None
+    evidence = evidence_of_draws(density, thetas, log_values, target, method, rng)
+    if not tree.attrs.get("convergence", "Converged").startswith("Converged") and method != "laplace":
+        unconverged = "the chains did not converge, see the attribute convergence of the tree"
+        evidence = replace(evidence, faults=(*evidence.faults, unconverged))
+    return evidence
 
 
 def evidence_of_draws(
@@ -170,19 +185,38 @@ def evidence_of_draws(
         Draws are relabelled to it; None where the prior is not the same for every component.
     method, rng
         As for `log_evidence`.
+
+    Returns
+    -------
+    Evidence
+        Of the whole tile of labellings, K! times the integral over it. Of chains that sit in one mode it is the
+        evidence of that mode; the modes' exponentials add up, and are the weights of their chains.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, or too few draws.
     """
     _check_method(method)
     rng = np.random.default_rng(rng)
+    if thetas.shape != (*log_values.shape, density.n_dim) or log_values.ndim != 2:
+        raise InputError(
+            f"coordinates {thetas.shape} and log values {log_values.shape} must have shapes (chains, draws, "
+            f"{density.n_dim}) and (chains, draws)"
+        )
+    if not (np.isfinite(thetas).all() and np.isfinite(log_values).all()):
+        raise InputError("the coordinates of every draw and the density there must be finite")
     thetas, tile = _into_tile(density, thetas, log_values, target)
     constant = density.log_constant + tile.log_copies
     if method == "laplace":
         estimates = {"laplace": _laplace(density, thetas, log_values, tile, rng)}
     else:
-        n, S = density.n_dim, log_values.size
-        if log_values.shape[1] < 8 or S < 4 * (n + 1):
+        n, middle = density.n_dim, log_values.shape[1] // 2
+        distinct = min(len(np.unique(half)) for half in (log_values[:, :middle], log_values[:, middle:]))
+        if middle < 4 or distinct < 5 * (n + 1):
             raise InputError(
-                f"{S} draws are too few for the evidence of a posterior with {n} coordinates; draw at least "
-                f"{max(4 * (n + 1), 8 * len(log_values))}, better thousands"
+                f"{log_values.size} draws, {distinct} of them distinct in a half of each chain, are too few for the "
+                f"evidence of a posterior with {n} coordinates; at least {5 * (n + 1)} are needed, better thousands"
             )
         estimates = _crossed(thetas, log_values, tile, rng)
     estimates = {name: Estimate(value + constant, se) for name, (value, se) in estimates.items()}
@@ -253,8 +287,16 @@ def _into_tile(
     if apart < 1e-6:
         target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     draws = density.unpack(thetas)
-    relabelled = relabelling(draws, target).mixture
-    return thetas if relabelled is draws else density.pack(relabelled), _Tile(density, target)
+    order = match(draws, target)
+    moved = (order != np.arange(target.n_components)).any()
+    return _coordinates(density, draws.permute(order)) if moved else thetas, _Tile(density, target)
+
+
+def _coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
+    """The coordinates (..., n) of draws, whose weights may be tiny where the concentration is."""
+    thetas, log_weights = density.pack(draws), np.log(np.maximum(draws.weights, 1e-300))
+    thetas[..., : draws.n_components - 1] = (log_weights - log_weights.mean(axis=-1, keepdims=True))[..., :-1]
+    return thetas
 
 
 def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
@@ -369,7 +411,7 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     best, best_score, failures = GaussianMixture(np.ones(1), np.zeros((1, n)), np.eye(n)[None]), -math.inf, 0
     for components in range(1, max(2, S // (5 * n) + 1)):
         priors = Priors.weakly_informative(rows, components)
-        fit = fit_em(rows, components, priors=priors, n_starts=10, tolerance=1e-2, rng=rng).mixture
+        fit = fit_em(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
         score = fit.log_prob(held_out).mean()
         if score > best_score + 0.01:
             best, best_score, failures = fit, score, 0
@@ -392,11 +434,12 @@ def _thames(proposal: _Proposal, prepare: _Half, draws: _Half, tile: _Tile, rng:
     its volume is a share of the ellipsoid's, by uniform points. Any region is right, so it is put where it is best:
     around all draws or around those of one component of the proposal.
     """
-    n, labels = tile.density.n_dim, proposal.predict(prepare.flat)
-    groups = [np.ones(labels.shape, dtype=bool), *(labels == j for j in np.unique(labels))]
-    regions = [
-        _region(prepare, group) for group in groups[: len(groups) if len(groups) > 2 else 1] if group.sum() > 4 * n
-    ]
+    labels, values = proposal.predict(prepare.flat), prepare.log_values.ravel()
+    groups = [np.ones(labels.shape, dtype=bool)]
+    if len(np.unique(labels)) > 1:
+        groups += [labels == j for j in np.unique(labels)]
+    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.density.n_dim]
+    regions = [_region(prepare, group) for group in rich]
     if len(regions) > 1:
         trials = [_reciprocal(region, prepare, tile, _n_proposals(tile.density) // 10, rng).se for region in regions]
         regions = [regions[int(np.argmin(trials))]]
@@ -433,14 +476,13 @@ def _reciprocal(region: _Region, draws: _Half, tile: _Tile, n_points: int, rng: 
     points = rng.standard_normal((n_points, n))
     points *= (radius * rng.random(n_points) ** (1 / n) / np.linalg.norm(points, axis=1))[:, None]
     share = (tile.log_values(origin + points @ factor.T, least) >= least).mean()
-    inside = (draws.log_values.ravel() >= least) & (region.distance(draws.flat) <= radius)
+    near = (region.distance(draws.flat) <= radius).reshape(draws.log_values.shape)
+    inside = near & (draws.log_values >= least)
     if share == 0 or not inside.any():
         return _FAILED
     log_volume = n * math.log(radius) + np.linalg.slogdet(factor)[1] + 0.5 * n * math.log(math.pi)
     log_volume += math.log(share) - gammaln(n / 2 + 1)
-    over = np.where(inside, np.exp(np.minimum(least - draws.log_values.ravel(), 0)), 0.0).reshape(
-        draws.log_values.shape
-    )
+    over = np.where(inside, np.exp(np.minimum(least - draws.log_values, 0.0)), 0.0)
     variance = _relative_variance(over, _effective(over)) + (1 - share) / (share * n_points)
     return Estimate(log_volume + least - math.log(over.mean()), math.sqrt(variance))
 
@@ -454,10 +496,9 @@ def _laplace(
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
     if tile.target is not None and not tile.holds(mode.origin[None])[0]:
-        mode = find_mode(density, density.pack(relabelling(density.unpack(mode.origin[None]), tile.target).mixture)[0])
-    n = density.n_dim
-    value = mode.log_integral
-    if tile.target is not None:
-        share = tile.holds(mode.origin + rng.standard_normal((_PROPOSALS, n)) @ mode.factor.T).mean()
-        value += math.log(share) if share > 0 else -math.inf
-    return Estimate(value, math.nan) if math.isfinite(value) else _FAILED
+        at_mode = density.unpack(mode.origin)
+        mode = find_mode(density, density.pack(at_mode.permute(match(at_mode, tile.target))))
+    points = mode.origin + rng.standard_normal((_PROPOSALS, density.n_dim)) @ mode.factor.T
+    low, high = thetas.min(axis=(0, 1)), thetas.max(axis=(0, 1))  # beyond them matrices may be singular
+    share = tile.holds(np.clip(points, low, high)).mean()
+    return Estimate(mode.log_integral + math.log(share), math.nan) if share > 0 else _FAILED
