@@ -291,8 +291,12 @@ def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarra
     target = fit.mixture if density.priors.exchangeable else None
     values = []
     for group in groups:
-        evidence = evidence_of_draws(density, drawn.thetas[group], drawn.statistics["lp"][group], target, rng=rng)
-        values.append(evidence.value)
+        thetas, heights = drawn.thetas[group], drawn.statistics["lp"][group]
+        try:
+            estimates = evidence_of_draws(density, thetas, heights, target, rng=rng).estimates
+        except InputError:  # too few distinct draws
+            estimates = evidence_of_draws(density, thetas, heights, target, "laplace", rng=rng).estimates
+        values.append(next((e.value for e in estimates.values() if math.isfinite(e.value)), -math.inf))
     weights = softmax(values)
     owner = rng.permuted(np.repeat(np.arange(len(groups)), multinomial_share(weights, draws)))
     source = np.empty((chains, draws, 2), dtype=np.intp)  # chain and draw that each new draw is
