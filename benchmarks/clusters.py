@@ -5,8 +5,10 @@ is timed on a part of the work and scaled up. Run: python benchmarks/clusters.py
 """
 
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from scipy.special import logsumexp
@@ -29,22 +31,37 @@ def made(k=K, d=D, seed=0, spread=0.08):
     return bg.GaussianMixture(rng.dirichlet(500 * centre.weights, size=S), means, covariances), centre
 
 
-def status(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field)) / 1024
-
-
 def measured(task):
-    """Least seconds of three runs, and the peak memory of one beyond what was there before, in MB."""
+    """Least seconds of three runs after a first one."""
     task()
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before, best = status("VmRSS"), np.inf
+    best = np.inf
     for _ in range(3):
         started = time.perf_counter()
         task()
         best = min(best, time.perf_counter() - started)
-    return best, status("VmHWM") - before
+    return best
+
+
+MEMORY = """
+import sys; sys.path.insert(0, {folder!r})
+import clusters, bayesgmm as bg
+def status(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
+m, centre = clusters.made()
+X = centre.sample({n}, 1)[0]
+bg.{call}(m, X[:20])  # loads the compiled code
+open("/proc/self/clear_refs", "w").write("5")  # forgets the peak
+before = status("VmRSS")
+bg.{call}(m, X)
+print(status("VmHWM") - before)
+"""
+
+
+def memory(call, n):
+    """Peak memory of a call in a fresh process, beyond what it held before, in MB; with its result."""
+    code = MEMORY.format(folder=str(Path(__file__).parent), call=call, n=n)
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    return float(run.stdout)
 
 
 def numpy_responsibilities(m, X):
@@ -90,59 +107,57 @@ def scaled(task, factor):
     return (time.perf_counter() - started) * factor
 
 
-def line(label, seconds, memory, target, other):
-    target = f"{target:>5}" if target else "    -"
-    other = f"{other:10.1f} {other / seconds:6.0f}" if other else "         -      -"
-    print(f"{label:<62} {seconds:8.2f} {target} {memory:8.0f} {other}", flush=True)
+def line(label, seconds, target=None, other=None, peak=None):
+    def shown(value, width):
+        return " " * (width - 1) + "-" if value is None else f"{value:{width}.0f}"
+
+    ratio = other / seconds if other else None
+    print(
+        f"{label:<56} {seconds:8.2f} {shown(target, 6)} {shown(peak, 8)} {shown(other, 7)} {shown(ratio, 6)}",
+        flush=True,
+    )
 
 
 def main():
     print(f"{os.cpu_count()} cores, {S} draws, D={D}, K={K} unless said otherwise\n")
-    print(f"{'':<62}  seconds target  peak MB      numpy  ratio")
+    print(f"{'':<56}  seconds target  peak MB   numpy  ratio")
     m, centre = made()
     X = centre.sample(100_000, 1)[0]
-    numpy_seconds = scaled(lambda: numpy_assign(m, X[:200]), 500)
-    seconds, memory = measured(lambda: bg.assign(m, X))
-    line("assign, N=100000", seconds, memory, 60, numpy_seconds)
-    draws = posterior_draws(m, X, "")
-    kernel, _ = measured(lambda: draws.each_block(draws.X, lambda a, b, block: None))
+    few, thousand = X[:2000], X[:1000]
+    other = scaled(lambda: numpy_assign(m, X[:200]), 500)
+    line("assign, N=100000", measured(lambda: bg.assign(m, X)), 60, other, memory("assign", 100_000))
     two, two_centre = made(2)
-    seconds_two, memory = measured(lambda: bg.assign(two, two_centre.sample(100_000, 1)[0]))
-    line("assign, N=100000, K=2", seconds_two, memory, 0, 0)
-    few = X[:2000]
-    numpy_seconds = scaled(lambda: numpy_similarity(m, few[:500]), 16)
-    similarity, memory = measured(lambda: bg.posterior_similarity(m, few))
-    line("posterior_similarity, N=2000", similarity, memory, 5, numpy_seconds)
-    single, memory = measured(lambda: bg.posterior_similarity(m, few, dtype=np.float32))
-    line("posterior_similarity, N=2000, float32", single, memory, 0, 0)
-    thousand = X[:1000]
+    rows = two_centre.sample(100_000, 1)[0]
+    line("assign, N=100000, K=2", measured(lambda: bg.assign(two, rows)))
+    draws = posterior_draws(m, X, "")
+    kernel = measured(lambda: draws.each_block(draws.X, lambda a, b, block: None))
+    line("    of the first, the responsibilities alone", kernel)
+    other = scaled(lambda: numpy_similarity(m, few[:500]), 16)
+    similarity = measured(lambda: bg.posterior_similarity(m, few))
+    line("posterior_similarity, N=2000", similarity, 5, other, memory("posterior_similarity", 2000))
+    line("posterior_similarity, N=2000, float32", measured(lambda: bg.posterior_similarity(m, few, dtype=np.float32)))
     z = posterior_draws(m, thousand, "").assignments(np.random.default_rng(0)).astype(int)
-    once = scaled(lambda: numpy_expected_vi(z, z[:, 0]), 1)
+    sweep = 4000 * scaled(lambda: numpy_expected_vi(z, z[:, 0]), 1)
     for loss in ("vi", "binder"):
-        seconds, memory = measured(lambda loss=loss: bg.partition(m, thousand, loss=loss, rng=0))
-        line(f"partition, {loss}, N=1000 (numpy: one sweep over rows x clusters)", seconds, memory, 10, once * 4000)
-    p = bg.partition(m, thousand, rng=0)
-    print(f"    the last: {p.n_clusters} clusters, {p.n_minima} local minima met")
+        seconds = measured(lambda loss=loss: bg.partition(m, thousand, loss=loss, rng=0))
+        line(f"partition, {loss}, N=1000 (numpy: one sweep alone)", seconds, 10, sweep, memory("partition", 1000))
     ten, ten_centre = made(10, spread=0.3)
     rows = ten_centre.sample(1000, 1)[0]
-    seconds, memory = measured(lambda: bg.partition(ten, rows, rng=0))
-    line("partition, vi, N=1000, K=10, heavy overlap", seconds, memory, 0, 0)
-    seconds, memory = measured(lambda: bg.credible_ball(m, p, thousand, rng=0))
-    line("credible_ball, N=1000", seconds, memory, 0, 0)
-    seconds, memory = measured(lambda: bg.partition_scores(m, p.labels, thousand, rng=0))
-    line("partition_scores, N=1000", seconds, memory, 0, 0)
-    seconds, memory = measured(lambda: bg.merge_components(m, thousand))
-    line("merge_components of all draws, N=1000", seconds, memory, 0, 0)
-    seconds, memory = measured(lambda: bg.number_of_modes(m))
-    line("number_of_modes of all draws", seconds, memory, 0, 0)
+    line("partition, vi, N=1000, K=10, heavy overlap", measured(lambda: bg.partition(ten, rows, rng=0)))
+    p = bg.partition(m, thousand, rng=0)
+    line("credible_ball, N=1000", measured(lambda: bg.credible_ball(m, p, thousand, rng=0)))
+    line("partition_scores, N=1000", measured(lambda: bg.partition_scores(m, p.labels, thousand, rng=0)))
+    line("merge_components of all draws, N=1000", measured(lambda: bg.merge_components(m, thousand)))
+    line("number_of_modes of all draws", measured(lambda: bg.number_of_modes(m)))
     A = np.random.default_rng(0).random((2000, 2000))
-    flops = 16e9 / measured(lambda: A @ A)[0]
-    # per responsibility: D differences, D (D+1)/2 + D multiply-adds, exp (30), entropy and normalisation (8)
-    share = 100_000 * S * K * (D + D * (D + 1) + 2 * D + 38) / flops
-    print(f"\nMatrix product: {flops / 1e9:.0f} Gflop/s. The responsibilities under all draws take {kernel:.2f} s, of "
-          f"which the flops alone {share / kernel:.0%};\nthe similarity's symmetric product is "
-          f"{2000**2 * S * K / flops / similarity:.0%} of its time.")  # fmt: skip
+    flops = 16e9 / measured(lambda: A @ A)
+    # per responsibility: D differences, D (D + 1) / 2 + D multiply-adds, exp (30), entropy and normalisation (8)
+    least = 100_000 * S * K * (D + D * (D + 1) + 2 * D + 38) / flops
+    print(
+        f"\nShare of the flop limit ({flops / 1e9:.0f} Gflop/s in a matrix product): "
+        f"responsibilities {least / kernel:.0%}, similarity {2000**2 * S * K / flops / similarity:.0%}"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,19 +16,20 @@ def fitted():
     return X, fit, bg.sample_posterior(X, fit, draws=250, chains=2, rng=0)
 
 
-def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch):
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch, K):
     rng = np.random.default_rng(0)
-    draws, X = random_mixture(rng, 3, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
+    draws, X = random_mixture(rng, K, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
     monkeypatch.setattr(clusters_draws, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
     a = bg.assign(draws, X, ci_prob=0.8)
-    R = draws.responsibilities(X).reshape(30, 23, 3)
+    R = draws.responsibilities(X).reshape(30, 23, K)
     p = R.mean(axis=0)
     np.testing.assert_allclose(a.probabilities, p, rtol=1e-12)
-    np.testing.assert_allclose(a.lower, np.quantile(R, 0.1, axis=0), rtol=1e-10)
-    np.testing.assert_allclose(a.upper, np.quantile(R, 0.9, axis=0), rtol=1e-10)
+    np.testing.assert_allclose(a.lower, np.quantile(R, 0.1, axis=0), rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(a.upper, np.quantile(R, 0.9, axis=0), rtol=1e-10, atol=1e-15)
     np.testing.assert_array_equal(a.labels, p.argmax(axis=1))
     entropy = -(p * np.log(p)).sum(axis=1)
-    np.testing.assert_allclose(a.entropy, entropy, rtol=1e-10)
+    np.testing.assert_allclose(a.entropy, entropy, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(a.mutual_information, entropy + (R * np.log(R)).sum(axis=2).mean(axis=0), atol=1e-12)
 
 

