@@ -1,0 +1,132 @@
+"""Laws of how the posterior is drawn: the normal approximation, several modes, draws that are kept."""
+
+import importlib
+
+import numpy as np
+import pytest
+from oracles import table
+
+import bayesgmm as bg
+from bayesgmm.bayes import nuts
+from bayesgmm.bayes.sample import find_modes, multinomial_share
+from bayesgmm.bayes.tree import density_of
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    X = table("old_faithful")
+    return X, bg.fit_em(X, 2, rng=0)
+
+
+def two_modes():
+    """Four far clusters of equal size for three components: which two share one is undecided."""
+    rng = np.random.default_rng(0)
+    corners = 12 * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    X = rng.normal(size=(160, 2)) + corners[np.repeat(np.arange(4), 40)]
+    return X, bg.fit_em(X, 3, "VII", rng=0, n_starts=40)
+
+
+def test_laplace_draws_are_near_nuts_and_say_how_near(faithful):
+    X, fit = faithful
+    laplace, nuts_tree = (bg.sample_posterior(X, fit, method=method, rng=0) for method in ("laplace", "nuts"))
+    assert set(laplace.children) == set(nuts_tree.children)
+    assert laplace.attrs["convergence"].startswith("Laplace's approximation is good")
+    a, b = (tree["posterior"]["means"] for tree in (laplace, nuts_tree))
+    sd = b.std(("chain", "draw"))
+    assert float((np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / sd).max()) < 0.2
+    weight = np.exp(laplace["sample_stats"]["log_importance_weight"].values)
+    corrected = (weight[..., None, None] * a.values).sum(axis=(0, 1)) / weight.sum()
+    assert float((np.abs(corrected - b.mean(("chain", "draw"))) / sd).max()) < 0.15
+
+
+def test_laplace_is_not_trusted_where_it_is_wrong():
+    X = table("galaxies")
+    with pytest.warns(bg.ConvergenceWarning, match="not to be trusted"):
+        bg.sample_posterior(X, bg.fit_em(X, 4, "V", rng=0), method="laplace", rng=0)
+
+
+def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
+    """By symmetry the ways to join neighbours have like evidence; every chain then holds draws of each."""
+    X, fit = two_modes()
+    priors = bg.Priors.weakly_informative(X, 3)
+    tree = bg.sample_posterior(X, fit, priors, draws=300, rng=0)
+    density = density_of(tree)
+    modes = find_modes(density, fit, 4)
+    assert len(modes) > 1
+    assert "modes that chains do not move between" in tree.attrs["modes"]
+    log_integrals = np.array([mode.log_integral for mode in modes])
+    weights = np.exp(log_integrals - log_integrals.max())
+    weights /= weights.sum()
+    # share of draws nearest to each mode, after relabelling, is the mode's evidence (Laplace's is good here)
+    nearest = _nearest(bg.as_mixture(tree).means, np.stack([density.unpack(mode.origin).means for mode in modes]))
+    share = np.bincount(nearest.ravel(), minlength=len(modes)) / nearest.size
+    np.testing.assert_allclose(share, weights, atol=0.1)
+
+
+def _nearest(means, modes):
+    """Index of the mode whose set of means is nearest to each draw's, whatever the order of components."""
+    gap = np.linalg.norm(means[..., None, :, None, :] - modes[:, None, :, :], axis=-1)  # (chain, draw, mode, K, K)
+    return gap.min(axis=-1).sum(axis=-1).argmin(axis=-1)
+
+
+def test_shares_are_whole_and_sum_to_all():
+    share = multinomial_share(np.array([0.5, 0.333, 0.167]), 10)
+    assert share.tolist() == [5, 3, 2]
+
+
+def test_a_prior_that_tells_components_apart_keeps_its_labels(faithful):
+    X, fit = faithful
+    weak = bg.Priors.weakly_informative(X, 2)
+    tree = bg.sample_posterior(X, fit, bg.Priors([2.0, 3.0], weak.means, weak.covariances), draws=200, tune=300, rng=0)
+    assert tree.attrs["relabelling"] == "none"
+
+
+def test_draws_are_kept_and_an_interrupted_run_goes_on(faithful, tmp_path, monkeypatch):
+    X, fit = faithful
+    out = tmp_path / "draws.nc"
+    whole = nuts._draws_of
+
+    def interrupted(trace):
+        monkeypatch.setattr(nuts, "_draws_of", whole)
+        raise KeyboardInterrupt
+
+    def part(trace):
+        drawn = whole(trace)
+        return nuts.Draws(drawn.thetas[:2, :120], {k: v[:2, :120] for k, v in drawn.statistics.items()}, False)
+
+    monkeypatch.setattr(nuts, "_draws_of", interrupted)
+    monkeypatch.setattr(nuts, "_part_of", part)
+    finished = {}
+
+    def wait(self, *, timeout=None):
+        self._sampler.wait(timeout)
+        finished["trace"] = self._extract(self._sampler.take_results())
+        return finished["trace"]
+
+    background = importlib.import_module("nutpie.sample")._BackgroundSampler
+    monkeypatch.setattr(background, "wait", wait)
+    monkeypatch.setattr(background, "abort", lambda self: finished["trace"])
+    with pytest.warns(bg.ConvergenceWarning, match="interrupted with 120 of 400 draws in 2 of 4 chains"):
+        first = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
+    assert first["posterior"].sizes["chain"] == 2 and out.exists()
+    told = []
+    tree = bg.sample_posterior(X, fit, draws=400, rng=0, out=out, progress=lambda done, total: told.append(done))
+    assert "partial" not in tree.attrs
+    assert tree["posterior"]["means"].shape == (4, 400, 2, 2)
+    np.testing.assert_allclose(tree["posterior"]["means"][:2, :120], first["posterior"]["means"])
+    assert told[-1] == 4 * 900
+    again = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
+    np.testing.assert_array_equal(again["posterior"]["means"], tree["posterior"]["means"])
+
+
+def test_a_file_of_something_else_is_not_overwritten(faithful, tmp_path):
+    X, fit = faithful
+    out = tmp_path / "draws.nc"
+    out.write_text("notes")
+    with pytest.raises(bg.InputError, match="holds no posterior"):
+        bg.sample_posterior(X, fit, rng=0, out=out)
+    assert out.read_text() == "notes"
+    out.unlink()
+    bg.sample_posterior(X, fit, rng=0, method="laplace", draws=100, out=out)
+    with pytest.raises(bg.InputError, match="another table, model or prior"):
+        bg.sample_posterior(X, bg.fit_em(X, 3, rng=0), rng=0, out=out)
