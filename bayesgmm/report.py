@@ -240,7 +240,7 @@ def sentences(analysis: Analysis) -> Iterator[str]:
     ended = fit.status.value.partition(":")[0]
     effort = f"{_count(fit.n_iterations, 'iteration')}, {_count(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
     yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
-    if all(maximum.spurious for maximum in fit.maxima):
+    if fit.spurious:
         yield f"Every maximum that EM found is spurious: {fit.maxima[0].detail}. Use fewer components."
     sizes = analysis.tree["posterior"].sizes
     size = f"{_count(sizes['chain'], 'chain')} of {_count(sizes['draw'], 'draw')}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.em import ascent
-from bayesgmm.expectation import parallel_pays
+from bayesgmm.expectation import in_threads, parallel_pays
 from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
@@ -154,28 +155,44 @@ def search(
             moments = brief.moments
     else:
         starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
-    ends: list[tuple[float, str, ascent.Outcomes, np.ndarray]] = []
-    for done, i in enumerate(finalists):
+    done, lock = len(kinds), threading.Lock()
+
+    def carry_on(first: int, last: int) -> tuple[ascent.Outcomes, np.ndarray]:
+        nonlocal done
+        outcomes, state = climber.climb(moments[first:last])
+        path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
         if progress is not None:
-            progress(len(kinds) + done, total)
-        outcomes, state = climber.climb(moments[i : i + 1])
+            with lock:  # several threads climb
+                done += 1
+                progress(done, total)
+        return outcomes, path
+
+    ranges = [(i, i + 1) for i in finalists]
+    climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
+    ends: list[tuple[float, str, ascent.Outcomes, np.ndarray]] = []
+    for i, (outcomes, path) in zip(finalists, climbs, strict=True):
         starts[i] = _start(kinds[i], outcomes, 0)
         if outcomes.codes[0] != ascent.DEGENERATE:
-            path = state.path[: starts[i].n_iterations + 1].copy()
             ends.append((starts[i].log_likelihood, climber.why_spurious(outcomes), outcomes, path))
     if progress is not None:
         progress(total, total)
     ends.sort(key=lambda end: -end[0])
-    maxima: list[Maximum] = []
-    for value, why, _, _ in ends:
-        if maxima and maxima[-1].log_likelihood - value < _SAME:
-            maxima[-1] = replace(maxima[-1], hits=maxima[-1].hits + 1)
-        else:
-            maxima.append(Maximum(value, 1, bool(why), why))
+    maxima = joined([Maximum(value, 1, bool(why), why) for value, why, _, _ in ends])
     if not ends:
         return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
     _, _, best, path = next((end for end in ends if not end[1]), ends[0])
-    return Found(tuple(starts), tuple(maxima), _STATUS[int(best.codes[0])], best, path)
+    return Found(tuple(starts), maxima, _STATUS[int(best.codes[0])], best, path)
+
+
+def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
+    """The distinct ones among maxima, highest first, with their hits added up."""
+    distinct: list[Maximum] = []
+    for maximum in sorted(maxima, key=lambda maximum: -maximum.log_likelihood):
+        if distinct and distinct[-1].log_likelihood - maximum.log_likelihood < _SAME:
+            distinct[-1] = replace(distinct[-1], hits=distinct[-1].hits + maximum.hits)
+        else:
+            distinct.append(maximum)
+    return tuple(distinct)
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
