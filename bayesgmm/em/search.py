@@ -19,6 +19,7 @@ _SHORT = 15  # iterations of a short run
 _SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
+_RACE = 200  # iterations on tables for threads after which only the climb that leads goes on
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
 
@@ -89,9 +90,14 @@ class Climber:
             self.table.values, weights, self.labels, self.center, self.model.diagonal, self.problem, moments
         )
 
+    def limited(self, max_iterations: int) -> Climber:
+        """The same with no more iterations than these."""
+        least = min(max_iterations, self.problem.max_iterations)
+        return replace(self, problem=self.problem._replace(max_iterations=least))
+
     def short(self, rng: np.random.Generator) -> Climber:
         """The same for short runs, on a sample of the rows where there are many."""
-        problem = self.problem._replace(max_iterations=min(_SHORT, self.problem.max_iterations))
+        problem = self.limited(_SHORT).problem
         N, most = self.table.n_observations, _SHORT_ROWS * problem.penalty.concentration.size
         table, labels = self.table, self.labels
         if most < N:
@@ -157,31 +163,74 @@ def search(
         starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
     done, lock = len(kinds), threading.Lock()
 
-    def carry_on(first: int, last: int) -> tuple[ascent.Outcomes, np.ndarray]:
+    def carry_on(first: int, last: int) -> _Climb:
         nonlocal done
-        outcomes, state = climber.climb(moments[first:last])
-        path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
+        climb = _carry_on(race, moments[first:last])
         if progress is not None:
             with lock:  # several threads climb
                 done += 1
                 progress(done, total)
-        return outcomes, path
+        return climb
 
+    race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
     ranges = [(i, i + 1) for i in finalists]
     climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
-    ends: list[tuple[float, str, ascent.Outcomes, np.ndarray]] = []
-    for i, (outcomes, path) in zip(finalists, climbs, strict=True):
-        starts[i] = _start(kinds[i], outcomes, 0)
-        if outcomes.codes[0] != ascent.DEGENERATE:
-            ends.append((starts[i].log_likelihood, climber.why_spurious(outcomes), outcomes, path))
+    unfinished = _run_out(climber, climbs) if race.problem.max_iterations < climber.problem.max_iterations else ()
+    ends: list[_Climb] = []
+    for i, climb in zip(finalists, climbs, strict=True):
+        starts[i] = _start(kinds[i], climb.outcomes, 0)
+        if climb in unfinished:
+            starts[i] = replace(starts[i], status=Status.LEFT_BEHIND)
+        elif climb.alive:
+            ends.append(climb)
     if progress is not None:
         progress(total, total)
-    ends.sort(key=lambda end: -end[0])
-    maxima = joined([Maximum(value, 1, bool(why), why) for value, why, _, _ in ends])
+    maxima = joined([Maximum(climb.value, 1, bool(climb.why_spurious), climb.why_spurious) for climb in ends])
     if not ends:
         return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
-    _, _, best, path = next((end for end in ends if not end[1]), ends[0])
-    return Found(tuple(starts), maxima, _STATUS[int(best.codes[0])], best, path)
+    best = max(ends, key=_Climb.rank)
+    return Found(tuple(starts), maxima, _STATUS[int(best.outcomes.codes[0])], best.outcomes, best.path)
+
+
+@dataclass(eq=False, slots=True)
+class _Climb:
+    """How one climb ended."""
+
+    outcomes: ascent.Outcomes
+    path: np.ndarray
+    why_spurious: str
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.outcomes.codes[0] != ascent.DEGENERATE)
+
+    @property
+    def value(self) -> float:
+        return float(self.outcomes.numbers[0, ascent.VALUE])
+
+    def rank(self) -> tuple[bool, bool, float]:
+        """The better the later."""
+        return self.alive, not self.why_spurious, self.value
+
+
+def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
+    outcomes, state = climber.climb(moments)
+    path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
+    why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
+    return _Climb(outcomes, path, why)
+
+
+def _run_out(climber: Climber, climbs: list[_Climb]) -> list[_Climb]:
+    """Let the climb that leads run on to its end, in place; which others were stopped before theirs."""
+    unfinished = [climb for climb in climbs if climb.outcomes.codes[0] == ascent.EXHAUSTED]
+    while (leader := max(climbs, key=_Climb.rank)) in unfinished:
+        unfinished.remove(leader)
+        n = len(leader.path) - 1
+        rest = _carry_on(climber.limited(climber.problem.max_iterations - n), leader.outcomes.moments)
+        rest.outcomes.numbers[:, ascent.ITERATION] += n
+        path = np.concatenate((leader.path, rest.path[1:]))
+        leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, path, rest.why_spurious
+    return unfinished
 
 
 def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
