@@ -16,6 +16,7 @@ _HOMES = {
     "bayes.model": ("build_model",),
     "bayes.sample": ("sample_posterior", "as_mixture"),
     "comparison": ("compare",),
+    "selection": ("Recommendation", "Selection", "select", "stacking_weights"),
     "clusters.assignment": ("Assignments", "assign"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

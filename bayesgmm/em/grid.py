@@ -20,7 +20,7 @@ from bayesgmm.errors import BayesGMMError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
-type Key = tuple[str, int]  # the covariance model's name and the number of components
+type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
 type Candidates = list[tuple[str, np.ndarray]]
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours
@@ -49,6 +49,7 @@ def fit_grid(
     progress : callable
         Called with the number of fits done and their total.
     """
+    label = {model: model.label(table.n_features) for model in models}
     order = sorted(models, key=lambda model: model.n_parameters(2, 3))
     seeds = rng.integers(2**63, size=max(counts)).tolist()
     portfolios: dict[int, Candidates] = {}
@@ -62,33 +63,31 @@ def fit_grid(
             size, own = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
             portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own)
         starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
-        smaller = fits.get((model.name, K - 1))
+        smaller = fits.get((label[model], K - 1))
         if isinstance(smaller, EMFit) and n_starts > 1:
             starts += _moments("split", splits(smaller.mixture), climber)
         return fit_from(climber, starts, np.random.default_rng(seeds[K - 1]))
 
     for model in order:
         for K in counts:
-            key = (model.name, K)
+            key = (label[model], K)
             try:
-                fits[key] = known[key] if key in known else fit(model, K)
+                if key not in known:
+                    known[key] = fit(model, K)
+                fits[key] = known[key]
             except BayesGMMError as error:
                 fits[key] = error
-            else:
-                known[key] = fits[key]
             progress(len(fits), total)
         for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
-            larger = fits[model.name, K + 1]
+            larger = fits[label[model], K + 1]
             if isinstance(larger, EMFit) and not larger.spurious:
                 climber, _ = prepare(table, model, K)
                 starts = _moments("merged", merges(larger.mixture), climber)
-                fits[model.name, K] = _better(fits[model.name, K], climber, starts, seeds[K - 1])
-    return {(model.name, K): fits[model.name, K] for model in models for K in counts}
+                fits[label[model], K] = _better(fits[label[model], K], climber, starts, seeds[K - 1])
+    return {(label[model], K): fits[label[model], K] for model in models for K in counts}
 
 
-def _better(
-    fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int
-) -> EMFit | BayesGMMError:
+def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:
     """The same fit, or a better one from further starts; either way with the starts and maxima of both."""
     try:
         other = fit_from(climber, starts, np.random.default_rng(seed))
