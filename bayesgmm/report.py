@@ -19,6 +19,7 @@ from bayesgmm.comparison import compare
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
 from bayesgmm.errors import ConvergenceWarning
+from bayesgmm.selection import CRITERIA, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.89
 _TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
 _COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
+_FITS = 8  # the most of a selection to print, but for the best by some criterion
+_HEADINGS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out\nlog density", "loo": "LOO elpd"}
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 
 
@@ -340,6 +343,41 @@ def _loo_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
     doubtful = [k for k, pareto in worst.items() if pareto > _RELIABLE_PARETO_K]
     if doubtful:
         yield f"For {_listed(doubtful)} LOO is in doubt: {_pareto_doubt(max(worst.values()))}."
+
+
+def criteria_table(selection: Selection) -> Table:
+    """The fits that come first by the first criterion, and the best by every other, side by side."""
+    frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
+    rankings = {name: selection.ranking(name) for name in selection.criteria}
+    first = rankings[selection.criteria[0]]
+    shown = [(row.covariance, row.n_components) for row in first.head(_FITS).itertuples()]
+    shown += [(row.covariance, row.n_components) for r in rankings.values() for row in r.head(1).itertuples()]
+    headings, columns = ["fit", "log-\nlikelihood", "para-\nmeters"], []
+    for name in names:
+        column = CRITERIA[name].column
+        headings.append(_HEADINGS[name])
+        columns.append((name, column, ".1f"))
+        for extra, heading, form in ((f"{column}_se", "se", ".1f"), (f"{name}_frequency", "chosen\nin", ".0%")):
+            if extra in frame:
+                headings.append(heading)
+                columns.append((name, extra, form))
+    if "pareto_k_max" in frame:
+        headings += ["worst\nPareto k", "weight"]
+        columns += [("loo", "pareto_k_max", ".2f"), ("loo", "weight", ".2f")]
+    table = _table("Which mixture? Covariance model and number of components", *headings)
+    lines = frame.set_index(["covariance", "n_components"])
+    for key in dict.fromkeys(shown):
+        line = lines.loc[key]
+        cells = []
+        for name, column, form in columns:
+            best = column == CRITERIA[name].column and key == tuple(rankings[name].iloc[0, :2])
+            cells.append("-" if np.isnan(line[column]) else f"{line[column]:{form}}" + "*" * best)
+        table.add_row(f"{key[0]},{key[1]}", f"{line['log_likelihood']:.1f}", str(line["n_parameters"]), *cells)
+    hidden = len(frame) - len(dict.fromkeys(shown))
+    table.caption = "* the best by this criterion; BIC, ICL and AIC: smaller is better; log densities: larger"
+    if hidden > 0:
+        table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
+    return table
 
 
 def model_name(fit: EMFit) -> str:
