@@ -29,7 +29,7 @@ INTERVAL = 0.89
 _TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
 _COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
 _FITS = 8  # the most of a selection to print, but for the best by some criterion
-_HEADINGS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out\nlog density", "loo": "LOO elpd"}
+_HEADINGS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out\nlog density", "loo": "LOO\nelpd"}
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 
 
@@ -352,29 +352,36 @@ def criteria_table(selection: Selection) -> Table:
     first = rankings[selection.criteria[0]]
     shown = [(row.covariance, row.n_components) for row in first.head(_FITS).itertuples()]
     shown += [(row.covariance, row.n_components) for r in rankings.values() for row in r.head(1).itertuples()]
-    headings, columns = ["fit", "log-\nlikelihood", "para-\nmeters"], []
+    wide = "elpd_loo" in frame
+    headings = ["fit", *(() if wide else ("log-likelihood",)), "para-\nmeters"]
     for name in names:
-        column = CRITERIA[name].column
-        headings.append(_HEADINGS[name])
-        columns.append((name, column, ".1f"))
-        for extra, heading, form in ((f"{column}_se", "se", ".1f"), (f"{name}_frequency", "chosen\nin", ".0%")):
-            if extra in frame:
-                headings.append(heading)
-                columns.append((name, extra, form))
-    if "pareto_k_max" in frame:
-        headings += ["worst\nPareto k", "weight"]
-        columns += [("loo", "pareto_k_max", ".2f"), ("loo", "weight", ".2f")]
-    table = _table("Which mixture? Covariance model and number of components", *headings)
+        chosen = "\nchosen in" if f"{name}_frequency" in frame else ""
+        headings.append(_HEADINGS[name] + chosen)
+    table = _table(
+        "Which mixture? Covariance model and number of components",
+        *headings,
+        *(("worst\nPareto k", "weight") if wide else ()),
+    )
     lines = frame.set_index(["covariance", "n_components"])
     for key in dict.fromkeys(shown):
         line = lines.loc[key]
-        cells = []
-        for name, column, form in columns:
-            best = column == CRITERIA[name].column and key == tuple(rankings[name].iloc[0, :2])
-            cells.append("-" if np.isnan(line[column]) else f"{line[column]:{form}}" + "*" * best)
-        table.add_row(f"{key[0]},{key[1]}", f"{line['log_likelihood']:.1f}", str(line["n_parameters"]), *cells)
+        cells = [f"{key[0]},{key[1]}", *(() if wide else (f"{line['log_likelihood']:.1f}",)), str(line["n_parameters"])]
+        for name in names:
+            column = CRITERIA[name].column
+            if np.isnan(line[column]):
+                cells.append("-")
+                continue
+            best = key == tuple(rankings[name].iloc[0, :2])
+            share = f" {line[f'{name}_frequency']:4.0%}" if f"{name}_frequency" in frame else ""
+            se = f" ± {line[f'{column}_se']:.0f}" if f"{column}_se" in frame else ""
+            cells.append(f"{line[column]:.1f}{'*' * best}{share}{se}")
+        if wide:
+            cells += ["-" if np.isnan(line[x]) else f"{line[x]:.2f}" for x in ("pareto_k_max", "weight")]
+        table.add_row(*cells)
     hidden = len(frame) - len(dict.fromkeys(shown))
-    table.caption = "* the best by this criterion; BIC, ICL and AIC: smaller is better; log densities: larger"
+    table.caption = (
+        "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger, ± standard error"
+    )
     if hidden > 0:
         table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
     return table

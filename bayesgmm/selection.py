@@ -7,6 +7,7 @@ here climbs or samples by itself.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ import numpy as np
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key, fit_grid
-from bayesgmm.em.refits import held_out_log_density, replicate_criteria
-from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
+from bayesgmm.em.refits import held_out_log_density, replicates
+from bayesgmm.errors import BayesGMMError, ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.observations import Observations, observations, positive_integer
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ _STRENGTHS = ((2.0, "barely"), (6.0, "positively"), (10.0, "strongly"), (math.in
 _CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
 _REPLICATED = 25  # the most fits that are refitted to replicates
 _FOLD_STARTS = 10
+_RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Selection:
         From "cv" and "loo" to a mapping from fits to the log density (N,) of each row, in nats, times its weight.
     replicates : mapping
         From "bic" and "icl" to a mapping from fits to the criterion (n_replicates,) in each replicate, centred at the
-        table's; infinite where a component collapsed.
+        table's.
     """
 
     table: pd.DataFrame
@@ -145,9 +147,11 @@ class Selection:
         if kind is None or kind.column not in self.table:
             there = [name for name, known in CRITERIA.items() if known.column in self.table]
             raise InputError(f"criterion {criterion!r} is not in the table; it has {', '.join(there)}")
-        kept = self.table[self.table[kind.column].notna() & ~self.table["status"].str.startswith("spurious")]
-        if kept.empty:
-            raise InputError(f"no fit has a {kind.column}; the column status says why")
+        kept = self.table[self.table[kind.column].notna()]
+        spurious = kept["status"].str.startswith("spurious")
+        kept = kept if spurious.all() else kept[~spurious]
+        # One component has the same covariance whether it is called equal or varying.
+        kept = kept[(kept["n_components"] > 1) | ~kept.duplicated(["n_components", "n_parameters"])]
         order = np.lexsort((kept["n_parameters"], -kind.sign * kept[kind.column]))
         kept = kept.iloc[order].reset_index(drop=True)
         out = kept[["covariance", "n_components", "n_parameters"]].copy()
@@ -167,8 +171,7 @@ class Selection:
         own = self.replicates.get(criterion, {})
         if key not in own or best not in own:
             return math.nan
-        difference = own[key] - own[best]
-        return float(difference[np.isfinite(difference)].std(ddof=1))
+        return float((own[key] - own[best]).std())
 
     def frequencies(self, criterion: str = "bic") -> pd.Series:
         """How often each number of components was a criterion's choice among replicates, indexed by K.
@@ -200,7 +203,7 @@ class Selection:
             )
         else:
             best = self._name(_key(ranking.iloc[0]))
-            lead = "" if key == _key(ranking.iloc[0]) else f", if {chosen['behind']:.1f} behind {best}"
+            lead = "" if key == _key(ranking.iloc[0]) else f", though {chosen['behind']:.1f} behind {best}"
             reason = f"It is the smallest of the {len(tied)} fits that tie by {_inner(title)}{lead}"
         others = [name for name in self.criteria[1:] if name != "aic"]
         agree = [CRITERIA[name].title for name in others if self._holds(name, key)]
@@ -234,6 +237,7 @@ class Selection:
     def _sentences(self) -> Iterator[str]:
         for name in self.criteria:
             yield self._sentence(name)
+        yield from self._doubts()
         bests = {name: _key(self.ranking(name).iloc[0]) for name in self.criteria}
         if len(bests) > 1:
             sizes = sorted({K for _, K in bests.values()})
@@ -253,6 +257,24 @@ class Selection:
             names = [self._name(_key(row)) for _, row in bad.iloc[:3].iterrows()]
             more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
             yield f"Without an answer: {', '.join(names)}{more}; the column status says why."
+
+    def _doubts(self) -> Iterator[str]:
+        """Which posteriors, and what comes from them, are not to be trusted."""
+        if "posterior" not in self.table:
+            return
+        drawn = self.table[self.table["posterior"].notna()]
+        without = drawn["posterior"].str.startswith("none")
+        loose = drawn[~without & ~drawn["posterior"].str.startswith("Converged")]
+        if len(loose):
+            names = _listed(self._name(_key(row)) for _, row in loose.iterrows())
+            yield f"The chains did not converge for {names}: there trust criteria of EM more than LOO."
+        if without.any():
+            names = _listed(self._name(_key(row)) for _, row in drawn[without].iterrows())
+            yield f"There is no posterior of {names}; the column posterior says why."
+        if "pareto_k_max" in drawn and (drawn["pareto_k_max"] > _RELIABLE_PARETO_K).any():
+            doubtful = drawn[drawn["pareto_k_max"] > _RELIABLE_PARETO_K]
+            names = _listed(self._name(_key(row)) for _, row in doubtful.iterrows())
+            yield f"For {names} LOO is in doubt: single rows weigh too much for its approximation (Pareto k above 0.7)."
 
     def _sentence(self, criterion: str) -> str:
         """What one criterion chooses, and by how clear a margin."""
@@ -359,7 +381,9 @@ def select(
     BIC (Schwarz 1978; Fraley & Raftery 2002) and ICL (Biernacki, Celeux & Govaert 2000) ask about clusters, the
     held-out density (Smyth 2000), LOO (Vehtari, Gelman & Gabry 2017) and stacking (Yao et al. 2018) about prediction.
     Refits to replicates overshoot: their log-likelihood has a mean above the table's that grows with the parameters
-    (Ishiguro, Sakamoto & Kitagawa 1997), so they are centred at the table's before criteria are compared.
+    (Ishiguro, Sakamoto & Kitagawa 1997), so they are centred at the table's before criteria are compared. Of several
+    covariance models and sizes only the leading fits are refitted: those that could come first given how much the
+    difference to the best varies between rows, at most 25 by each criterion.
 
     Examples
     --------
@@ -389,18 +413,23 @@ def select(
         starts = min(n_starts, _FOLD_STARTS)
         held_out = held_out_log_density(table, models, counts, n_folds, starts, rng, tell("held-out folds"))
         own = {k: v * table.sample_weight for k, v in held_out.items() if k in fits and isinstance(v, np.ndarray)}
+        if not own:
+            error = next(v for v in held_out.values() if isinstance(v, BayesGMMError))
+            raise InputError(
+                f"no fit can be made to the rows without some fold; leave out 'cv', or give more rows: {error}"
+            )
         densities["cv"] = own
         _add(frame, "cv_log_density", {key: float(v.sum()) for key, v in own.items()})
         _add(frame, "cv_log_density_se", {key: _se_of_sum(v) for key, v in own.items()})
-    replicates = _replicates(fits, table, criteria, n_replicates, rng, tell("replicates")) if n_replicates else {}
-    for criterion, values in replicates.items():
+    redrawn = _replicates(fits, table, criteria, n_replicates, rng, tell("replicates")) if n_replicates else {}
+    for criterion, values in redrawn.items():
         chosen = np.argmin(np.stack(list(values.values())), axis=0)
         shares = np.bincount(chosen, minlength=len(values)) / n_replicates
         _add(
             frame, f"{criterion}_frequency", dict.fromkeys(fits, 0.0) | dict(zip(values, shares.tolist(), strict=True))
         )
 
-    selection = Selection(frame, fits, {}, tuple(c for c in criteria if c != "loo"), densities, replicates)
+    selection = Selection(frame, fits, {}, tuple(c for c in criteria if c != "loo"), densities, redrawn)
     if posterior is None and "loo" not in criteria:
         return selection
     asked = list(fits) if posterior == "all" else _contenders(selection)
@@ -464,6 +493,9 @@ def _frame(outcomes: Mapping[Key, EMFit | BayesGMMError], D: int) -> pd.DataFram
 def _status(outcome: EMFit | BayesGMMError) -> str:
     if isinstance(outcome, BayesGMMError):
         return f"failed: {outcome}"
+    numbers = outcome.total_weight * outcome.n_features
+    if outcome.n_parameters >= numbers:
+        return f"spurious: {outcome.n_parameters} parameters for {numbers:.0f} numbers"
     if outcome.spurious:
         return f"spurious: {outcome.maxima[0].detail}"
     return outcome.status.value.partition(":")[0]
@@ -490,20 +522,21 @@ def _replicates(
     out: dict[str, dict[Key, np.ndarray]] = {name: {} for name in asked}
     for done, key in enumerate(leading):
         fit = fits[key]
-        log_likelihood, certainty = replicate_criteria(fit, table, n_replicates, seed)
+        log_likelihood, certainty = replicates(fit, table, n_replicates, seed).centred(fit)
         bic = -2 * log_likelihood + (fit.bic + 2 * fit.log_likelihood)
         for name, values in (("bic", bic), ("icl", bic - 2 * certainty)):
-            kept = np.isfinite(values)
-            if name in asked and kept.any():
-                centred = values - values[kept].mean() + getattr(fit, name)
-                out[name][key] = np.where(kept, centred, math.inf)
+            if name in asked:
+                out[name][key] = values
         tell(done + 1, len(leading))
     return {name: values for name, values in out.items() if values}
 
 
 def _leading(fits: Mapping[Key, EMFit], table: Observations, criterion: str) -> list[Key]:
     """Fits that other rows could put first: no further behind than three standard deviations of the difference."""
-    order = sorted((k for k, fit in fits.items() if not fit.spurious), key=lambda key: getattr(fits[key], criterion))
+    order = sorted(
+        (k for k, fit in fits.items() if not _status(fit).startswith("spurious")),
+        key=lambda key: getattr(fits[key], criterion),
+    )
     if not order:
         return []
     best = fits[order[0]]
@@ -544,7 +577,9 @@ def _with_posteriors(
     for key in asked:
         try:
             own: dict[str, Any] = {"rng": rng, "progress": tell(f"posterior of {selection._name(key)}")} | sampling
-            trees[key] = sample_posterior(X, selection.fits[key], **own)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the table and the text say it
+                trees[key] = sample_posterior(X, selection.fits[key], **own)
             notes[key] = str(trees[key].attrs["convergence"])
         except BayesGMMError as error:
             notes[key] = f"none: {error}"
@@ -568,8 +603,6 @@ def _loo(tree: xr.DataTree) -> tuple[tuple[float, float, float, float], np.ndarr
     """elpd, its standard error, p_loo and the largest Pareto k; and the elpd (N,) of each row."""
     if "log_likelihood" not in tree.children:
         return None
-    import warnings
-
     import arviz as az
 
     with warnings.catch_warnings():

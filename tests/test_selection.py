@@ -11,7 +11,7 @@ from oracles import random_mixture, reference, table
 import bayesgmm as bg
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import contains, fit_grid, merges, splits
-from bayesgmm.em.refits import held_out_log_density, replicate_criteria
+from bayesgmm.em.refits import held_out_log_density, replicates
 from bayesgmm.observations import observations
 
 PUBLISHED = {  # mclust's choice by BIC, and what it says of it
@@ -156,27 +156,28 @@ def test_held_out_density_is_brute_forces():
 def test_a_replicate_is_a_fit_to_its_rows():
     X = rows("faithful")
     fit = bg.fit_em(X, 2, rng=0)
-    log_likelihood, certainty = replicate_criteria(fit, observations(X), 5, seed=7)
+    drawn = replicates(fit, observations(X), 5, seed=7)
     weights = np.random.default_rng(7).multinomial(len(X), np.full(len(X), 1 / len(X)), size=5)
     for b in range(5):
-        drawn = bg.fit_em(np.repeat(X, weights[b], axis=0), 2, starts=[fit.mixture])
-        assert log_likelihood[b] == pytest.approx(drawn.log_likelihood, abs=1e-3)
-        assert certainty[b] == pytest.approx(drawn.certainty, abs=1e-2)
+        rows_drawn = np.repeat(X, weights[b], axis=0)
+        again = bg.fit_em(rows_drawn, 2, starts=[fit.mixture])
+        assert drawn.log_likelihood[b] == pytest.approx(again.log_likelihood, abs=1e-3)
+        assert drawn.certainty[b] == pytest.approx(again.certainty, abs=1e-2)
+        assert drawn.unfitted_log_likelihood[b] == pytest.approx(fit.mixture.log_likelihood(rows_drawn))
+        largest = fit.mixture.responsibilities(rows_drawn).max(axis=1)
+        assert drawn.unfitted_certainty[b] == pytest.approx(np.log(largest).sum())
 
 
-def test_replicates_overshoot_by_a_nat_for_two_parameters():
-    """Why they are centred: the mean of 2 log L exceeds the table's by the number of parameters, for large N."""
+def test_replicates_overshoot_by_half_a_nat_per_parameter_and_are_centred():
     X = np.random.default_rng(0).normal(size=(2000, 3))
     fit = bg.fit_em(X, 1)
-    log_likelihood, _ = replicate_criteria(fit, observations(X), 1000, seed=0)
-    over = 2 * (log_likelihood - fit.log_likelihood)
-    paired = over - 2 * _at_the_fit(fit, X, 1000)  # without the rows' own noise
-    assert abs(paired.mean() - fit.n_parameters) < 4 * paired.std() / np.sqrt(1000)
-
-
-def _at_the_fit(fit, X, n):
-    weights = np.random.default_rng(0).multinomial(len(X), np.full(len(X), 1 / len(X)), size=n)
-    return weights @ fit.mixture.log_prob(X) - fit.log_likelihood
+    drawn = replicates(fit, observations(X), 1000, seed=0)
+    excess = drawn.log_likelihood - drawn.unfitted_log_likelihood
+    assert abs(excess.mean() - fit.n_parameters / 2) < 4 * excess.std() / np.sqrt(1000)
+    centred, certainty = drawn.centred(fit)
+    assert centred.mean() == pytest.approx(fit.log_likelihood) and not certainty.any()
+    lost = drawn._replace(log_likelihood=np.full(1000, np.nan))
+    np.testing.assert_array_equal(lost.centred(fit)[0], drawn.unfitted_log_likelihood)
 
 
 def test_held_out_density_finds_the_truth_where_there_is_one():
@@ -223,6 +224,20 @@ def test_a_spurious_fit_is_never_chosen():
     assert bad.any()
     for name in ("bic", "icl"):
         assert not chosen.best(name).spurious
+
+
+def test_one_component_is_ranked_once():
+    """Equal and varying are the same for one component, so that they are no rivals."""
+    chosen = bg.select(np.random.default_rng(0).normal(size=(100, 2)), 1, "all", "bic", rng=0, n_replicates=0)
+    assert len(chosen.table) == 14
+    assert chosen.ranking()["covariance"].tolist() == ["EII", "EEI", "EEE"]
+
+
+def test_more_parameters_than_numbers_are_spurious():
+    chosen = bg.select(np.random.default_rng(0).normal(size=(8, 2)), range(1, 7), "tied", "bic", rng=0, n_replicates=20)
+    bad = chosen.table["status"].str.startswith("spurious")
+    assert (bad == (chosen.table["n_parameters"] >= 16)).all() and bad.sum() == 2
+    assert chosen.best("bic").n_parameters < 16
 
 
 @pytest.mark.parametrize("K", [1, 2])

@@ -19,7 +19,7 @@ _SHORT = 15  # iterations of a short run
 _SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
-_RACE = 200  # iterations on tables for threads after which only the climb that leads goes on
+_RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
 
