@@ -30,6 +30,7 @@ _HOMES = {
     "bayes.evidence": ("Evidence", "log_evidence"),
     "bayes.loo": ("KFold", "LOO", "kfold", "loo"),
     "comparison": ("compare",),
+    "selection": ("Recommendation", "Selection", "select", "stacking_weights"),
     "clusters.assignment": ("Assignments", "assign"),
     "clusters.similarity": ("posterior_similarity",),
     "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),

@@ -1,4 +1,4 @@
-"""The command line, ``bayesgmm demo`` and ``bayesgmm fit TABLE``: arguments in; tables, words, files out."""
+"""The command line, ``bayesgmm demo``, ``fit TABLE`` and ``select TABLE``: arguments in; tables, words, files out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _DESCRIPTION = "Which clusters are in a table, and how sure to be of them: Gauss
 _EPILOG = """examples:
   bayesgmm demo                                     the eruptions of Old Faithful, start to finish
   bayesgmm fit table.csv -k 3                       three clusters in all columns of a table
-  bayesgmm fit table.csv -k 1:6 --columns x,y       how many clusters are there?
+  bayesgmm select table.csv --columns x,y           how many clusters are there, by several criteria?
+  bayesgmm fit table.csv -k 1:6 --columns x,y       the same with the posterior of each
 """
 _FIT_EPILOG = """what is written to DIR:
   clusters.png, posterior.png, em_path.png   pictures
@@ -40,6 +41,15 @@ _FIT_EPILOG = """what is written to DIR:
 With a range of components there is a directory k1, k2, ... for each, and selection.csv.
 
 Rows are numbered from 0, without the header, and components from 0 by their first mean.
+Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
+"""
+_SELECT_EPILOG = """what is written to DIR:
+  selection.csv    a line per fit: its criteria with their uncertainty, and how it ended
+  criteria.png     the criteria against the number of components
+  summary.json     the conclusions and the run in numbers; written last
+Fits that are made are kept in DIR/fits until the end: a run that was interrupted goes on where it stopped.
+
+BIC and ICL are about clusters, the held-out log density about prediction.
 Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
 """
 
@@ -116,6 +126,44 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same answer (%(default)s)")
     fit.add_argument("--sampler", choices=("nutpie", "pymc"), default="nutpie", help="%(default)s, the faster, or pymc")
     fit.set_defaults(run=_fit)
+
+    select = commands.add_parser(
+        "select",
+        help="choose the number of clusters and the covariance model",
+        description="Fit a grid of Gaussian mixtures by EM, and say which to prefer, by several criteria.",
+        epilog=_SELECT_EPILOG,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    select.add_argument("table", metavar="TABLE", type=Path, help="CSV, with or without header, or Parquet")
+    select.add_argument(
+        *("-k", "--components"),
+        metavar="K",
+        default="1:9",
+        help="numbers of components to compare (%(default)s)",
+    )
+    select.add_argument(
+        "--covariance",
+        default="full",
+        metavar="MODELS",
+        help="models with commas between them, such as full,tied,VEV; all for the 14 (%(default)s)",
+    )
+    select.add_argument(
+        "--criteria",
+        default="bic,icl,cv",
+        metavar="A,B,...",
+        help="some of bic, icl, aic, cv (held-out density), loo (needs posteriors); the first decides (%(default)s)",
+    )
+    select.add_argument("--columns", metavar="A,B,...", help="columns to use; default: all, which must then be numeric")
+    select.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: bayesgmm-TABLE-select")
+    select.add_argument("--force", action="store_true", help="overwrite a finished result in DIR")
+    select.add_argument("--starts", type=int, default=20, metavar="N", help="starts of each fit (%(default)s)")
+    select.add_argument("--folds", type=int, default=10, metavar="N", help="parts held out in turn (%(default)s)")
+    select.add_argument(
+        "--replicates", type=int, default=100, metavar="N", help="resampled tables to choose from anew (%(default)s)"
+    )
+    select.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same answer (%(default)s)")
+    select.set_defaults(run=_select)
     return parser
 
 
@@ -178,6 +226,57 @@ def _fit(arguments: argparse.Namespace) -> None:
         _one(run, counts[0])
     else:
         _several(run, counts)
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    """Compare a grid of fits, write the comparison, and print it."""
+    counts = _counts(arguments.components)
+    for name, least in (("starts", 1), ("folds", 2), ("replicates", 0), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            raise InputError(f"--{name} must be at least {least}, not {getattr(arguments, name)}")
+    columns = None if arguments.columns is None else _names(arguments.columns)
+    covariances = (
+        arguments.covariance if arguments.covariance.lower() == "all" else _names(arguments.covariance, "--covariance")
+    )
+    out = arguments.out or Path(f"bayesgmm-{arguments.table.stem}-select")
+
+    from bayesgmm import outputs
+    from bayesgmm.selection import select
+    from bayesgmm.tables import read_table
+
+    outputs.refuse_to_overwrite_input(arguments.table, out)
+    if not arguments.force:
+        outputs.refuse_to_overwrite(out)
+    table = read_table(arguments.table, columns)
+    names = ("components", "covariance", "criteria", "starts", "folds", "replicates", "seed")
+    settings = {"source": arguments.table.name} | {name: getattr(arguments, name) for name in names}
+    run = _Run("select", table, arguments.table.name, out)
+    with _progress() as stage:
+        selection = select(
+            table,
+            counts,
+            covariances,
+            _names(arguments.criteria, "--criteria"),
+            n_starts=arguments.starts,
+            n_folds=arguments.folds,
+            n_replicates=arguments.replicates,
+            finished=outputs.Kept(out / "fits", table, arguments.starts, arguments.seed),
+            rng=arguments.seed,
+            progress=stage,
+        )
+        from bayesgmm import report
+
+        files = outputs.write_grid(
+            selection, out, {"bayesgmm": __version__, "command": "select", "arguments": settings}
+        )
+    console = _console()
+    console.print(_described(run))
+    console.print()
+    console.print(report.criteria_table(selection))
+    console.print()
+    for sentence in selection.text.splitlines():
+        console.print(sentence)
+    console.print(f"Written to {out}: {', '.join(files)}.")
 
 
 def _one(run: _Run, n_components: int) -> None:
@@ -301,9 +400,9 @@ def _counts(text: str) -> list[int]:
     return list(range(low, high + 1))
 
 
-def _names(text: str) -> list[str]:
-    """The column names in a list parted by commas, where a name with a comma is in quotes."""
+def _names(text: str, argument: str = "--columns") -> list[str]:
+    """The names in a list parted by commas, where a name with a comma is in quotes."""
     names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
     if not names or "" in names or len(set(names)) < len(names):
-        raise InputError(f"--columns takes different names with commas between them, not {text!r}")
+        raise InputError(f"{argument} takes different names with commas between them, not {text!r}")
     return names

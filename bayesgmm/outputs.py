@@ -6,19 +6,31 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bayesgmm import __version__
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.search import Maximum, Start, Status
 from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayesgmm.report import Analysis, Candidate
+    from bayesgmm.selection import Selection
 
 SUMMARY = "summary.json"
+_KEPT = (
+    *("log_likelihood", "n_iterations", "remaining_gain", "n_observations"),
+    *("total_weight", "features", "certainty"),
+)
 _TABLES = ("responsibilities.csv", "components.csv", "selection.csv")
 
 
@@ -118,6 +130,106 @@ def write_selection(rows: Sequence[Candidate], words: Sequence[str], directory: 
     with _beside(directory / "selection.csv") as path:
         pd.DataFrame([asdict(row) for row in rows]).to_csv(path, index=False)
     _write_summary(directory, run | {"conclusions": list(words), "selection": [asdict(row) for row in rows]})
+
+
+def write_grid(selection: Selection, directory: Path, run: dict[str, Any]) -> list[str]:
+    """Write a selection, and throw away the fits that were kept for a run taken up; the names of the files."""
+    import shutil
+
+    from bayesgmm import plots
+
+    begin(directory)
+    with _beside(directory / "selection.csv") as path:
+        selection.table.to_csv(path, index=False)
+    with _beside(directory / "criteria.png") as path:
+        plots.criteria(selection).savefig(path, format="png", dpi=150)
+    said = selection.recommend()
+    content = {
+        "conclusions": selection.text.splitlines(),
+        "covariance": said.covariance,
+        "n_components": said.n_components,
+        "rivals": [list(rival) for rival in said.rivals],
+        "selection": selection.table.to_dict("records"),
+    }
+    _write_summary(directory, run | content)
+    shutil.rmtree(directory / "fits", ignore_errors=True)
+    return ["selection.csv", "criteria.png", SUMMARY]
+
+
+class Kept(MutableMapping[tuple[str, int], EMFit]):
+    """Fits in a directory, a file each, of one table and setting; those of another are not found there.
+
+    Parameters
+    ----------
+    directory : Path
+        Made with the first fit.
+    table : DataFrame
+    settings : what else the fits depend on
+    """
+
+    def __init__(self, directory: Path, table: pd.DataFrame, *settings: Any) -> None:
+        import hashlib
+
+        content = repr((version("numpy"), __version__, list(table.columns), table.shape, settings)).encode()
+        self._directory = directory
+        self._fingerprint = hashlib.sha256(content + table.to_numpy(float).tobytes()).hexdigest()[:16]
+
+    def _path(self, key: tuple[str, int]) -> Path:
+        return self._directory / f"{key[0]}-{key[1]}-{self._fingerprint}.npz"
+
+    def __getitem__(self, key: tuple[str, int]) -> EMFit:
+        import zipfile
+
+        import numpy as np
+
+        try:
+            with np.load(self._path(key), allow_pickle=False) as stored:
+                record = json.loads(str(stored["record"]))
+                arrays = {name: stored[name] for name in ("weights", "means", "covariances", "path")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise KeyError(key) from error
+        path = arrays.pop("path")
+        path.flags.writeable = False
+        starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
+        maxima = tuple(Maximum(*parts) for parts in record.pop("maxima"))
+        model, status = CovarianceModel.named(record.pop("covariance")), Status[record.pop("status")]
+        features = tuple(record.pop("features"))
+        mixture = GaussianMixture(**arrays)
+        return EMFit(
+            mixture, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, features=features, **record
+        )
+
+    def __setitem__(self, key: tuple[str, int], fit: EMFit) -> None:
+        import numpy as np
+
+        self._directory.mkdir(parents=True, exist_ok=True)
+        names = (
+            "log_likelihood",
+            "n_iterations",
+            "remaining_gain",
+            "n_observations",
+            "total_weight",
+            "features",
+            "certainty",
+        )
+        record = {name: getattr(fit, name) for name in names}
+        record |= {"covariance": fit.covariance_model.name, "status": fit.status.name}
+        record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
+        record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail) for m in fit.maxima]
+        arrays = {name: getattr(fit.mixture, name) for name in ("weights", "means", "covariances")}
+        with _beside(self._path(key)) as path, path.open("wb") as file:
+            np.savez(file, record=json.dumps(record), path=fit.log_likelihood_path, **arrays)
+
+    def __delitem__(self, key: tuple[str, int]) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for path in sorted(self._directory.glob(f"*-{self._fingerprint}.npz")):
+            covariance, K, _ = path.stem.split("-")
+            yield covariance, int(K)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:

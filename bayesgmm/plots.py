@@ -17,8 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import assign
+from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import numeric_table
+from bayesgmm.selection import CRITERIA
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from bayesgmm.clusters.assignment import Assignments
     from bayesgmm.em.fit import EMFit
+    from bayesgmm.selection import Selection
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart, without yellow: too pale for lines.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -34,6 +37,8 @@ _ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
 _PAIRED_FEATURES = 4  # a grid of more pairs is too small to read
 _POINTS = 5000  # more would cover one another
 _MARGINAL_FEATURES, _MARGINAL_COMPONENTS = 3, 6
+_SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
+_PANELS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out log density", "loo": "LOO elpd"}
 _CIRCLE = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 101)), np.sin(t)])  # (2, 101)
 
 
@@ -190,6 +195,91 @@ def posterior(tree: xr.DataTree, fit: EMFit, *, figure: Figure | None = None) ->
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def criteria(selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """Each criterion against the number of components, a line per covariance model, and how often each K was chosen.
+
+    Of each criterion's worst fits those that would flatten the rest are out of the picture.
+
+    Parameters
+    ----------
+    selection : Selection
+        From `select`.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    names = [name for name in selection.criteria if name in CRITERIA]
+    panels = len(names) + bool(selection.replicates)
+    columns = min(panels, 2 if panels in (2, 4) else 3)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.4 * columns + 1.2, 3.7 * rows), layout="constrained") if figure is None else figure
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        _criterion(ax, selection, name)
+    if selection.replicates:
+        _frequencies(axes[panels - 1], selection)
+    for ax in axes[panels:]:
+        ax.remove()
+    models = list(dict.fromkeys(selection.table["covariance"]))
+    handles = [Line2D([], [], ms=5, label=model, **_model_style(model)) for model in models]
+    handles.append(Line2D([], [], ls="", marker="o", ms=12, mfc="none", color="black", label="the best"))
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False, handlelength=3)
+    numbers = selection.table["n_components"]
+    figure.suptitle(f"Which number of components? K = {numbers.min()} to {numbers.max()}", x=0.01, ha="left")
+    return figure
+
+
+def _criterion(ax: Axes, selection: Selection, name: str) -> None:
+    """One criterion against the number of components."""
+    kind, table = CRITERIA[name], selection.table
+    for model, own in table.groupby("covariance", sort=False):
+        ax.plot(own["n_components"], own[kind.column], ms=4, lw=1.2, **_model_style(str(model)))
+    first = selection.ranking(name).iloc[0]
+    best = table[(table["covariance"] == first["covariance"]) & (table["n_components"] == first["n_components"])]
+    x, y = best[["n_components", kind.column]].to_numpy(float)[0]
+    ax.plot(x, y, "o", ms=12, mfc="none", color="black", zorder=3)
+    behind = (table[kind.column] - y).abs().dropna()
+    # The best of each K stay in, but for a K that is far off, as one component often is.
+    least = behind.groupby(table["n_components"]).min()
+    far = min(max(2 * float(behind.median()), float(least.median()) * 1.5, 10.0), float(behind.max()) + 1.0)
+    cut = int((behind > far).sum())
+    low, high = (y - 0.07 * far, y + far) if kind.sign < 0 else (y - far, y + 0.07 * far)
+    ax.set_ylim(low, high)
+    unit = f"{_PANELS[name]} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
+    title = f"{_PANELS[name]}: {first['covariance']}, K = {int(x)}"
+    ax.set_title(title + (f" ({cut} worse not shown)" if cut else ""), fontsize="medium")
+    ax.set(xlabel="number of components K", ylabel=unit)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.ticklabel_format(axis="y", useOffset=False)
+    _plain(ax)
+
+
+def _frequencies(ax: Axes, selection: Selection) -> None:
+    """How often each number of components was chosen among replicates."""
+    n, width = len(selection.replicates), 0.8 / len(selection.replicates)
+    for i, (name, values) in enumerate(selection.replicates.items()):
+        shares = selection.frequencies(name)
+        at = shares.index.to_numpy(float) + (i - (n - 1) / 2) * width
+        ax.bar(at, shares, width, color=_COLORS[i], label=CRITERIA[name].title, hatch=("", "//")[i], edgecolor="white")
+        count = len(next(iter(values.values())))
+    ax.set(xlabel="number of components K", ylabel="share of the replicates", ylim=(0, 1))
+    ax.set_title(f"Choice in {count} replicates of the table", fontsize="medium")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.legend(frameon=False, fontsize="small")
+    _plain(ax)
+
+
+def _model_style(model: str) -> dict[str, Any]:
+    """Colour and marker by shape and orientation, dashed for equal volumes; the same in every picture."""
+    full = CovarianceModel.named(model).name
+    i = _SHAPES.index(full[1:])
+    color = (*_COLORS, "black")[i]
+    return {"color": color, "marker": "os^DvPX"[i], "ls": "--" if full[0] == "E" else "-", "mec": "white", "mew": 0.4}
 
 
 class _Scatter:

@@ -20,6 +20,7 @@ from bayesgmm.comparison import compare
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
 from bayesgmm.errors import ConvergenceWarning
+from bayesgmm.selection import CRITERIA, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.89
 _TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
 _COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
+_FITS = 8  # the most of a selection to print, but for the best by some criterion
+_HEADINGS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out\nlog density", "loo": "LOO\nelpd"}
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 
 
@@ -241,7 +244,7 @@ def sentences(analysis: Analysis) -> Iterator[str]:
     ended = fit.status.value.partition(":")[0]
     effort = f"{_count(fit.n_iterations, 'iteration')}, {_count(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
     yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
-    if all(maximum.spurious for maximum in fit.maxima):
+    if fit.spurious:
         yield f"Every maximum that EM found is spurious: {fit.maxima[0].detail}. Use fewer components."
     sizes = analysis.tree["posterior"].sizes
     size = f"{_count(sizes['chain'], 'chain')} of {_count(sizes['draw'], 'draw')}"
@@ -341,6 +344,48 @@ def _loo_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
     doubtful = [k for k, pareto in worst.items() if pareto > _RELIABLE_PARETO_K]
     if doubtful:
         yield f"For {_listed(doubtful)} LOO is in doubt: {_pareto_doubt(max(worst.values()))}."
+
+
+def criteria_table(selection: Selection) -> Table:
+    """The fits that come first by the first criterion, and the best by every other, side by side."""
+    frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
+    rankings = {name: selection.ranking(name) for name in selection.criteria}
+    first = rankings[selection.criteria[0]]
+    shown = [(row.covariance, row.n_components) for row in first.head(_FITS).itertuples()]
+    shown += [(row.covariance, row.n_components) for r in rankings.values() for row in r.head(1).itertuples()]
+    wide = "elpd_loo" in frame
+    headings = ["fit", *(() if wide else ("log-likelihood",)), "para-\nmeters"]
+    for name in names:
+        chosen = "\nchosen in" if f"{name}_frequency" in frame else ""
+        headings.append(_HEADINGS[name] + chosen)
+    table = _table(
+        "Which mixture? Covariance model and number of components",
+        *headings,
+        *(("worst\nPareto k", "weight") if wide else ()),
+    )
+    lines = frame.set_index(["covariance", "n_components"])
+    for key in dict.fromkeys(shown):
+        line = lines.loc[key]
+        cells = [f"{key[0]},{key[1]}", *(() if wide else (f"{line['log_likelihood']:.1f}",)), str(line["n_parameters"])]
+        for name in names:
+            column = CRITERIA[name].column
+            if np.isnan(line[column]):
+                cells.append("-")
+                continue
+            best = key == tuple(rankings[name].iloc[0, :2])
+            share = f" {line[f'{name}_frequency']:4.0%}" if f"{name}_frequency" in frame else ""
+            se = f" ± {line[f'{column}_se']:.0f}" if f"{column}_se" in frame else ""
+            cells.append(f"{line[column]:.1f}{'*' * best}{share}{se}")
+        if wide:
+            cells += ["-" if np.isnan(line[x]) else f"{line[x]:.2f}" for x in ("pareto_k_max", "weight")]
+        table.add_row(*cells)
+    hidden = len(frame) - len(dict.fromkeys(shown))
+    table.caption = (
+        "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger, ± standard error"
+    )
+    if hidden > 0:
+        table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
+    return table
 
 
 def model_name(fit: EMFit) -> str:

@@ -13,7 +13,7 @@ ROOT = Path(bayesgmm.__file__).parent
 LAYERS = [  # a module may import from its own layer and from those after it
     {"cli"},
     {"report", "outputs"},
-    {"plots", "comparison"},
+    {"plots", "comparison", "selection"},
     {"bayes", "clusters"},
     {"em"},
     {"alignment"},

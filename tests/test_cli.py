@@ -314,3 +314,98 @@ def test_help_comes_before_anything_heavy_is_loaded():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "responsibilities.csv" in done.stdout
+
+
+SELECT = ["--components", "1:4", "--covariance", "tied,VVE", "--starts", "4", "--folds", "4", "--replicates", "20"]
+
+
+@pytest.fixture(scope="module")
+def selected(folder):
+    """One selection on Old Faithful: its directory and what it printed."""
+    out = folder / "selected"
+    status, printed, err = run("select", folder / "geyser.csv", *SELECT, "--out", out)
+    assert (status, err) == (0, "")
+    return out, printed
+
+
+def test_a_selection_leaves_its_files_and_nothing_else(selected):
+    out, printed = selected
+    assert {path.name for path in out.iterdir()} == {"selection.csv", "criteria.png", "summary.json"}
+    assert "Written to" in printed and "criteria.png" in printed
+    assert (out / "criteria.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_selection_is_the_one_that_select_makes(selected):
+    arguments = {"n_starts": 4, "n_folds": 4, "n_replicates": 20, "rng": 0}
+    chosen = bg.select(bg.datasets.old_faithful(), range(1, 5), ("tied", "VVE"), **arguments)
+    pd.testing.assert_frame_equal(pd.read_csv(selected[0] / "selection.csv"), chosen.table)
+    summary = json.loads((selected[0] / "summary.json").read_text())
+    assert summary["conclusions"] == chosen.text.splitlines()
+    assert (summary["covariance"], summary["n_components"]) == ("EEE", 3)
+    assert " ".join(chosen.text.split()) in " ".join(selected[1].split())
+    assert "EEE,3" in selected[1]
+
+
+def test_an_interrupted_selection_is_taken_up(folder, selected, monkeypatch):
+    out, stored = folder / "interrupted", []
+    put = outputs.Kept.__setitem__
+
+    def interrupt(self, key, fit):
+        if len(stored) == 3:
+            raise KeyboardInterrupt
+        put(self, key, fit)
+        stored.append(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.Kept, "__setitem__", interrupt)
+        status, printed, err = run("select", folder / "geyser.csv", *SELECT, "--out", out)
+    assert (status, printed) == (130, "") and "interrupted" in err
+    assert len(list((out / "fits").iterdir())) == 3
+
+    def count(self, key, fit):
+        stored.append(key)
+        put(self, key, fit)
+
+    monkeypatch.setattr(outputs.Kept, "__setitem__", count)
+    assert run("select", folder / "geyser.csv", *SELECT, "--out", out)[0] == 0
+    assert len(stored) == len(set(stored)) == 8  # each was fitted once
+    pd.testing.assert_frame_equal(pd.read_csv(out / "selection.csv"), pd.read_csv(selected[0] / "selection.csv"))
+    assert not (out / "fits").exists()
+
+
+def test_a_kept_fit_comes_back_as_it_was_and_for_its_table_only(tmp_path):
+    X = bg.datasets.iris()
+    kept = outputs.Kept(tmp_path, X, 20, 0)
+    fit = bg.fit_em(X, 3, "VEV", rng=0)
+    kept["VEV", 3] = fit
+    back = kept["VEV", 3]
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(getattr(back.mixture, name), getattr(fit.mixture, name))
+    for name in ("log_likelihood", "bic", "icl", "status", "starts", "maxima", "features", "spurious"):
+        assert getattr(back, name) == getattr(fit, name)
+    assert list(kept) == [("VEV", 3)] and len(kept) == 1
+    assert ("VEV", 3) not in outputs.Kept(tmp_path, X, 20, 1)
+    assert ("VEV", 3) not in outputs.Kept(tmp_path, X + 1, 20, 0)
+    next(tmp_path.iterdir()).write_bytes(b"half")  # as a full disk leaves it
+    with pytest.raises(KeyError):
+        kept["VEV", 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--covariance", "round"], "unknown covariance 'round'"),
+        (["--covariance", "full,,tied"], "--covariance takes different names"),
+        (["--criteria", "bic,waic"], "unknown criterion 'waic'"),
+        (["--folds", "1"], "--folds must be at least 2"),
+        (["-k", "0:3"], "counts components from 1"),
+        (["--columns", "depth"], "depth"),
+    ],
+)
+def test_a_selection_that_cannot_be_made_is_refused(folder, arguments, said):
+    assert said in refusal("select", folder / "geyser.csv", *arguments, "--out", folder / "refused")
+    assert not (folder / "refused").exists()
+
+
+def test_a_finished_selection_is_not_overwritten(folder, selected):
+    assert "--force" in refusal("select", folder / "geyser.csv", "--out", selected[0])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import bayesgmm as bg
 from bayesgmm import plots
+from bayesgmm.covariance import NAMES
 
 CASES = {
     "one feature, one component": ("galaxies", 1, 1, "full"),
@@ -144,3 +145,26 @@ def test_a_picture_can_be_drawn_into_a_figure_of_ones_own():
 
 def test_no_global_state_of_pyplot_is_touched():
     assert "pyplot" not in inspect.getsource(plots)
+
+
+@pytest.mark.parametrize("criteria", [("bic",), ("icl", "aic"), ("bic", "icl", "cv")])
+def test_criteria_show_every_model_and_mark_the_best(criteria, tmp_path):
+    chosen = bg.select(table("elongated"), range(1, 5), ("full", "EVE", "VEE"), criteria, n_starts=4, rng=0, n_folds=4)
+    figure = plots.criteria(chosen)
+    figure.savefig(tmp_path / "criteria", format="png", dpi=40)
+    said = words(figure)
+    assert {"VVV", "EVE", "VEE"} <= set(said.split())
+    assert len(figure.axes) == len(criteria) + 1  # how often BIC or ICL chose each K
+    for ax, name in zip(figure.axes, criteria, strict=False):
+        best = chosen.best(name)
+        assert f"{best.covariance_model.name}, K = {best.n_components}" in ax.get_title()
+        ring = next(line for line in ax.lines if line.get_markersize() == 12)
+        assert ring.get_xdata() == [best.n_components]
+        assert ax.get_ylim()[0] < ring.get_ydata()[0] < ax.get_ylim()[1]
+    bars = [patch.get_height() for patch in figure.axes[-1].patches]
+    assert sum(bars) == pytest.approx(sum(name in ("bic", "icl") for name in criteria))
+
+
+def test_a_covariance_model_has_a_look_of_its_own():
+    looks = {tuple(sorted(plots._model_style(name).items())) for name in NAMES}
+    assert len(looks) == 14

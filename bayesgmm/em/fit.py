@@ -109,6 +109,11 @@ class EMFit:
         """Integrated completed likelihood: BIC - 2 sum of hard labels' log responsibilities (Biernacki et al. 2000)."""
         return self.bic - 2 * self.certainty
 
+    @property
+    def spurious(self) -> bool:
+        """Whether every maximum that was found, and with them this fit, is spurious."""
+        return all(maximum.spurious for maximum in self.maxima)
+
     def standard_errors(self, X: Any, sample_weight: Any = None) -> StandardErrors:
         """Standard errors of all parameters from the observed information at this maximum-likelihood fit.
 
@@ -228,16 +233,42 @@ def fit_em(
     table = observations(X, sample_weight)
     D = table.n_features
     model = CovarianceModel.named(covariance).for_features(D)
-    _enough_rows(table, K)
+    enough_rows(table, K)
     known = _known_labels(labels, table, K)
     rng = np.random.default_rng(rng)
     climber, spread = prepare(table, model, K, known, fixed, priors, float(tolerance), max_iterations)
-    center = climber.center
     if starts is not None:
-        candidates = given(starts, table, center, K)
+        candidates = given(starts, table, climber.center, K)
     else:
         n_starts = 1 if K == 1 or (known.size and known.min() >= 0) else n_starts
-        candidates = portfolio(table, known, center, spread, K, n_starts, rng)
+        candidates = portfolio(table, known, climber.center, spread, K, n_starts, rng)
+    parts = tuple(name for name, value in (("labels", known.size), ("fixed", fixed), ("priors", priors)) if value)
+    fit = fit_from(climber, candidates, rng, progress, align_to, parts)
+    if fit.spurious:
+        warnings.warn(
+            f"every maximum found is spurious: {fit.maxima[0].detail}; use priors, fewer components or more starts",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return fit
+
+
+def fit_from(
+    climber: Climber,
+    candidates: list[tuple[str, np.ndarray]],
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None = None,
+    align_to: EMFit | GaussianMixture | None = None,
+    parts: tuple[str, ...] = (),
+) -> EMFit:
+    """The best fit that climbs from named moments find; ``parts`` are what `EMFit` has as ``given``.
+
+    Raises
+    ------
+    DegenerateFitError
+        If in every start a component collapses.
+    """
+    table, model, D = climber.table, climber.model, climber.table.n_features
     found = search(climber, candidates, rng, progress)
     if found.best is None:
         raise DegenerateFitError(
@@ -245,17 +276,10 @@ def fit_em(
             f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more "
             "distinct rows"
         )
-    if all(maximum.spurious for maximum in found.maxima):
-        warnings.warn(
-            f"every maximum found is spurious: {found.maxima[0].detail}; use priors, fewer components or more starts",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
     numbers = found.best.numbers[0]
-    mixture = GaussianMixture(
-        weights=found.best.weights[0], means=found.best.offsets[0] + center, covariances=found.best.covariances[0]
-    )
-    if align_to is not None or not (known.size or fixed):
+    means = found.best.offsets[0] + climber.center
+    mixture = GaussianMixture(weights=found.best.weights[0], means=means, covariances=found.best.covariances[0])
+    if align_to is not None or not {"labels", "fixed"} & set(parts):
         mixture = mixture.permute(_order(mixture, align_to))
     found.path.flags.writeable = False
     return EMFit(
@@ -272,7 +296,7 @@ def fit_em(
         total_weight=table.total_weight,
         features=table.features,
         certainty=float(numbers[ascent.CERTAINTY]),
-        given=tuple(name for name, value in (("labels", known.size), ("fixed", fixed), ("priors", priors)) if value),
+        given=parts,
         n_fixed=_n_fixed(climber.problem.fixed, model, D),
     )
 
@@ -344,7 +368,7 @@ def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     return whole_table(table)
 
 
-def _enough_rows(table: Observations, K: int) -> None:
+def enough_rows(table: Observations, K: int) -> None:
     """Refuse more components than distinct rows, looking only as far as needed."""
     if K > table.n_observations:
         raise InputError(f"{K} components cannot be fitted to {table.n_observations} rows")

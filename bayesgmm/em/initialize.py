@@ -197,7 +197,7 @@ def portfolio(
         for k in np.unique(known[known >= 0]):
             seeds[k], seeded[k] = Z[known == k].mean(axis=0), True
         kind = "k-means++"
-        if i < 2 and not known.size and len(Z) > n_components:
+        if i < 2 and not known.size and len(Z) > n_components > 1:
             kind = "hierarchical"
             some = Z if len(Z) <= _WARD_ROWS else Z[np.sort(rng.choice(len(Z), _WARD_ROWS, replace=False))]
             labels = _ward(some, n_components)

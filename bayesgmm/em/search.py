@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.em import ascent
-from bayesgmm.expectation import parallel_pays
+from bayesgmm.expectation import in_threads, parallel_pays
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
@@ -19,6 +20,7 @@ _SHORT = 15  # iterations of a short run
 _SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
+_RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
 
@@ -91,9 +93,14 @@ class Climber:
             self.table.values, weights, self.labels, self.center, self.model.diagonal, self.problem, moments
         )
 
+    def limited(self, max_iterations: int) -> Climber:
+        """The same with no more iterations than these."""
+        least = min(max_iterations, self.problem.max_iterations)
+        return replace(self, problem=self.problem._replace(max_iterations=least))
+
     def short(self, rng: np.random.Generator) -> Climber:
         """The same for short runs, on a sample of the rows where there are many."""
-        problem = self.problem._replace(max_iterations=min(_SHORT, self.problem.max_iterations))
+        problem = self.limited(_SHORT).problem
         N, most = self.table.n_observations, _SHORT_ROWS * problem.penalty.concentration.size
         table, labels = self.table, self.labels
         if most < N:
@@ -157,31 +164,93 @@ def search(
             moments = brief.moments
     else:
         starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
-    ends: list[tuple[float, str, ascent.Outcomes, np.ndarray]] = []
-    for done, i in enumerate(finalists):
+    done, lock = len(kinds), threading.Lock()
+
+    def carry_on(first: int, last: int) -> _Climb:
+        nonlocal done
+        climb = _carry_on(race, moments[first:last])
         if progress is not None:
-            progress(len(kinds) + done, total)
-        outcomes, state = climber.climb(moments[i : i + 1])
-        starts[i] = _start(kinds[i], outcomes, 0)
-        if outcomes.codes[0] != ascent.DEGENERATE:
-            path = state.path[: starts[i].n_iterations + 1].copy()
-            ends.append((starts[i].log_likelihood, climber.why_spurious(outcomes), outcomes, path))
+            with lock:  # several threads climb
+                done += 1
+                progress(done, total)
+        return climb
+
+    race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
+    ranges = [(i, i + 1) for i in finalists]
+    climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
+    unfinished = _run_out(climber, climbs) if race.problem.max_iterations < climber.problem.max_iterations else ()
+    ends: list[_Climb] = []
+    for i, climb in zip(finalists, climbs, strict=True):
+        starts[i] = _start(kinds[i], climb.outcomes, 0)
+        if climb in unfinished:
+            starts[i] = replace(starts[i], status=Status.LEFT_BEHIND)
+        elif climb.alive:
+            ends.append(climb)
     if progress is not None:
         progress(total, total)
-    ends.sort(key=lambda end: -end[0])
-    maxima: list[Maximum] = []
-    for value, why, outcomes, _ in ends:
-        if maxima and maxima[-1].log_likelihood - value < _SAME:
-            maxima[-1] = replace(maxima[-1], hits=maxima[-1].hits + 1)
-        else:
-            mixture = GaussianMixture(
-                outcomes.weights[0], outcomes.offsets[0] + climber.center, outcomes.covariances[0]
-            )
-            maxima.append(Maximum(value, 1, bool(why), why, mixture))
+    maxima = joined([climb.maximum(climber.center) for climb in ends])
     if not ends:
         return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
-    _, _, best, path = next((end for end in ends if not end[1]), ends[0])
-    return Found(tuple(starts), tuple(maxima), _STATUS[int(best.codes[0])], best, path)
+    best = max(ends, key=_Climb.rank)
+    return Found(tuple(starts), maxima, _STATUS[int(best.outcomes.codes[0])], best.outcomes, best.path)
+
+
+@dataclass(eq=False, slots=True)
+class _Climb:
+    """How one climb ended."""
+
+    outcomes: ascent.Outcomes
+    path: np.ndarray
+    why_spurious: str
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.outcomes.codes[0] != ascent.DEGENERATE)
+
+    @property
+    def value(self) -> float:
+        return float(self.outcomes.numbers[0, ascent.VALUE])
+
+    def maximum(self, center: np.ndarray) -> Maximum:
+        """Where it ended, with the parameters in the table's units."""
+        end = self.outcomes
+        mixture = GaussianMixture(end.weights[0], end.offsets[0] + center, end.covariances[0])
+        return Maximum(self.value, 1, bool(self.why_spurious), self.why_spurious, mixture)
+
+    def rank(self) -> tuple[bool, bool, float]:
+        """The better the later."""
+        return self.alive, not self.why_spurious, self.value
+
+
+def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
+    outcomes, state = climber.climb(moments)
+    path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
+    why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
+    return _Climb(outcomes, path, why)
+
+
+def _run_out(climber: Climber, climbs: list[_Climb]) -> list[_Climb]:
+    """Let the climb that leads run on to its end, in place; which others were stopped before theirs."""
+    unfinished = [climb for climb in climbs if climb.outcomes.codes[0] == ascent.EXHAUSTED]
+    while (leader := max(climbs, key=_Climb.rank)) in unfinished:
+        unfinished.remove(leader)
+        n = len(leader.path) - 1
+        rest = _carry_on(climber.limited(climber.problem.max_iterations - n), leader.outcomes.moments)
+        rest.outcomes.numbers[:, ascent.ITERATION] += n
+        path = np.concatenate((leader.path, rest.path[1:]))
+        leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, path, rest.why_spurious
+    return unfinished
+
+
+def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
+    """The distinct ones among maxima, highest first, with their hits added up."""
+    distinct: list[Maximum] = []
+    for maximum in sorted(maxima, key=lambda maximum: -maximum.log_likelihood):
+        if distinct and distinct[-1].log_likelihood - maximum.log_likelihood < _SAME:
+            distinct[-1] = replace(distinct[-1], hits=distinct[-1].hits + maximum.hits)
+        else:
+            distinct.append(maximum)
+    return tuple(distinct)
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:

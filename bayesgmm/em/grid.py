@@ -1,0 +1,191 @@
+"""Fits of many sizes and covariance models of one table: starts are shared between them, and failures are told.
+
+Besides the portfolio a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
+merged, and from the best fit of a simpler covariance model. Nothing here chooses among the fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit, enough_rows, fit_from, prepare
+from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture, portfolio
+from bayesgmm.em.search import Climber, joined
+from bayesgmm.errors import BayesGMMError
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import Observations
+
+type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
+type Candidates = list[tuple[str, np.ndarray]]
+
+_SPLITS, _MERGES = 5, 3  # starts from the neighbours
+
+
+def fit_grid(
+    table: Observations,
+    models: Sequence[CovarianceModel],
+    counts: Sequence[int],
+    n_starts: int,
+    rng: np.random.Generator,
+    known: MutableMapping[Key, EMFit],
+    progress: Callable[[int, int], None],
+) -> dict[Key, EMFit | BayesGMMError]:
+    """The fit of every covariance model with every number of components, or the error that tells why there is none.
+
+    Parameters
+    ----------
+    table : Observations
+    models : sequence of CovarianceModel
+    counts : increasing numbers of components
+    n_starts : size of the portfolio of each number of components, which all models share
+    rng : Generator
+    known : mapping
+        Fits that were made before, as after an interruption; each that is made is added at once.
+    progress : callable
+        Called with the number of fits done and their total.
+    """
+    label = {model: model.label(table.n_features) for model in models}
+    order = sorted(models, key=lambda model: model.n_parameters(2, 3))
+    seeds = rng.integers(2**63, size=max(counts)).tolist()
+    portfolios: dict[int, Candidates] = {}
+    fits: dict[Key, EMFit | BayesGMMError] = {}
+    total = len(models) * len(counts)
+
+    def fit(model: CovarianceModel, K: int) -> EMFit:
+        enough_rows(table, K)
+        climber, spread = prepare(table, model, K)
+        if K not in portfolios:
+            size, own = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
+            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own)
+        starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
+        smaller = fits.get((label[model], K - 1))
+        if isinstance(smaller, EMFit) and n_starts > 1:
+            starts += _moments("split", splits(smaller.mixture), climber)
+        return fit_from(climber, starts, np.random.default_rng(seeds[K - 1]))
+
+    for model in order:
+        for K in counts:
+            key = (label[model], K)
+            try:
+                if key not in known:
+                    known[key] = fit(model, K)
+                fits[key] = known[key]
+            except BayesGMMError as error:
+                fits[key] = error
+            progress(len(fits), total)
+        for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
+            larger = fits[label[model], K + 1]
+            if isinstance(larger, EMFit) and not larger.spurious:
+                climber, _ = prepare(table, model, K)
+                starts = _moments("merged", merges(larger.mixture), climber)
+                fits[label[model], K] = _better(fits[label[model], K], climber, starts, seeds[K - 1])
+    return {(label[model], K): fits[label[model], K] for model in models for K in counts}
+
+
+def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:
+    """The same fit, or a better one from further starts; either way with the starts and maxima of both."""
+    try:
+        other = fit_from(climber, starts, np.random.default_rng(seed))
+    except BayesGMMError:
+        return fit
+    if not isinstance(fit, EMFit):
+        return other
+    best = max(other, fit, key=lambda f: (not f.spurious, f.log_likelihood - (1e-6 if f is other else 0.0)))
+    return replace(best, starts=fit.starts + other.starts, maxima=joined(fit.maxima + other.maxima))
+
+
+def _from_simpler(
+    fits: dict[Key, EMFit | BayesGMMError], model: CovarianceModel, K: int, climber: Climber
+) -> Candidates:
+    """The best fit with the same number of components of a model that this one contains."""
+    inside = [
+        fit
+        for (name, count), fit in fits.items()
+        if count == K and isinstance(fit, EMFit) and not fit.spurious and contains(model, CovarianceModel.named(name))
+    ]
+    best = max(inside, key=lambda fit: fit.log_likelihood, default=None)
+    return [] if best is None or K == 1 else _moments(f"fit of {best.covariance_model.name}", [best.mixture], climber)
+
+
+def contains(model: CovarianceModel, other: CovarianceModel) -> bool:
+    """Whether every covariance of the other model is one of this model."""
+    pairs = zip(model.name, other.name, strict=True)
+    return all("IEV".index(own) >= "IEV".index(its) for own, its in pairs)
+
+
+def _moments(kind: str, mixtures: Sequence[GaussianMixture], climber: Climber) -> Candidates:
+    total, center = climber.problem.total, climber.center
+    return [(kind, moments_of_mixture(mixture, total, center)) for mixture in mixtures]
+
+
+def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
+    """One component cut in two by the plane through its mean across its longest axis, for each of the largest five.
+
+    The halves have the moments of a halved normal. The longest axis is measured against the mixture's own covariance,
+    so that it does not change with the units or the axes of the features.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of K components, not a batch.
+
+    Returns
+    -------
+    list of GaussianMixture
+        Of K + 1 components, with the same mean and covariance.
+    """
+    scale = np.linalg.cholesky(mixture.covariance)
+    found = []
+    for k in np.argsort(-mixture.weights, kind="stable")[:_SPLITS].tolist():
+        within = np.linalg.solve(scale, np.linalg.solve(scale, mixture.covariances[k]).T)
+        lengths, axes = np.linalg.eigh((within + within.T) / 2)
+        half = np.sqrt(2 / np.pi * lengths[-1]) * (scale @ axes[:, -1])  # from the mean to that of one half
+        weights, means, covariances = (
+            np.concatenate((array, array[k : k + 1])) for array in (mixture.weights, mixture.means, mixture.covariances)
+        )
+        halves = [k, mixture.n_components]
+        weights[halves] /= 2
+        means[halves] += np.stack([-half, half])
+        covariances[halves] -= np.outer(half, half)
+        found.append(GaussianMixture(weights, means, covariances))
+    return found
+
+
+def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
+    """Two components replaced by one of their joint moments, for the three pairs that lose least by it.
+
+    The loss is Runnalls's (2007) bound of the Kullback-Leibler divergence.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of K >= 2 components, not a batch.
+
+    Returns
+    -------
+    list of GaussianMixture
+        Of K - 1 components, with the same mean and covariance.
+    """
+    log_det = np.linalg.slogdet(mixture.covariances)[1]
+
+    def options() -> Iterator[tuple[float, GaussianMixture]]:
+        for pair in combinations(range(mixture.n_components), 2):
+            index = np.array(pair)
+            w = mixture.weights[index]
+            if not w.sum() > 0:
+                continue
+            one = GaussianMixture(w / w.sum(), mixture.means[index], mixture.covariances[index])
+            rest = np.delete(np.arange(mixture.n_components), index)
+            merged = GaussianMixture(
+                weights=np.append(mixture.weights[rest], w.sum()),
+                means=np.concatenate((mixture.means[rest], one.mean[None])),
+                covariances=np.concatenate((mixture.covariances[rest], one.covariance[None])),
+            )
+            yield float(w.sum() * np.linalg.slogdet(one.covariance)[1] - w @ log_det[index]), merged
+
+    return [merged for _, merged in sorted(options(), key=lambda option: option[0])[:_MERGES]]

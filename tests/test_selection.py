@@ -1,0 +1,318 @@
+"""Choosing among fits: laws of the grid, numbers that others published, and how sure the answers are."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from oracles import random_mixture, reference, table
+
+import bayesgmm as bg
+from bayesgmm.covariance import NAMES, CovarianceModel
+from bayesgmm.em.grid import contains, fit_grid, merges, splits
+from bayesgmm.em.refits import held_out_log_density, replicates
+from bayesgmm.observations import observations
+
+PUBLISHED = {  # mclust's choice by BIC, and what it says of it
+    "faithful": ("EEE", 3),
+    "iris": ("VEV", 2),
+    "diabetes_fixed": ("VVV", 3),
+    "acidity": ("E", 2),
+}
+
+
+def rows(name):
+    return table("old_faithful" if name == "faithful" else name)
+
+
+def grid(X, names=NAMES, counts=range(1, 6), n_starts=10, finished=None, seed=0):
+    X = observations(X)
+    models = list(dict.fromkeys(CovarianceModel.named(name).for_features(X.n_features) for name in names))
+    told = []
+    fits = fit_grid(
+        X,
+        models,
+        list(counts),
+        n_starts,
+        np.random.default_rng(seed),
+        {} if finished is None else finished,
+        lambda *of: told.append(of),
+    )
+    assert told == [(i + 1, len(fits)) for i in range(len(fits))]
+    return fits
+
+
+@pytest.fixture(scope="module", params=PUBLISHED)
+def published(request):
+    """All models with 1 to 9 components of a table whose best mixture is published."""
+    name = request.param
+    return name, bg.select(rows(name), covariances="all", criteria=("bic", "icl"), n_replicates=50, rng=0)
+
+
+def test_the_choices_are_the_published_ones(published):
+    name, chosen = published
+    best = chosen.best("bic")
+    assert (best.covariance_model.label(best.n_features), best.n_components) == PUBLISHED[name]
+    said = chosen.recommend()
+    assert (said.covariance, said.n_components) == PUBLISHED[name]
+
+
+def test_no_fit_is_worse_than_mclusts(published):
+    name, chosen = published
+    ours = chosen.table.set_index(["covariance", "n_components"])["bic"]
+    theirs = {(row["model"], row["G"]): -row["bic"] for row in reference(f"{name}.json")["table"] if row["bic"]}
+    assert len(theirs) > 10
+    worse = {key: ours[key] - bic for key, bic in theirs.items() if key in ours.index and not ours[key] <= bic + 1e-3}
+    assert not worse
+
+
+def test_every_fit_has_its_row(published):
+    name, chosen = published
+    one = rows(name).shape[1] == 1
+    assert len(chosen.table) == 9 * (2 if one else 14)
+    assert set(chosen.table["covariance"]) == ({"E", "V"} if one else set(NAMES))
+    assert (chosen.table["status"] == "converged").all()
+
+
+def test_the_tie_of_iris_is_told():
+    chosen = bg.select(bg.datasets.iris(), (2, 3), "VEV", ("bic",), n_replicates=100, rng=0)
+    ranking = chosen.ranking("bic")
+    assert ranking["tied"].tolist() == [True, True]
+    assert ranking["behind"][1] == pytest.approx(0.822, abs=0.01)
+    assert "barely" in chosen.text and "0.8 behind" in chosen.text
+    assert chosen.recommend().rivals == (("VEV", 3),)
+    frequencies = chosen.frequencies("bic")
+    assert frequencies.sum() == pytest.approx(1.0)
+    assert frequencies.min() > 0.15  # other rows could well speak for the other
+
+
+@pytest.mark.parametrize(("K", "D"), [(1, 2), (3, 1), (4, 3)])
+def test_splitting_and_merging_keep_mean_and_covariance(K, D):
+    mixture = random_mixture(np.random.default_rng(K), K, D)
+    neighbours = splits(mixture)
+    assert len(neighbours) == K and all(other.n_components == K + 1 for other in neighbours)
+    if K > 1:
+        merged = merges(mixture)
+        assert merged and all(other.n_components == K - 1 for other in merged)
+        neighbours += merged
+    for other in neighbours:
+        np.testing.assert_allclose(other.mean, mixture.mean, rtol=1e-10)
+        np.testing.assert_allclose(other.covariance, mixture.covariance, rtol=1e-9, atol=1e-12)
+
+
+def test_splits_and_merges_move_with_the_units():
+    rng = np.random.default_rng(5)
+    mixture, A, b = random_mixture(rng, 3, 2), rng.normal(size=(2, 2)), rng.normal(size=2)
+
+    def moved(m):
+        return bg.GaussianMixture(m.weights, m.means @ A.T + b, A @ m.covariances @ A.T)
+
+    for change in (splits, merges):
+        for ours, theirs in zip(map(moved, change(mixture)), change(moved(mixture)), strict=True):
+            order = np.lexsort(ours.means.T), np.lexsort(theirs.means.T)
+            np.testing.assert_allclose(ours.means[order[0]], theirs.means[order[1]], rtol=1e-8)
+            np.testing.assert_allclose(ours.covariances[order[0]], theirs.covariances[order[1]], rtol=1e-8)
+
+
+def test_a_model_that_contains_another_fits_at_least_as_well():
+    fits = grid(rows("faithful"), counts=range(1, 5))
+    for (a, j), (b, k) in itertools.product(fits, fits):
+        if j == k and contains(CovarianceModel.named(a), CovarianceModel.named(b)):
+            assert fits[a, k].log_likelihood >= fits[b, k].log_likelihood - 1e-5, (a, b, k)
+
+
+def test_neighbours_never_make_a_fit_worse():
+    X = rows("iris")
+    fits = grid(X, ("VEV", "full"), n_starts=20)
+    for (name, K), fit in fits.items():
+        assert fit.log_likelihood >= bg.fit_em(X, K, name, n_starts=1, rng=0).log_likelihood - 1e-6
+    assert {"split", "merged", "fit of VEV"} <= {start.kind for fit in fits.values() for start in fit.starts}
+
+
+def test_finished_fits_are_taken_up_and_give_the_same_answer():
+    X, kept = rows("faithful"), {}
+    whole = grid(X, ("EEE", "VVV"), finished=kept)
+    assert kept.keys() == whole.keys()
+    some = {key: kept[key] for key in list(kept)[::2]}
+    again = grid(X, ("EEE", "VVV"), finished=some)
+    for key, fit in whole.items():
+        assert again[key].log_likelihood == fit.log_likelihood
+
+
+def test_held_out_density_is_brute_forces():
+    """With one component, the density of each fold under the mean and covariance of the others."""
+    X = rows("iris")
+    out = held_out_log_density(
+        observations(X), [CovarianceModel.named("full")], [1], 5, 1, np.random.default_rng(3), lambda *of: None
+    )["VVV", 1]
+    fold = np.random.default_rng(3).permutation(np.arange(len(X)) % 5)
+    for f in range(5):
+        others = X[fold != f]
+        one = bg.GaussianMixture([1.0], others.mean(axis=0)[None], np.cov(others.T, bias=True)[None])
+        np.testing.assert_allclose(out[fold == f], one.log_prob(X[fold == f]), rtol=1e-9)
+
+
+def test_a_replicate_is_a_fit_to_its_rows():
+    X = rows("faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    drawn = replicates(fit, observations(X), 5, seed=7)
+    weights = np.random.default_rng(7).multinomial(len(X), np.full(len(X), 1 / len(X)), size=5)
+    for b in range(5):
+        rows_drawn = np.repeat(X, weights[b], axis=0)
+        again = bg.fit_em(rows_drawn, 2, starts=[fit.mixture])
+        assert drawn.log_likelihood[b] == pytest.approx(again.log_likelihood, abs=1e-3)
+        assert drawn.certainty[b] == pytest.approx(again.certainty, abs=1e-2)
+        assert drawn.unfitted_log_likelihood[b] == pytest.approx(fit.mixture.log_likelihood(rows_drawn))
+        largest = fit.mixture.responsibilities(rows_drawn).max(axis=1)
+        assert drawn.unfitted_certainty[b] == pytest.approx(np.log(largest).sum())
+
+
+def test_replicates_overshoot_by_half_a_nat_per_parameter_and_are_centred():
+    X = np.random.default_rng(0).normal(size=(2000, 3))
+    fit = bg.fit_em(X, 1)
+    drawn = replicates(fit, observations(X), 1000, seed=0)
+    excess = drawn.log_likelihood - drawn.unfitted_log_likelihood
+    assert abs(excess.mean() - fit.n_parameters / 2) < 4 * excess.std() / np.sqrt(1000)
+    centred, certainty = drawn.centred(fit)
+    assert centred.mean() == pytest.approx(fit.log_likelihood) and not certainty.any()
+    lost = drawn._replace(log_likelihood=np.full(1000, np.nan))
+    np.testing.assert_array_equal(lost.centred(fit)[0], drawn.unfitted_log_likelihood)
+
+
+def test_held_out_density_finds_the_truth_where_there_is_one():
+    mixture = bg.GaussianMixture([0.5, 0.3, 0.2], [[0.0, 0.0], [6.0, 0.0], [0.0, 7.0]], np.tile(np.eye(2), (3, 1, 1)))
+    X, _ = mixture.sample(400, 0)
+    chosen = bg.select(X, range(1, 6), ("spherical", "full"), n_starts=5, n_replicates=50, rng=0)
+    for name in chosen.criteria:
+        assert chosen.best(name).n_components == 3
+    assert chosen.frequencies("bic")[3] > 0.9 and chosen.frequencies("icl")[3] > 0.9
+    assert chosen.recommend().n_components == 3
+    truth = mixture.log_likelihood(X)
+    found = chosen.table["cv_log_density"].max()
+    assert abs(found - truth) < 30  # a few nats for each of the 12 to 18 parameters at most
+    assert "They agree" in chosen.text
+
+
+def test_weights_are_rows():
+    """BIC and ICL of rows counted twice are those of the rows written twice."""
+    X = rows("faithful")[:100]
+    weight = np.random.default_rng(0).integers(1, 3, size=100)
+    a = bg.select(X, (1, 2), "tied", ("bic", "icl"), sample_weight=weight, n_replicates=0, rng=0).table
+    b = bg.select(np.repeat(X, weight, axis=0), (1, 2), "tied", ("bic", "icl"), n_replicates=0, rng=0).table
+    numbers = ["log_likelihood", "bic", "aic", "icl"]
+    np.testing.assert_allclose(a[numbers], b[numbers], rtol=1e-7)
+
+
+def test_a_failed_fit_is_a_row_with_its_reason():
+    X = np.repeat([[0.0, 1.0], [3.0, 2.0], [5.0, 9.0], [7.0, 4.0]], 3, axis=0)
+    chosen = bg.select(X, (1, 2, 5), ("full", "tied"), rng=0, n_folds=3, n_replicates=20)
+    failed = chosen.table[chosen.table["n_components"] == 5]
+    assert failed["status"].str.startswith("failed").all() and failed["bic"].isna().all()
+    assert failed["status"].str.contains("distinct rows").all()
+    assert chosen.best("bic").n_components < 5
+    assert "the column status says why" in chosen.text
+
+
+def test_a_spurious_fit_is_never_chosen():
+    rng = np.random.default_rng(1)
+    X = np.concatenate([rng.normal(size=(40, 2)), np.full((3, 2), 9.0) + 1e-6 * rng.normal(size=(3, 2))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the table says it
+        chosen = bg.select(X, (1, 2, 3), "full", ("bic", "icl"), n_replicates=20, rng=0)
+    bad = chosen.table["status"].str.startswith("spurious")
+    assert bad.any()
+    for name in ("bic", "icl"):
+        assert not chosen.best(name).spurious
+
+
+def test_one_component_is_ranked_once():
+    """Equal and varying are the same for one component, so that they are no rivals."""
+    chosen = bg.select(np.random.default_rng(0).normal(size=(100, 2)), 1, "all", "bic", rng=0, n_replicates=0)
+    assert len(chosen.table) == 14
+    assert chosen.ranking()["covariance"].tolist() == ["EII", "EEI", "EEE"]
+
+
+def test_more_parameters_than_numbers_are_spurious():
+    chosen = bg.select(np.random.default_rng(0).normal(size=(8, 2)), range(1, 7), "tied", "bic", rng=0, n_replicates=20)
+    bad = chosen.table["status"].str.startswith("spurious")
+    assert (bad == (chosen.table["n_parameters"] >= 16)).all() and bad.sum() == 2
+    assert chosen.best("bic").n_parameters < 16
+
+
+@pytest.mark.parametrize("K", [1, 2])
+def test_one_fit_alone_can_be_told(K):
+    chosen = bg.select(rows("acidity"), K, "V", rng=0, n_replicates=10)
+    assert chosen.best("icl").n_components == K
+    assert "the only fit" in chosen.text and "It is the only fit" in chosen.recommend().reason
+    assert repr(chosen) == f"Selection(1 fits, bic chooses K={K})"
+
+
+def test_the_same_seed_gives_the_same_table():
+    a, b = (bg.select(rows("faithful"), (2, 3), ("tied", "VVE"), rng=3, n_replicates=20).table for _ in range(2))
+    pd.testing.assert_frame_equal(a, b)
+
+
+def test_loo_and_stacking_come_with_posteriors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # so few draws never suffice
+        chosen = bg.select(
+            bg.datasets.old_faithful(),
+            (1, 2, 3),
+            ("tied", "VVE"),
+            ("bic", "loo"),
+            n_replicates=0,
+            sampling={"draws": 100, "tune": 100, "chains": 2},
+            rng=0,
+        )
+    drawn = chosen.table.dropna(subset="elpd_loo")
+    assert 1 <= len(drawn) <= 5 and len(drawn) == len(chosen.posteriors)
+    assert drawn["weight"].sum() == pytest.approx(1.0)
+    assert ("EEE", 3) in chosen.posteriors
+    assert chosen.table["posterior"].str.startswith("none: ").any()  # VVE has none
+    assert chosen.best("loo").covariance_model.name == "EEE"
+    assert "LOO (" in chosen.text
+    np.testing.assert_allclose(drawn["elpd_loo"], [v.sum() for v in chosen.densities["loo"].values()])
+
+
+def test_stacking_weights_maximise_the_log_density_of_the_mixture():
+    rng = np.random.default_rng(0)
+    log_density = rng.normal(size=(3, 50))
+    weights = bg.stacking_weights(log_density)
+
+    def score(w):
+        return np.log(w @ np.exp(log_density)).sum()
+
+    assert weights.sum() == pytest.approx(1.0) and (weights >= 0).all()
+    assert all(score(weights) >= score(w) for w in rng.dirichlet(np.ones(3), size=500))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"n_components": []}, "n_components is empty"),
+        ({"n_components": 0}, "n_components must be a whole number"),
+        ({"n_components": "3"}, "n_components must be a whole number"),
+        ({"covariances": ()}, "covariances is empty"),
+        ({"covariances": "round"}, "unknown covariance 'round'"),
+        ({"criteria": ("bic", "waic")}, "unknown criterion 'waic'"),
+        ({"criteria": ()}, "criteria is empty"),
+        ({"posterior": "some"}, "posterior must be"),
+        ({"n_folds": 1}, "n_folds must be"),
+        ({"n_replicates": -1}, "n_replicates must be"),
+    ],
+)
+def test_what_cannot_be_used_is_named(arguments, said):
+    with pytest.raises(bg.InputError, match=said):
+        bg.select(rows("faithful"), **({"n_components": (1, 2)} | arguments))
+
+
+def test_a_criterion_that_was_not_asked_for_is_refused():
+    chosen = bg.select(rows("faithful"), (1, 2), criteria="icl", n_replicates=0, rng=0)
+    assert chosen.best("bic").n_components == 2  # costs nothing and is always there
+    with pytest.raises(bg.InputError, match="'cv' is not in the table; it has bic, icl, aic"):
+        chosen.best("cv")
+    with pytest.raises(bg.InputError, match="no replicates"):
+        chosen.frequencies("bic")
+    with pytest.raises(bg.InputError, match="none of the 2 fits succeeded"):
+        bg.select([[0.0, 1.0], [1.0, 3.0], [2.0, 0.5]], (8, 9))
