@@ -246,18 +246,12 @@ def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     x, y = best[["n_components", kind.column]].to_numpy(float)[0]
     ax.plot(x, y, "o", ms=12, mfc="none", color="black", zorder=3)
     behind = (table[kind.column] - y).abs().dropna()
-    widest = 0.0
+    widest, label = 0.0, "number of components K"
     if kind.sign > 0 and len(ranking) <= _WITH_BARS:  # more would cover one another
         at = y - ranking["behind"]
         ax.errorbar(ranking["n_components"], at, ranking["se"], fmt="none", ecolor="0.6", capsize=3, lw=1, zorder=0)
-        widest = float(ranking["se"].max())
-        ax.annotate(
-            "bars: se of the\ndifference to the best",
-            (0.98, 0.02),
-            xycoords="axes fraction",
-            ha="right",
-            fontsize="small",
-        )
+        widest = float(ranking["se"][ranking["tied"]].max())
+        label += "\n(bars: standard error of the difference to the best)"
     # The best of each K stay in, but for a K that is far off, as one component often is.
     least = behind.groupby(table["n_components"]).min()
     far = min(max(2 * float(behind.median()), float(least.median()) * 1.5, 10.0), float(behind.max()) + 1.0 + widest)
@@ -268,7 +262,7 @@ def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     title = f"{_PANELS[name]}: {first['covariance']}, K = {int(x)}"
     ax.set_title(title + (f" ({cut} worse not shown)" if cut else ""), fontsize="medium")
     numbers = table["n_components"]
-    ax.set(xlabel="number of components K", ylabel=unit, xlim=(numbers.min() - 0.5, numbers.max() + 0.5))
+    ax.set(xlabel=label, ylabel=unit, xlim=(numbers.min() - 0.5, numbers.max() + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.ticklabel_format(axis="y", useOffset=False)
     _plain(ax)
