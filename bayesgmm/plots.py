@@ -36,9 +36,10 @@ _MARKERS = "os^Dv"
 _ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
 _PAIRED_FEATURES = 4  # a grid of more pairs is too small to read
 _POINTS = 5000  # more would cover one another
+_WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
 _MARGINAL_FEATURES, _MARGINAL_COMPONENTS = 3, 6
 _SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
-_PANELS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out log density", "loo": "LOO elpd"}
+_PANELS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out density", "loo": "LOO elpd"}
 _CIRCLE = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 101)), np.sin(t)])  # (2, 101)
 
 
@@ -239,21 +240,29 @@ def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     kind, table = CRITERIA[name], selection.table
     for model, own in table.groupby("covariance", sort=False):
         ax.plot(own["n_components"], own[kind.column], ms=4, lw=1.2, **_model_style(str(model)))
-    first = selection.ranking(name).iloc[0]
+    ranking = selection.ranking(name)
+    first = ranking.iloc[0]
     best = table[(table["covariance"] == first["covariance"]) & (table["n_components"] == first["n_components"])]
     x, y = best[["n_components", kind.column]].to_numpy(float)[0]
     ax.plot(x, y, "o", ms=12, mfc="none", color="black", zorder=3)
     behind = (table[kind.column] - y).abs().dropna()
+    widest, label = 0.0, "number of components K"
+    if kind.sign > 0 and len(ranking) <= _WITH_BARS:  # more would cover one another
+        at = y - ranking["behind"]
+        ax.errorbar(ranking["n_components"], at, ranking["se"], fmt="none", ecolor="0.6", capsize=3, lw=1, zorder=0)
+        widest = float(ranking["se"][ranking["tied"]].max())
+        label += "\n(bars: standard error of the difference to the best)"
     # The best of each K stay in, but for a K that is far off, as one component often is.
     least = behind.groupby(table["n_components"]).min()
-    far = min(max(2 * float(behind.median()), float(least.median()) * 1.5, 10.0), float(behind.max()) + 1.0)
+    far = min(max(2 * float(behind.median()), float(least.median()) * 1.5, 10.0), float(behind.max()) + 1.0 + widest)
     cut = int((behind > far).sum())
-    low, high = (y - 0.07 * far, y + far) if kind.sign < 0 else (y - far, y + 0.07 * far)
+    low, high = (y - 0.07 * far, y + far) if kind.sign < 0 else (y - far, y + max(0.07 * far, widest))
     ax.set_ylim(low, high)
     unit = f"{_PANELS[name]} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
     title = f"{_PANELS[name]}: {first['covariance']}, K = {int(x)}"
     ax.set_title(title + (f" ({cut} worse not shown)" if cut else ""), fontsize="medium")
-    ax.set(xlabel="number of components K", ylabel=unit)
+    numbers = table["n_components"]
+    ax.set(xlabel=label, ylabel=unit, xlim=(numbers.min() - 0.5, numbers.max() + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.ticklabel_format(axis="y", useOffset=False)
     _plain(ax)
