@@ -31,7 +31,7 @@ _HOMES = {
     "bayes.loo": ("KFold", "LOO", "kfold", "loo"),
     "comparison": ("compare",),
     "selection": ("Recommendation", "Selection", "select", "stacking_weights"),
-    "clusters.assignment": ("Assignments", "assign"),
+    "clusters.assignment": ("Assignments", "assign", "filled_components"),
     "clusters.similarity": ("posterior_similarity",),
     "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),
     "clusters.merging": ("Merging", "Modes", "merge_components", "number_of_modes"),

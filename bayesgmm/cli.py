@@ -34,11 +34,15 @@ _EPILOG = """examples:
 """
 _FIT_EPILOG = """what is written to DIR:
   clusters.png, posterior.png, em_path.png   pictures
-  responsibilities.csv   a line per row: its component, and the probability of each with an interval
+  uncertainty.png, least_certain.png   where, and for which rows, the assignment is in doubt
+  similarity.png, credible_ball.png   which rows belong together, and how far the partition could be off
+  responsibilities.csv   a line per row: its component, and the probability of each with an interval; its cluster in
+                         the partition; tail_probability is near 0 for an outlier
   components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers; written last
 With a range of components there is a directory k1, k2, ... for each, and selection.csv.
+Draws are kept in posterior.part.nc until the end: the same command goes on with those of an interrupted run.
 
 Rows are numbered from 0, without the header, and components from 0 by their first mean.
 Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
@@ -46,10 +50,13 @@ Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used
 _SELECT_EPILOG = """what is written to DIR:
   selection.csv    a line per fit: its criteria with their uncertainty, and how it ended
   criteria.png     the criteria against the number of components
+  predictions.png, averaged.png   with loo: the differences in prediction, and the averaged density
+  posterior-MODEL-K.nc            the draws of each fit that has a posterior
   summary.json     the conclusions and the run in numbers; written last
 Fits that are made are kept in DIR/fits until the end: a run that was interrupted goes on where it stopped.
 
-BIC and ICL are about clusters, the held-out log density about prediction.
+BIC and ICL are about clusters, the held-out log density and LOO about prediction, the
+evidence is about mixture and prior together.
 Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
 """
 
@@ -67,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except BayesGMMError as error:
         return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted; no half-written file is left behind", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted; no half-written file is left behind", 130)
     except OSError as error:
         return _fail(f"the result cannot be written: {error}", 1)
     return 0
@@ -116,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         "--covariance",
         default="full",
         metavar="MODEL",
-        help="full (default), tied, diag, spherical, EEI or EII",
+        help="full (default), tied, diag, spherical, or EII, EEI, VEI, EVI, VEE or EVV",
     )
     fit.add_argument("--columns", metavar="A,B,...", help="columns to use; default: all, which must then be numeric")
     fit.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: bayesgmm-TABLE-kK")
@@ -152,7 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         "--criteria",
         default="bic,icl,cv",
         metavar="A,B,...",
-        help="some of bic, icl, aic, cv (held-out density), loo (needs posteriors); the first decides (%(default)s)",
+        help="some of bic, icl, aic, cv (held-out density), loo, evidence (the last two draw from the posteriors of "
+        "the contenders); the first decides (%(default)s)",
+    )
+    select.add_argument(
+        "--posterior", choices=("contenders", "all"), help="draw posteriors of the five contenders, or of every fit"
+    )
+    select.add_argument(
+        "--overfitted", action="store_true", help="how many components does the largest mixture fill, weights sparse?"
     )
     select.add_argument("--columns", metavar="A,B,...", help="columns to use; default: all, which must then be numeric")
     select.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: bayesgmm-TABLE-select")
@@ -180,6 +194,7 @@ class _Run:
     chains: int = 4
     sampler: str = "nutpie"
     seed: int = 0
+    anew: bool = True  # not with the draws of an interrupted run
 
     @property
     def record(self) -> dict[str, Any]:
@@ -215,13 +230,14 @@ def _fit(arguments: argparse.Namespace) -> None:
     model = CovarianceModel.named(arguments.covariance)
     if model.name not in SUPPORTED:
         raise InputError(
-            f"the posterior of covariance {model.name} is not available; use full, tied, diag, spherical, EEI or EII"
+            f"the posterior of covariance {model.name} is not available; use full, tied, diag, spherical, EII, EEI, "
+            "VEI, EVI, VEE or EVV; bayesgmm select compares all 14"
         )
     outputs.refuse_to_overwrite_input(arguments.table, out)
     if not arguments.force:
         for directory in (out, *(out / f"k{k}" for k in counts if len(counts) > 1)):
             outputs.refuse_to_overwrite(directory)
-    run = _Run("fit", read_table(arguments.table, columns), arguments.table.name, out, **options)
+    run = _Run("fit", read_table(arguments.table, columns), arguments.table.name, out, **options, anew=arguments.force)
     if len(counts) == 1:
         _one(run, counts[0])
     else:
@@ -248,7 +264,7 @@ def _select(arguments: argparse.Namespace) -> None:
     if not arguments.force:
         outputs.refuse_to_overwrite(out)
     table = read_table(arguments.table, columns)
-    names = ("components", "covariance", "criteria", "starts", "folds", "replicates", "seed")
+    names = ["components", "covariance", "criteria", "posterior", "overfitted", "starts", "folds", "replicates", "seed"]
     settings = {"source": arguments.table.name} | {name: getattr(arguments, name) for name in names}
     run = _Run("select", table, arguments.table.name, out)
     with _progress() as stage:
@@ -257,6 +273,8 @@ def _select(arguments: argparse.Namespace) -> None:
             counts,
             covariances,
             _names(arguments.criteria, "--criteria"),
+            posterior=arguments.posterior,
+            overfitted=arguments.overfitted,
             n_starts=arguments.starts,
             n_folds=arguments.folds,
             n_replicates=arguments.replicates,
@@ -267,7 +285,7 @@ def _select(arguments: argparse.Namespace) -> None:
         from bayesgmm import report
 
         files = outputs.write_grid(
-            selection, out, {"bayesgmm": __version__, "command": "select", "arguments": settings}
+            table, selection, out, {"bayesgmm": __version__, "command": "select", "arguments": settings}
         )
     console = _console()
     console.print(_described(run))
@@ -282,7 +300,7 @@ def _select(arguments: argparse.Namespace) -> None:
 def _one(run: _Run, n_components: int) -> None:
     """Fit one number of components, write everything, and print the three tables."""
     with _progress() as stage:
-        analysis = _analyse(run, n_components, stage)
+        analysis = _analyse(run, n_components, stage, run.out)
         from bayesgmm import outputs, report
 
         files = outputs.write_analysis(analysis, run.out, run.record)
@@ -309,7 +327,7 @@ def _several(run: _Run, counts: Sequence[int]) -> None:
     with _progress() as stage:
         for k in counts:
             try:
-                analysis = _analyse(run, k, stage, f"K={k}: ")
+                analysis = _analyse(run, k, stage, run.out / f"k{k}", f"K={k}: ")
             except BayesGMMError as error:
                 failures[k] = error
                 continue
@@ -337,9 +355,13 @@ def _several(run: _Run, counts: Sequence[int]) -> None:
     )
 
 
-def _analyse(run: _Run, n_components: int, stage: _Stage, prefix: str = "") -> Analysis:
+def _analyse(run: _Run, n_components: int, stage: _Stage, directory: Path, prefix: str = "") -> Analysis:
     tell = stage("loading PyMC")
+    from bayesgmm.outputs import PART
     from bayesgmm.report import analyse
+
+    if run.anew:
+        (directory / PART).unlink(missing_ok=True)
 
     tell(1, 1)
     return analyse(
@@ -351,6 +373,7 @@ def _analyse(run: _Run, n_components: int, stage: _Stage, prefix: str = "") -> A
         sampler=run.sampler,
         rng=run.seed,
         progress=lambda name: stage(prefix + name),
+        out=directory / PART if run.sampler == "nutpie" else None,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bayesgmm.selection import Selection
 
 SUMMARY = "summary.json"
+PART = "posterior.part.nc"  # the draws of a run that is not finished
 _KEPT = (
     *("log_likelihood", "n_iterations", "remaining_gain", "n_observations"),
     *("total_weight", "features", "certainty"),
@@ -106,7 +107,10 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     columns = {"row": np.arange(len(a.labels)), "label": a.labels}
     for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
         columns |= {f"{name}_{k}": values[:, k] for k in range(fit.n_components)}
-    columns |= {"entropy": a.entropy, "mutual_information": a.mutual_information}
+    columns |= {name: getattr(a, name) for name in ("label_probability", "label_lower", "label_upper")}
+    columns |= {name: getattr(a, name) for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
+    if analysis.partition is not None:
+        columns["partition"] = analysis.partition.labels
     with _beside(directory / "responsibilities.csv") as path:
         pd.DataFrame(columns).to_csv(path, index=False)
     with _beside(directory / "components.csv") as path:
@@ -116,9 +120,16 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
         "em_path.png": plots.em_path(fit),
         "posterior.png": plots.posterior(analysis.tree, fit),
     }
+    if fit.n_components > 1:
+        pictures["uncertainty.png"] = plots.uncertainty(analysis.tree, a)
+        pictures["least_certain.png"] = plots.least_certain(a)
+    if analysis.partition is not None and analysis.ball is not None:
+        pictures["similarity.png"] = plots.similarity(analysis.tree, analysis.partition)
+        pictures["credible_ball.png"] = plots.credible_ball(analysis.table, analysis.partition, analysis.ball)
     for name, figure in pictures.items():
         with _beside(directory / name) as path:
             figure.savefig(path, format="png", dpi=150)
+    (directory / PART).unlink(missing_ok=True)
     _write_summary(directory, run | _summary(analysis))
     return ["posterior.nc", "responsibilities.csv", "components.csv", *pictures, SUMMARY]
 
@@ -132,7 +143,7 @@ def write_selection(rows: Sequence[Candidate], words: Sequence[str], directory: 
     _write_summary(directory, run | {"conclusions": list(words), "selection": [asdict(row) for row in rows]})
 
 
-def write_grid(selection: Selection, directory: Path, run: dict[str, Any]) -> list[str]:
+def write_grid(X: Any, selection: Selection, directory: Path, run: dict[str, Any]) -> list[str]:
     """Write a selection, and throw away the fits that were kept for a run taken up; the names of the files."""
     import shutil
 
@@ -141,8 +152,15 @@ def write_grid(selection: Selection, directory: Path, run: dict[str, Any]) -> li
     begin(directory)
     with _beside(directory / "selection.csv") as path:
         selection.table.to_csv(path, index=False)
-    with _beside(directory / "criteria.png") as path:
-        plots.criteria(selection).savefig(path, format="png", dpi=150)
+    pictures = {"criteria.png": plots.criteria(selection)}
+    if selection.loos:
+        pictures |= {"predictions.png": plots.predictions(selection), "averaged.png": plots.averaged(X, selection)}
+    for name, figure in pictures.items():
+        with _beside(directory / name) as path:
+            figure.savefig(path, format="png", dpi=150)
+    for (covariance, K), tree in selection.posteriors.items():
+        with _beside(directory / f"posterior-{covariance}-{K}.nc") as path:
+            tree.to_netcdf(path, engine="h5netcdf")
     said = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),
@@ -153,7 +171,8 @@ def write_grid(selection: Selection, directory: Path, run: dict[str, Any]) -> li
     }
     _write_summary(directory, run | content)
     shutil.rmtree(directory / "fits", ignore_errors=True)
-    return ["selection.csv", "criteria.png", SUMMARY]
+    posteriors = [f"posterior-{covariance}-{K}.nc" for covariance, K in selection.posteriors]
+    return ["selection.csv", *pictures, *posteriors, SUMMARY]
 
 
 class Kept(MutableMapping[tuple[str, int], EMFit]):
@@ -233,7 +252,7 @@ class Kept(MutableMapping[tuple[str, int], EMFit]):
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
-    fit, tree, loo, table = analysis.fit, analysis.tree, analysis.loo, analysis.comparison
+    fit, tree, loo, table, found = analysis.fit, analysis.tree, analysis.loo, analysis.comparison, analysis.partition
     return {
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
@@ -253,9 +272,12 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "max_r_hat": table["r_hat"].max(),
         "min_ess_bulk": table["ess_bulk"].min(),
         "ambiguous_rate": tree.attrs["ambiguous_rate"],
-        "elpd_loo": None if loo is None else loo.total,
-        "elpd_loo_se": None if loo is None else loo.se,
-        "pareto_k_max": None if loo is None else loo.worst_pareto_k,
+        "elpd_loo": float(loo.elpd),
+        "elpd_loo_se": float(loo.se),
+        "pareto_k_max": float(loo.pareto_k.max()),
+        "loo_repairs": loo.text,
+        "partition": None if found is None else {"n_clusters": found.n_clusters, "expected_loss": found.expected_loss},
+        "mode_probabilities": analysis.modes.probabilities.tolist(),
         "seconds": analysis.seconds,
     }
 

@@ -6,6 +6,7 @@ A component has the same colour and marker in every picture.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import assign
+from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import numeric_table
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
+    from bayesgmm.bayes.priors import Priors
     from bayesgmm.clusters.assignment import Assignments
+    from bayesgmm.clusters.partition import CredibleBall, Partition
     from bayesgmm.em.fit import EMFit
     from bayesgmm.selection import Selection
 
@@ -39,7 +43,10 @@ _POINTS = 5000  # more would cover one another
 _WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
 _MARGINAL_FEATURES, _MARGINAL_COMPONENTS = 3, 6
 _SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
-_PANELS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out density", "loo": "LOO elpd"}
+_PANELS = {
+    **{"bic": "BIC", "icl": "ICL", "aic": "AIC"},
+    **{"cv": "held-out density", "loo": "LOO elpd", "evidence": "log evidence"},
+}
 _CIRCLE = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 101)), np.sin(t)])  # (2, 101)
 
 
@@ -232,6 +239,343 @@ def criteria(selection: Selection, *, figure: Figure | None = None) -> Figure:
     figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False, handlelength=3)
     numbers = selection.table["n_components"]
     figure.suptitle(f"Which number of components? K = {numbers.min()} to {numbers.max()}", x=0.01, ha="left")
+    return figure
+
+
+def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """How far each mixture's expected log predictive density is behind the best, and how good each row's estimate is.
+
+    Parameters
+    ----------
+    selection : Selection
+        From `select` with the criterion "loo".
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    ranking, loos = selection.ranking("loo"), selection.loos
+    figure = Figure(figsize=(10, 1.6 + 0.45 * len(loos)), layout="constrained") if figure is None else figure
+    left, right = figure.subplots(1, 2, sharey=True)
+    keys = [(str(row["covariance"]), int(row["n_components"])) for _, row in ranking.iterrows()]
+    at = np.arange(len(keys))
+    weights = selection.table.set_index(["covariance", "n_components"])["weight"]
+    left.errorbar(-ranking["behind"], at, xerr=2 * ranking["se"], fmt="o", ms=5, color=_COLORS[0], capsize=3)
+    left.axvline(0, color="0.7", lw=0.8, zorder=0)
+    left.set_yticks(at, [f"{c}, K = {K}\nweight {weights[c, K]:.2f}" for c, K in keys])
+    left.invert_yaxis()
+    left.set(xlabel="elpd below the best, nats, ± 2 standard errors", title="Prediction by LOO")
+    for i, key in enumerate(keys):
+        k = np.asarray(loos[key].pareto_k).ravel()
+        right.plot(k, i + 0.25 * np.sin(np.arange(len(k)) * 2.4), ".", ms=3, color=_COLORS[0], alpha=0.5)
+    good = min(loos[key].good_k for key in keys)
+    right.axvline(good, color=_COLORS[1], lw=1, ls="--")
+    right.set(xlabel=f"Pareto k of each row; trusted below {good:.2f} (dashed)", title="How far to trust it")
+    for ax in (left, right):
+        _plain(ax)
+    return figure
+
+
+def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """The predictive density averaged over mixtures with their stacking weights; of one feature, the mixtures' own too.
+
+    Parameters
+    ----------
+    X : (N, D) table
+        One feature, or two; of more, the first two are shown, at the other features' medians.
+    selection : Selection
+        From `select` with the criterion "loo".
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    values, names = numeric_table(X)
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained") if figure is None else figure
+    ax = figure.subplots()
+    low, high = values.min(axis=0), values.max(axis=0)
+    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    if values.shape[1] == 1:
+        x = np.linspace(low[0], high[0], 400)
+        ax.hist(values[:, 0], bins="fd", density=True, color="0.85", label="rows")
+        for i, (key, tree) in enumerate(selection.posteriors.items()):
+            lines = as_mixture(tree).log_prob(x[:, None])
+            label = f"{key[0]}, K = {key[1]}"
+            ax.plot(x, np.exp(lines).mean(axis=(0, 1)), lw=0.9, color=_COLORS[i % len(_COLORS)], label=label)
+        ax.plot(x, np.exp(selection.log_prob(x[:, None])), color="black", lw=2, label="average")
+        ax.set(xlabel=_short(names[0]), ylabel="density")
+        ax.legend(frameon=False, fontsize="small")
+    else:
+        grid = np.stack(np.meshgrid(*(np.linspace(low[j], high[j], 90) for j in (0, 1)), indexing="ij"), axis=-1)
+        rows = np.tile(np.median(values, axis=0), (grid[..., 0].size, 1))
+        rows[:, :2] = grid.reshape(-1, 2)
+        density = np.exp(selection.log_prob(rows)).reshape(grid.shape[:2])
+        filled = ax.contourf(grid[..., 0], grid[..., 1], density, 12, cmap="Greys")
+        ax.plot(*values[:, :2].T, ".", ms=3, color=_COLORS[0], label="rows")
+        figure.colorbar(filled, ax=ax, label="density")
+        ax.set(xlabel=_short(names[0]), ylabel=_short(names[1]))
+        ax.legend(frameon=False, fontsize="small")
+    ax.set_title("Predictive density, averaged with stacking weights", fontsize="medium")
+    _plain(ax)
+    return figure
+
+
+def uncertainty(tree: xr.DataTree, assignments: Assignments, *, figure: Figure | None = None) -> Figure:
+    """Where the assignment is in doubt: the rows by their label's probability, over a map of the doubt.
+
+    Of more than two features the two that part the components best are shown, without the map.
+
+    Parameters
+    ----------
+    tree : DataTree
+    assignments : Assignments
+        Of the rows that were fitted.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    X, names = np.asarray(tree["observed_data"]["observations"]), np.asarray(tree["posterior"]["feature"]).tolist()
+    figure = Figure(figsize=(7.2, 5.2), layout="constrained") if figure is None else figure
+    ax = figure.subplots()
+    doubt = 1 - assignments.label_probability
+    em = np.asarray(tree["em"]["means"])
+    spread = em.std(axis=0) / np.maximum(X.std(axis=0), 1e-300)
+    shown = np.sort(np.argsort(-spread, kind="stable")[:2])
+    low, high = X.min(axis=0), X.max(axis=0)
+    margin = 0.08 * (high - low)
+    worst = 1 - 1 / em.shape[0]
+    if X.shape[1] == 2:
+        axes = [np.linspace(a, b, 80) for a, b in zip(low - margin, high + margin, strict=True)]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        R = _thinned(tree, _BAND_DRAWS).responsibilities(grid.reshape(-1, 2)).mean(axis=0)
+        field = (1 - R.max(axis=-1)).reshape(grid.shape[:2])
+        ax.contourf(*axes, field.T, np.linspace(0, worst, 11), cmap="Greys", alpha=0.5)
+    x = X[:, shown[0]]
+    y = X[:, shown[1]] if len(shown) > 1 else doubt
+    for k in range(em.shape[0]):
+        own = assignments.labels == k
+        size = 12 + 100 * doubt[own]
+        ax.scatter(x[own], y[own], s=size, marker=_marker(k), color=_color(k), alpha=0.7, linewidths=0)
+    handles = [
+        Line2D([], [], ls="", marker=_marker(k), color=_color(k), label=f"component {k}") for k in range(em.shape[0])
+    ]
+    for probability in (1.0, 0.75, 0.5):
+        size = np.sqrt(12 + 100 * (1 - probability))
+        handles.append(
+            Line2D([], [], ls="", marker="o", color="0.4", ms=size, label=f"label's probability {probability:g}")
+        )
+    figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
+    second = _short(names[shown[1]]) if len(shown) > 1 else "1 - the label's probability"
+    ax.set(xlabel=_short(names[shown[0]]), ylabel=second)
+    note = "; the darker, the less sure a row there would be" if X.shape[1] == 2 else ""
+    figure.suptitle(f"Larger: less sure which component{note}", fontsize="medium", x=0.01, ha="left")
+    _plain(ax)
+    return figure
+
+
+def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | None = None) -> Figure:
+    """The probabilities of each component, with intervals, of the rows whose component is least certain.
+
+    Parameters
+    ----------
+    assignments : Assignments
+    rows : int
+        How many.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    a = assignments
+    shown = np.argsort(a.label_probability, kind="stable")[:rows]
+    K = a.probabilities.shape[1]
+    figure = Figure(figsize=(6.6, 1.3 + 0.26 * len(shown)), layout="constrained") if figure is None else figure
+    ax = figure.subplots()
+    width = 0.7 / K
+    for k in range(K):
+        at = np.arange(len(shown)) + (k - (K - 1) / 2) * width
+        p, low, high = (values[shown, k] for values in (a.probabilities, a.lower, a.upper))
+        ax.hlines(at, low, high, color=_color(k), lw=1.6, alpha=0.6)
+        ax.plot(p, at, ls="", marker=_marker(k), ms=5, color=_color(k), label=f"component {k}")
+    ax.set_yticks(np.arange(len(shown)), [f"row {i}" for i in shown])
+    ax.invert_yaxis()
+    ax.set(xlim=(-0.02, 1.02), xlabel=f"probability of the component, with {a.ci_prob:.0%} interval")
+    ax.set_title("The least certain rows (counted from 0)", fontsize="medium")
+    figure.legend(loc="outside lower center", ncols=min(K, 4), frameon=False, fontsize="small")
+    _plain(ax)
+    return figure
+
+
+def similarity(tree: xr.DataTree, partition: Partition, *, figure: Figure | None = None) -> Figure:
+    """The probability of every pair of rows to belong together, rows ordered by a partition.
+
+    Parameters
+    ----------
+    tree : DataTree
+    partition : Partition
+        From `partition`; a cluster's bar has the colour of the component it matches.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    S = posterior_similarity(tree, dtype=np.float32)
+    own = (S * (partition.labels[:, None] == partition.labels)).sum(axis=1) / S.sum(axis=1)
+    order = np.lexsort((-own, partition.labels))  # within a cluster, its surest rows first
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained") if figure is None else figure
+    ax = figure.subplots()
+    image = ax.imshow(S[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+    figure.colorbar(image, ax=ax, label="probability of belonging together")
+    edges = np.concatenate([[0], np.cumsum(np.bincount(partition.labels))])
+    for c, (start, stop) in enumerate(pairwise(edges.tolist())):
+        component = int(partition.components[c])
+        color = "0.4" if component < 0 else _color(component)
+        ax.plot([-0.02 * len(S)] * 2, [start, stop - 1], color=color, lw=5, solid_capstyle="butt", clip_on=False)
+        ax.text(
+            -0.035 * len(S),
+            (start + stop) / 2,
+            f"cluster {c}\n{stop - start} rows",
+            ha="right",
+            va="center",
+            fontsize="small",
+        )
+    ax.set(xticks=[], yticks=[], xlabel="rows, in the same order", xlim=(-0.5, len(S) - 0.5))
+    ax.set_title("Which rows belong together, ordered by the partition", fontsize="medium")
+    return figure
+
+
+def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: Figure | None = None) -> Figure:
+    """A partition beside the most different ones that the posterior holds likely.
+
+    Parameters
+    ----------
+    X : (N, D) table
+        One feature, or two, are shown; of more, the first two principal axes.
+    partition : Partition
+    ball : CredibleBall
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    values, names = numeric_table(X)
+    labels = [_short(name) for name in names]
+    if values.shape[1] > 2:
+        standard = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-300)
+        values = standard @ np.linalg.svd(standard, full_matrices=False)[2][:2].T
+        labels = ["first principal axis", "second principal axis"]
+    panels = {
+        f"the partition: {partition.n_clusters} clusters": partition.labels,
+        "fewest clusters": ball.upper,
+        "most clusters": ball.lower,
+        "farthest": ball.horizontal,
+    }
+    figure = Figure(figsize=(8.2, 6.6), layout="constrained") if figure is None else figure
+    for ax, (title, own) in zip(figure.subplots(2, 2, sharex=True, sharey=True).ravel(), panels.items(), strict=True):
+        colors = _matched(np.asarray(own), partition)
+        y = values[:, 1] if values.shape[1] > 1 else np.zeros(len(values))
+        for c in np.unique(own):
+            rows = own == c
+            k = colors[int(c)]
+            ax.scatter(values[rows, 0], y[rows], s=14, marker=_marker(k), color=_color(k), alpha=0.7, linewidths=0)
+        if title in ("fewest clusters", "most clusters", "farthest"):
+            n = len(np.unique(own))
+            distance = {
+                "fewest clusters": ball.upper_distance,
+                "most clusters": ball.lower_distance,
+                "farthest": ball.horizontal_distance,
+            }[title]
+            title = f"{title} in the ball: {n}; distance {distance:.2f}"
+        ax.set_title(title, fontsize="medium")
+        ax.set(xlabel=labels[0], ylabel=labels[1] if len(labels) > 1 else "")
+        ax.label_outer()
+        _plain(ax)
+    figure.suptitle(
+        f"{ball.probability:.0%} of the posterior's partitions are within {ball.radius:.2f} of the partition",
+        x=0.01,
+        ha="left",
+    )
+    return figure
+
+
+def _matched(labels: np.ndarray, partition: Partition) -> dict[int, int]:
+    """The colour number of each cluster: that of the partition's cluster it shares most rows with, or a new one."""
+    taken: dict[int, int] = {}
+    free = iter(range(partition.n_clusters, partition.n_clusters + int(labels.max()) + 1))
+    counts = np.array(
+        [
+            [((labels == c) & (partition.labels == d)).sum() for d in range(partition.n_clusters)]
+            for c in range(labels.max() + 1)
+        ]
+    )
+    for c in np.argsort(-counts.max(axis=1), kind="stable"):
+        d = int(counts[c].argmax())
+        k = int(partition.components[d]) if partition.components[d] >= 0 else d
+        taken[int(c)] = k if k not in taken.values() else next(free)
+    return taken
+
+
+def prior_check(
+    X: Any,
+    priors: Priors,
+    n_components: int | None = None,
+    covariance: str = "full",
+    *,
+    rng: Any = None,
+    figure: Figure | None = None,
+) -> Figure:
+    """What priors expect before they see a table: its features beside tables drawn from them, and filled components.
+
+    Parameters
+    ----------
+    X : (N, D) table
+    priors : Priors
+    n_components, covariance : as in `Priors.sample`
+    rng : Generator, seed or None
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    values, names = numeric_table(X)
+    rng = np.random.default_rng(rng)
+    shown = min(values.shape[1], _PAIRED_FEATURES)
+    figure = Figure(figsize=(3.4 * (shown + 1), 3.4), layout="constrained") if figure is None else figure
+    *axes, last = figure.subplots(1, shown + 1)
+    drawn = priors.sample(_BAND_DRAWS, n_components, covariance, rng=rng)
+    for j, ax in enumerate(axes):
+        x = values[:, j]
+        low, high = x.min() - np.ptp(x), x.max() + np.ptp(x)
+        grid = np.linspace(low, high, 300)
+        density = np.exp(drawn.marginal([j]).log_prob(grid[:, None]))
+        ax.hist(x, bins=_edges(x), density=True, color="0.85", label="the table")
+        ax.plot(grid, density[:30].T, color=_COLORS[0], lw=0.5, alpha=0.4)
+        ax.plot(grid, density.mean(axis=0), color="black", lw=1.5, label="prior mean")
+        ax.plot([], [], color=_COLORS[0], lw=0.8, label="draws from the prior")
+        ax.set(xlabel=_short(names[j]), ylabel="density" if j == 0 else "", ylim=(0, None), xlim=(low, high))
+        _plain(ax)
+    axes[0].legend(frameon=False, fontsize="small")
+    filled = priors.filled_components(len(values), n_components, rng=rng)
+    last.bar(np.arange(1, len(filled)), filled[1:], color=_COLORS[0])
+    last.set(xlabel="components that hold a row", ylabel="prior probability", ylim=(0, 1))
+    last.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _plain(last)
+    figure.suptitle("What the priors expect before they see the table", x=0.01, ha="left")
     return figure
 
 

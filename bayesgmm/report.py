@@ -7,15 +7,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
+from bayesgmm.bayes.loo import LOO
+from bayesgmm.bayes.loo import loo as leave_one_out
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import Assignments, assign
+from bayesgmm.clusters.merging import Modes, number_of_modes
+from bayesgmm.clusters.partition import CredibleBall, Partition, credible_ball, partition
 from bayesgmm.comparison import compare
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
@@ -30,39 +35,12 @@ INTERVAL = 0.89
 _TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
 _COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
 _FITS = 8  # the most of a selection to print, but for the best by some criterion
-_HEADINGS = {"bic": "BIC", "icl": "ICL", "aic": "AIC", "cv": "held-out\nlog density", "loo": "LOO\nelpd"}
+_HEADINGS = {
+    **{"bic": "BIC", "icl": "ICL", "aic": "AIC"},
+    **{"cv": "held-out\nlog density", "loo": "LOO\nelpd", "evidence": "log\nevidence"},
+}
+_PARTITION_ROWS = 2000  # beyond which finding the partition would take longer than all else
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Loo:
-    """Leave-one-out cross-validation by importance sampling.
-
-    Attributes
-    ----------
-    elpd : (N,)
-        Expected log predictive density of each row, in nats.
-    worst_pareto_k : float
-        Above 0.7 the estimate of some row is not to be trusted.
-    """
-
-    elpd: np.ndarray
-    worst_pareto_k: float
-
-    @property
-    def total(self) -> float:
-        """Sum over the rows; larger is better."""
-        return float(self.elpd.sum())
-
-    @property
-    def se(self) -> float:
-        """Standard error of the total."""
-        return _se_of_sum(self.elpd)
-
-    @property
-    def reliable(self) -> bool:
-        """Whether importance sampling worked for every row."""
-        return self.worst_pareto_k <= _RELIABLE_PARETO_K
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +52,10 @@ class Analysis:
     tree: xr.DataTree
     assignments: Assignments
     comparison: pd.DataFrame
-    loo: Loo | None  # None where the pointwise log-likelihood was too large to keep
+    loo: LOO
+    partition: Partition | None  # None where there is one component, or there are too many rows
+    ball: CredibleBall | None
+    modes: Modes
     seconds: dict[str, float]  # by stage
 
     @property
@@ -110,6 +91,7 @@ def analyse(
     sampler: str,
     rng: Any,
     progress: Callable[[str], Callable[[int, int], None]],
+    out: Path | None = None,
 ) -> Analysis:
     """Fit, sample and summarise a table.
 
@@ -120,11 +102,15 @@ def analyse(
         As in `fit_em` and `sample_posterior`.
     progress : callable
         Given the name of a stage, returns the function to call with what of it is done, and its total.
+    out : Path, optional
+        As in `sample_posterior`.
 
     Raises
     ------
     InputError, DegenerateFitError
         As `fit_em` and `sample_posterior` do.
+    KeyboardInterrupt
+        If sampling was interrupted; with ``out`` it says where the draws are kept.
     """
     clock = [time.perf_counter()]
     with warnings.catch_warnings():
@@ -132,29 +118,31 @@ def analyse(
         fit = fit_em(table, n_components, covariance, rng=rng, progress=progress("EM starts"))
         clock.append(time.perf_counter())
         tell = progress("posterior draws")
-        tree = sample_posterior(table, fit, draws=draws, chains=chains, sampler=sampler, rng=rng, progress=tell)
+        tree = sample_posterior(
+            table, fit, draws=draws, chains=chains, sampler=sampler, out=out, rng=rng, progress=tell
+        )
+        if "partial" in tree.attrs:
+            kept = "" if out is None else f"; the draws are kept in {out}, and the same command goes on from there"
+            raise KeyboardInterrupt(f"{tree.attrs['partial']}{kept}")
     clock.append(time.perf_counter())
     tell = progress("summaries")
     assignments = assign(tree, ci_prob=INTERVAL)
-    tell(1, 3)
+    tell(1, 4)
     comparison = compare(fit, tree, ci_prob=INTERVAL)
-    tell(2, 3)
-    loo = _loo(tree)
-    tell(3, 3)
+    tell(2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told in its text
+        loo = leave_one_out(tree, rng=rng)
+    tell(3, 4)
+    found = ball = None
+    if n_components > 1 and fit.n_observations <= _PARTITION_ROWS:
+        found = partition(tree, rng=rng)
+        ball = credible_ball(tree, found, rng=rng)
+    modes = number_of_modes(tree)
+    tell(4, 4)
     clock.append(time.perf_counter())
     seconds = dict(zip(("em", "posterior", "summaries"), np.diff(clock).tolist(), strict=True))
-    return Analysis(table, fit, tree, assignments, comparison, loo, seconds)
-
-
-def _loo(tree: xr.DataTree) -> Loo | None:
-    if "log_likelihood" not in tree.children:
-        return None
-    import arviz as az
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")  # told in our own words
-        result = az.loo(tree, pointwise=True)
-    return Loo(np.asarray(result.elpd_i).ravel(), float(np.max(result.pareto_k)))
+    return Analysis(table, fit, tree, assignments, comparison, loo, found, ball, modes, seconds)
 
 
 def _se_of_sum(terms: np.ndarray) -> float:
@@ -249,27 +237,40 @@ def sentences(analysis: Analysis) -> Iterator[str]:
     sizes = analysis.tree["posterior"].sizes
     size = f"{_count(sizes['chain'], 'chain')} of {_count(sizes['draw'], 'draw')}"
     yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.convergence}"
-    ambiguous = analysis.tree.attrs["ambiguous_rate"]
-    if ambiguous > 0.05:
-        yield (
-            f"In {ambiguous:.0%} of the draws it is ambiguous which component is which: they overlap or are "
-            "too many, and what is said of a single one is to be read with care."
-        )
-    if loo is None:
-        yield "Leave-one-out was not computed: the log-likelihoods of all rows and draws are too many to keep."
+    yield f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
+    if fit.n_components > 1:
+        yield from _cluster_sentences(analysis)
+
+
+def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
+    """What the draws say of the clusters, whatever the components' numbers."""
+    found, ball, fit = analysis.partition, analysis.ball, analysis.fit
+    if found is None or ball is None:
+        yield f"The partition is left out above {_PARTITION_ROWS} rows; bg.partition(tree) finds it."
     else:
-        doubt = "" if loo.reliable else f"; {_pareto_doubt(loo.worst_pareto_k)}"
-        yield f"Leave-one-out: elpd {loo.total:.1f}, standard error {loo.se:.1f} (larger is better){doubt}."
+        gain = f", {found.gain:.3f} less than EM's labels" if found.gain > 0.0005 else ", as good as EM's labels"
+        yield (
+            f"The one partition that sums the posterior up has {_count(found.n_clusters, 'cluster')}: expected "
+            f"variation of information {found.expected_loss:.3f} nats{gain}; {ball.probability:.0%} of the posterior's "
+            f"partitions are within {ball.radius:.3f} of it."
+        )
+    share = analysis.modes.probabilities
+    order = [k for k in np.argsort(-share, kind="stable") if share[k] >= 0.05]
+    shares = " and ".join(f"{k + 1} in {share[k]:.0%} of the draws" for k in order)
+    yield f"Peaks of the density, where components that make one lump count once: {shares}."
+    outliers = np.flatnonzero(analysis.assignments.tail_probability < 1 / (10 * fit.n_observations))
+    if outliers.size:
+        rows = ", ".join(map(str, outliers[:5])) + ", ..." * (outliers.size > 5)
+        yield f"Out of place in every component: {_count(outliers.size, 'row')} ({rows})."
 
 
 def candidates(analyses: Sequence[Analysis]) -> list[Candidate]:
     """The criteria of each analysis, to choose among them."""
-    loos = [a.loo for a in analyses if a.loo is not None]
-    best = max(loos, key=lambda loo: loo.total, default=None)
+    best = max((a.loo for a in analyses), key=lambda loo: loo.elpd)
     rows = []
     for analysis in analyses:
         fit, loo = analysis.fit, analysis.loo
-        behind = None if loo is None or best is None else loo.elpd - best.elpd
+        behind = np.asarray(loo.elpd_i - best.elpd_i).ravel()
         rows.append(
             Candidate(
                 n_components=fit.n_components,
@@ -277,11 +278,11 @@ def candidates(analyses: Sequence[Analysis]) -> list[Candidate]:
                 n_parameters=fit.n_parameters,
                 bic=fit.bic,
                 icl=fit.icl,
-                elpd_loo=None if loo is None else loo.total,
-                elpd_loo_se=None if loo is None else loo.se,
-                elpd_diff=None if behind is None else float(behind.sum()),
-                elpd_diff_se=None if behind is None else _se_of_sum(behind),
-                pareto_k_max=None if loo is None else loo.worst_pareto_k,
+                elpd_loo=float(loo.elpd),
+                elpd_loo_se=float(loo.se),
+                elpd_diff=float(behind.sum()),
+                elpd_diff_se=_se_of_sum(behind),
+                pareto_k_max=float(np.max(loo.pareto_k)),
                 convergence=analysis.convergence,
             )
         )
@@ -374,7 +375,7 @@ def criteria_table(selection: Selection) -> Table:
                 continue
             best = key == tuple(rankings[name].iloc[0, :2])
             share = f" {line[f'{name}_frequency']:4.0%}" if f"{name}_frequency" in frame else ""
-            se = f" ± {line[f'{column}_se']:.0f}" if f"{column}_se" in frame else ""
+            se = f" ± {_rounded(line[f'{column}_se'])}" if f"{column}_se" in frame else ""
             cells.append(f"{line[column]:.1f}{'*' * best}{share}{se}")
         if wide:
             cells += ["-" if np.isnan(line[x]) else f"{line[x]:.2f}" for x in ("pareto_k_max", "weight")]
@@ -386,6 +387,10 @@ def criteria_table(selection: Selection) -> Table:
     if hidden > 0:
         table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
     return table
+
+
+def _rounded(se: float) -> str:
+    return f"{se:.0f}" if se >= 1 else f"{se:.1g}"
 
 
 def model_name(fit: EMFit) -> str:

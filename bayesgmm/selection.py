@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,14 @@ from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key, fit_grid
 from bayesgmm.em.refits import held_out_log_density, replicates
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, DegenerateFitError, InputError
-from bayesgmm.observations import Observations, observations, positive_integer
+from bayesgmm.observations import Observations, numeric_table, observations, positive_integer
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+    from bayesgmm.bayes.evidence import Evidence
+    from bayesgmm.bayes.loo import LOO
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,13 @@ CRITERIA = {
         "cv_log_density", 1, "The held-out log density", "which mixture predicts rows that it has not seen"
     ),
     "loo": Criterion("elpd_loo", 1, "LOO", "which posterior, all its draws together, predicts new rows"),
+    "evidence": Criterion(
+        "log_evidence", 1, "The evidence", "which mixture and prior together made these rows most likely"
+    ),
 }
-_TIE = 2.0  # of BIC, ICL and AIC: "not worth more than a bare mention" (Kass & Raftery 1995)
+_FROM_POSTERIORS = ("loo", "evidence")
+_SPARSE = 0.05  # concentration of an overfitted mixture's weights: components without a cluster of their own empty
+_TIE = 2.0  # of BIC, ICL, AIC and twice log evidence: "not worth more than a bare mention" (Kass & Raftery 1995)
 _STRENGTHS = ((2.0, "barely"), (6.0, "positively"), (10.0, "strongly"), (math.inf, "very strongly"))
 _CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
 _REPLICATED = 25  # the most fits that are refitted to replicates
@@ -82,6 +90,28 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Overfitted:
+    """How many components of too many the rows fill, where the prior of the weights favours empty ones.
+
+    Attributes
+    ----------
+    covariance, n_components : the mixture
+    concentration : of its Dirichlet weights
+    probabilities, prior : (n_components + 1,)
+        Posterior and prior probability that 0, 1, ... components hold at least one row.
+    tree : DataTree
+        The posterior.
+    """
+
+    covariance: str
+    n_components: int
+    concentration: float
+    probabilities: np.ndarray
+    prior: np.ndarray
+    tree: xr.DataTree
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """Fits of several sizes and covariance models, and what each criterion says of them.
 
@@ -91,8 +121,10 @@ class Selection:
         A row per fit: ``covariance``, ``n_components``, ``log_likelihood`` (nats), ``n_parameters``, ``bic``, ``aic``,
         ``icl`` (smaller is better), and where asked for ``cv_log_density``, ``cv_log_density_se`` (nats, larger is
         better), ``bic_frequency``, ``icl_frequency`` (how often the criterion chose this fit among replicates),
-        ``elpd_loo``, ``elpd_loo_se``, ``p_loo``, ``pareto_k_max``, ``weight`` (stacking), ``posterior`` (whether the
-        chains converged); ``status`` says how the fit ended, or why there is none.
+        ``elpd_loo``, ``elpd_loo_se``, ``p_loo``, ``pareto_k_max``, ``loo_repairs`` (what was done about rows of high
+        Pareto k), ``weight`` (stacking), ``log_evidence``, ``log_evidence_se`` (nats), ``filled_components`` (posterior
+        mean of how many hold a row), ``posterior`` (whether the chains converged); ``status`` says how the fit ended,
+        or why there is none.
     fits : mapping
         From (covariance, n_components) to EMFit, without those that failed.
     posteriors : mapping
@@ -101,6 +133,10 @@ class Selection:
         What was asked for.
     densities : mapping
         From "cv" and "loo" to a mapping from fits to the log density (N,) of each row, in nats, times its weight.
+    loos, evidences : mapping
+        From (covariance, n_components) to `LOO` and `Evidence`.
+    overfitted : Overfitted or None
+        What a mixture of too many components with sparse weights says.
     replicates : mapping
         From "bic" and "icl" to a mapping from fits to the criterion (n_replicates,) in each replicate, centred at the
         table's.
@@ -112,14 +148,70 @@ class Selection:
     criteria: tuple[str, ...]
     densities: Mapping[str, Mapping[Key, np.ndarray]]
     replicates: Mapping[str, Mapping[Key, np.ndarray]]
+    loos: Mapping[Key, LOO] = field(default_factory=dict)
+    evidences: Mapping[Key, Evidence] = field(default_factory=dict)
+    overfitted: Overfitted | None = None
+
+    def probabilities(self, prior: Mapping[int, float] | None = None) -> pd.Series:
+        """Posterior probability of each mixture that was given an evidence, indexed by (covariance, n_components).
+
+        Parameters
+        ----------
+        prior : mapping, optional
+            From a number of components to its prior probability, up to a constant; shared equally by the covariance
+            models. Equal for all by default. ``.groupby("n_components").sum()`` is the posterior of K.
+
+        Raises
+        ------
+        InputError
+            If there is no evidence, or the prior leaves out a number of components.
+        """
+        import pandas as pd
+
+        if not self.evidences:
+            raise InputError("there is no evidence; give select criteria with 'evidence'")
+        sizes = {K for _, K in self.evidences}
+        prior = dict.fromkeys(sizes, 1.0) if prior is None else prior
+        if not sizes <= set(prior) or not all(prior[K] >= 0 for K in sizes) or not any(prior[K] for K in sizes):
+            raise InputError(
+                f"the prior must give a probability to each of {', '.join(f'K={K}' for K in sorted(sizes))}"
+            )
+        share = {K: sum(size == K for _, size in self.evidences) for K in sizes}
+        log_p = np.array([e.value for e in self.evidences.values()])
+        with np.errstate(divide="ignore"):
+            log_p += np.log([prior[K] / share[K] for _, K in self.evidences])
+        p = np.exp(log_p - log_p.max())
+        index = pd.MultiIndex.from_tuples(self.evidences, names=["covariance", "n_components"])
+        return pd.Series(p / p.sum(), index=index, name="probability")
+
+    def log_prob(self, X: Any) -> np.ndarray:
+        """Log density (N,) of rows under the posterior predictives averaged with their stacking weights, in nats.
+
+        Raises
+        ------
+        InputError
+            If there are no stacking weights, which come with "loo", or the rows cannot be used.
+        """
+        from bayesgmm.bayes.tree import as_mixture
+
+        if "weight" not in self.table:
+            raise InputError("there are no stacking weights to average with; give select criteria with 'loo'")
+        values, _ = numeric_table(X)
+        weights = {_key(row): row["weight"] for _, row in self.table[self.table["weight"] > 0].iterrows()}
+        parts = []
+        for key, weight in weights.items():
+            draws = as_mixture(self.posteriors[key])
+            lines = draws.log_prob(values).reshape(-1, len(values))
+            parts.append(np.logaddexp.reduce(lines, axis=0) - math.log(len(lines)) + math.log(weight))
+        return np.logaddexp.reduce(parts, axis=0)
 
     def best(self, criterion: str = "bic") -> EMFit:
         """The fit that a criterion chooses.
 
         Parameters
         ----------
-        criterion : {"bic", "icl", "aic", "cv", "loo"}
-            The last two where they were asked for.
+        criterion : {"bic", "icl", "aic", "cv", "loo", "evidence"}
+            The last three where they were asked for.
 
         Raises
         ------
@@ -158,13 +250,16 @@ class Selection:
         out["behind"] = (kept[kind.column] - kept[kind.column].iloc[0]).abs()
         best = _key(kept.iloc[0])
         out["se"] = [self._se_behind(criterion, _key(row), best) for _, row in kept.iterrows()]
-        out["tied"] = out["behind"] < (_TIE if kind.sign < 0 else 2 * out["se"])
+        bare = {"evidence": _TIE / 2}.get(criterion, _TIE if kind.sign < 0 else 0.0)
+        out["tied"] = (out["behind"] < bare) | (out["behind"] < 2 * out["se"] if kind.sign > 0 else False)
         out.loc[0, "tied"] = True
         return out
 
     def _se_behind(self, criterion: str, key: Key, best: Key) -> float:
         if key == best:
             return 0.0
+        if criterion == "evidence":
+            return math.hypot(self.evidences[key].se, self.evidences[best].se)
         if criterion in self.densities:
             own = self.densities[criterion]
             return _se_of_sum(own[key] - own[best])
@@ -237,6 +332,12 @@ class Selection:
     def _sentences(self) -> Iterator[str]:
         for name in self.criteria:
             yield self._sentence(name)
+        if self.evidences:
+            sizes = self.probabilities().groupby("n_components").sum().sort_values(ascending=False, kind="stable")
+            known = [f"K={K} {p:.2g}" for K, p in sizes.items() if p >= 0.005]
+            yield f"With each number of components equally likely beforehand, their posterior is {_listed(known)}."
+        if self.overfitted is not None:
+            yield self._filled()
         yield from self._doubts()
         bests = {name: _key(self.ranking(name).iloc[0]) for name in self.criteria}
         if len(bests) > 1:
@@ -257,6 +358,18 @@ class Selection:
             names = [self._name(_key(row)) for _, row in bad.iloc[:3].iterrows()]
             more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
             yield f"Without an answer: {', '.join(names)}{more}; the column status says why."
+
+    def _filled(self) -> str:
+        """What the overfitted mixture says."""
+        said = self.overfitted
+        assert said is not None
+        order = [int(K) for K in np.argsort(-said.probabilities) if said.probabilities[K] >= 0.05]
+        shares = _listed(f"{K} in {said.probabilities[K]:.0%} of the draws" for K in order)
+        prior = f"{said.prior[order[0]]:.0%}"
+        return (
+            f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights (concentration "
+            f"{said.concentration:g}) fills {shares}; beforehand it gave {order[0]} a probability of {prior}."
+        )
 
     def _doubts(self) -> Iterator[str]:
         """Which posteriors, and what comes from them, are not to be trusted."""
@@ -290,7 +403,8 @@ class Selection:
             words += f", {strength}: {runner} is {second['behind']:.1f} behind"
             words += " (under 2 is a tie, over 10 very strong)." if criterion == self.criteria[0] else "."
         else:
-            margin = f"{runner} is {second['behind']:.1f} nats behind, standard error {second['se']:.1f}"
+            se = f"{second['se']:.1f}" if second["se"] >= 0.05 else f"{second['se']:.1g}"
+            margin = f"{runner} is {second['behind']:.1f} nats behind, standard error {se}"
             ties = ranking[ranking["tied"]].iloc[1:]
             if ties.empty:
                 words += f", clearly: {margin}."
@@ -323,6 +437,7 @@ def select(
     *,
     sample_weight: Any = None,
     posterior: str | None = None,
+    overfitted: bool = False,
     sampling: Mapping[str, Any] | None = None,
     n_starts: int = 20,
     n_folds: int = 10,
@@ -340,14 +455,17 @@ def select(
         The K to compare.
     covariances : str, CovarianceModel or sequence of them
         Names as in `fit_em`, or "all" for the 14 models (for one feature: E and V).
-    criteria : sequence of {"bic", "icl", "aic", "cv", "loo"}
+    criteria : sequence of {"bic", "icl", "aic", "cv", "loo", "evidence"}
         The first is the one that `Selection.recommend` starts from. "cv" is the log density of held-out rows, summed
-        over ``n_folds`` folds, each with fits of its own; "loo" needs posteriors.
+        over ``n_folds`` folds, each with fits of its own; "loo" and "evidence" need posteriors.
     sample_weight : (N,), optional
         As in `fit_em`.
     posterior : {"contenders", "all"}, optional
         For which fits to draw from the posterior: those within 10 BIC of the best or best by some criterion, at most
-        five, or every one. "loo" alone asks for "contenders".
+        five, or every one. "loo" and "evidence" alone ask for "contenders".
+    overfitted : bool
+        Draw from the posterior of the largest mixture under sparse weights too: how many components it fills is an
+        answer of its own (Rousseau & Mengersen 2011).
     sampling : mapping, optional
         Arguments of `sample_posterior`, such as ``{"draws": 500}``.
     n_starts : int
@@ -429,11 +547,14 @@ def select(
             frame, f"{criterion}_frequency", dict.fromkeys(fits, 0.0) | dict(zip(values, shares.tolist(), strict=True))
         )
 
-    selection = Selection(frame, fits, {}, tuple(c for c in criteria if c != "loo"), densities, redrawn)
-    if posterior is None and "loo" not in criteria:
+    selection = Selection(frame, fits, {}, tuple(c for c in criteria if c not in _FROM_POSTERIORS), densities, redrawn)
+    settings = dict(sampling or {})
+    if overfitted:
+        selection = replace(selection, overfitted=_overfitted(selection, X, settings, rng, tell))
+    if posterior is None and not set(criteria) & set(_FROM_POSTERIORS):
         return selection
     asked = list(fits) if posterior == "all" else _contenders(selection)
-    return _with_posteriors(selection, X, sample_weight, asked, criteria, dict(sampling or {}), rng, tell)
+    return _with_posteriors(selection, X, sample_weight, asked, criteria, settings, rng, tell)
 
 
 def _counts(n_components: int | Iterable[int]) -> list[int]:
@@ -568,7 +689,10 @@ def _with_posteriors(
     tell: Callable[[str], Callable[[int, int], None]],
 ) -> Selection:
     """The same with posteriors of the fits that are asked for, and the columns that come from them."""
+    from bayesgmm.bayes.evidence import log_evidence
+    from bayesgmm.bayes.loo import loo
     from bayesgmm.bayes.sample import sample_posterior
+    from bayesgmm.clusters.assignment import filled_components
 
     if sample_weight is not None:
         raise InputError("posteriors do not take account of sample_weight; use criteria of EM alone, posterior=None")
@@ -584,32 +708,72 @@ def _with_posteriors(
         except BayesGMMError as error:
             notes[key] = f"none: {error}"
     frame, densities = selection.table.copy(), dict(selection.densities)
-    found = {key: loo for key, tree in trees.items() if (loo := _loo(tree)) is not None}
-    if "loo" in criteria and not found:
-        raise InputError(f"LOO could not be computed for any fit; the first posterior: {next(iter(notes.values()))}")
-    if found:
-        columns = ("elpd_loo", "elpd_loo_se", "p_loo", "pareto_k_max")
-        for j, column in enumerate(columns):
-            _add(frame, column, {key: numbers[j] for key, (numbers, _) in found.items()})
-        densities["loo"] = {key: rows for key, (_, rows) in found.items()}
-        weights = stacking_weights(np.stack(list(densities["loo"].values())))
-        _add(frame, "weight", dict(zip(found, weights.tolist(), strict=True)))
-    _add(frame, "posterior", notes)
-    used = tuple(name for name in criteria if name != "loo" or found)
-    return Selection(frame, selection.fits, trees, used, densities, selection.replicates)
-
-
-def _loo(tree: xr.DataTree) -> tuple[tuple[float, float, float, float], np.ndarray] | None:
-    """elpd, its standard error, p_loo and the largest Pareto k; and the elpd (N,) of each row."""
-    if "log_likelihood" not in tree.children:
-        return None
-    import arviz as az
-
+    if not trees and set(criteria) & set(_FROM_POSTERIORS):
+        raise InputError(f"there is no posterior of any fit; the first: {next(iter(notes.values()))}")
+    loos: dict[Key, LOO] = {}
+    evidences: dict[Key, Evidence] = {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")  # the table has the largest
-        result = az.loo(tree, pointwise=True)
-    numbers = (float(result.elpd), float(result.se), float(result.p), float(np.max(result.pareto_k)))
-    return numbers, np.asarray(result.elpd_i).ravel()
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the table has what was done, and what could not be
+        for done, (key, tree) in enumerate(trees.items()):
+            if "loo" in criteria:
+                loos[key] = loo(tree, rng=rng)
+            if "evidence" in criteria:
+                evidences[key] = log_evidence(tree, rng=rng)
+            tell("what posteriors say")(done + 1, len(trees))
+    if loos:
+        for column, name in (("elpd_loo", "elpd"), ("elpd_loo_se", "se"), ("p_loo", "p")):
+            _add(frame, column, {key: float(getattr(result, name)) for key, result in loos.items()})
+        _add(frame, "pareto_k_max", {key: float(np.max(result.pareto_k)) for key, result in loos.items()})
+        _add(frame, "loo_repairs", {key: result.text for key, result in loos.items()})
+        densities["loo"] = {key: np.asarray(result.elpd_i).ravel() for key, result in loos.items()}
+        weights = stacking_weights(np.stack(list(densities["loo"].values())))
+        _add(frame, "weight", dict(zip(loos, weights.tolist(), strict=True)))
+    if evidences:
+        _add(frame, "log_evidence", {key: evidence.value for key, evidence in evidences.items()})
+        _add(frame, "log_evidence_se", {key: evidence.se for key, evidence in evidences.items()})
+    filled = {key: filled_components(tree, rng=rng) for key, tree in trees.items()}
+    _add(frame, "filled_components", {key: float(p @ np.arange(len(p))) for key, p in filled.items()})
+    _add(frame, "posterior", notes)
+    return replace(
+        selection,
+        table=frame,
+        posteriors=trees,
+        criteria=criteria,
+        densities=densities,
+        loos=loos,
+        evidences=evidences,
+    )
+
+
+def _overfitted(
+    selection: Selection,
+    X: Any,
+    sampling: dict[str, Any],
+    rng: np.random.Generator,
+    tell: Callable[[str], Callable[[int, int], None]],
+) -> Overfitted:
+    """The posterior of the largest mixture of the best covariance model that has one, under sparse weights."""
+    from bayesgmm.bayes.coordinates import SUPPORTED
+    from bayesgmm.bayes.priors import Priors
+    from bayesgmm.bayes.sample import sample_posterior
+    from bayesgmm.clusters.assignment import filled_components
+
+    largest = max(K for _, K in selection.fits)
+    ranking = [_key(row)[0] for _, row in selection.ranking("bic").iterrows()]
+    names = [
+        name for name in ranking if (name, largest) in selection.fits and CovarianceModel.named(name).name in SUPPORTED
+    ]
+    if not names:
+        raise InputError("no covariance model that has a posterior was fitted with the largest number of components")
+    fit = selection.fits[names[0], largest]
+    weak = Priors.weakly_informative(X, largest)
+    priors = replace(weak, concentration=np.full(largest, _SPARSE))
+    own: dict[str, Any] = {"rng": rng, "progress": tell(f"sparse weights, K={largest}")} | sampling
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # empty components wander; how many are filled is asked
+        tree = sample_posterior(X, fit, priors, **own)
+    prior = priors.filled_components(fit.n_observations, rng=rng)
+    return Overfitted(names[0], largest, _SPARSE, filled_components(tree, rng=rng), prior, tree)
 
 
 def stacking_weights(log_density: np.ndarray) -> np.ndarray:

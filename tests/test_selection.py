@@ -316,3 +316,70 @@ def test_a_criterion_that_was_not_asked_for_is_refused():
         chosen.frequencies("bic")
     with pytest.raises(bg.InputError, match="none of the 2 fits succeeded"):
         bg.select([[0.0, 1.0], [1.0, 3.0], [2.0, 0.5]], (8, 9))
+
+
+@pytest.fixture(scope="module")
+def with_posteriors():
+    X = table("old_faithful")
+    return X, bg.select(
+        X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), n_replicates=0, overfitted=True, rng=0
+    )
+
+
+def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
+    _, selection = with_posteriors
+    key = ("VVV", 2)
+    row = selection.table.set_index(["covariance", "n_components"]).loc[key]
+    assert row["elpd_loo"] == selection.loos[key].elpd and row["pareto_k_max"] < 0.7
+    assert row["log_evidence"] == selection.evidences[key].value
+    assert abs(row["log_evidence"] - bg.log_evidence(selection.posteriors[key], rng=5).value) < 0.2
+    assert row["filled_components"] == 2 and "Pareto k" in row["loo_repairs"]
+
+
+def test_a_fit_without_posterior_is_told():
+    selection = bg.select(
+        table("old_faithful"), 2, ("VVV", "EEV"), "bic", posterior="all", sampling={"draws": 200}, n_replicates=0, rng=0
+    )
+    said = selection.table.set_index("covariance")["posterior"]
+    assert said["EEV"].startswith("none: the posterior of covariance EEV") and list(selection.posteriors) == [
+        ("VVV", 2)
+    ]
+    assert "There is no posterior of EEV" in selection.text
+
+
+def test_posterior_of_the_number_of_components_follows_the_prior(with_posteriors):
+    _, selection = with_posteriors
+    p = selection.probabilities()
+    values = np.array([e.value for e in selection.evidences.values()])
+    np.testing.assert_allclose(p, np.exp(values - np.logaddexp.reduce(values)))
+    sure = selection.probabilities({2: 1.0, 3: 0.0})
+    assert sure["VVV", 2] == 1 and sure["EEE", 3] == 0
+    with pytest.raises(bg.InputError, match="K=2, K=3"):
+        selection.probabilities({2: 1.0})
+
+
+def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
+    X, selection = with_posteriors
+    each = []
+    for tree in selection.posteriors.values():
+        lines = bg.as_mixture(tree).log_prob(X[:5]).reshape(-1, 5)
+        each.append(np.logaddexp.reduce(lines, axis=0) - np.log(len(lines)))
+    log_prob = selection.log_prob(X[:5])
+    assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
+
+
+def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
+    _, selection = with_posteriors
+    said = selection.overfitted
+    assert said.n_components == 3 and said.probabilities.sum() == pytest.approx(1)
+    assert said.probabilities[1] == 0 and "sparse weights" in selection.text
+
+
+def test_what_needs_posteriors_says_so():
+    selection = bg.select(table("old_faithful"), 2, criteria="bic", n_replicates=0, rng=0)
+    with pytest.raises(bg.InputError, match="'evidence'"):
+        selection.probabilities()
+    with pytest.raises(bg.InputError, match="'loo'"):
+        selection.log_prob([[1.0, 2.0]])
+    with pytest.raises(bg.InputError, match="no posterior of any fit"):
+        bg.select(table("old_faithful"), 2, "EEV", "loo", n_replicates=0, rng=0)

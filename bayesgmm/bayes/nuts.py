@@ -41,9 +41,14 @@ class Draws(NamedTuple):
     def beside(self, others: Draws) -> Draws:
         """These chains and others, all as long as the shortest."""
         length = min(self.thetas.shape[1], others.thetas.shape[1])
-        return self._cut(length)._joined(others._cut(length), axis=0)
+        return self.cut(length)._joined(others.cut(length), axis=0)
 
-    def _cut(self, length: int) -> Draws:
+    def of_chains(self, most: int) -> Draws:
+        """The first chains."""
+        return Draws(self.thetas[:most], {k: v[:most] for k, v in self.statistics.items()}, self.complete)
+
+    def cut(self, length: int) -> Draws:
+        """The first draws of each chain."""
         return Draws(self.thetas[:, :length], {k: v[:, :length] for k, v in self.statistics.items()}, self.complete)
 
     def _joined(self, other: Draws, axis: int) -> Draws:

@@ -242,7 +242,7 @@ def _by_nutpie(
     begun = 0
     if earlier is not None:
         statistics = {str(name): array.values for name, array in earlier["sample_stats"].data_vars.items()}
-        old = Draws(density.pack(as_mixture(earlier)), statistics)
+        old = Draws(density.pack(as_mixture(earlier)), statistics).of_chains(chains)
         begun = len(old.thetas)
         jobs = [(modes[0], begun, old)]
     share = np.arange(chains - begun) % len(modes)
@@ -251,6 +251,9 @@ def _by_nutpie(
     finished: list[Draws] = []
     for i, (mode, n, prefix) in enumerate(jobs):
         have = 0 if prefix is None else prefix.thetas.shape[1]
+        if prefix is not None and have >= draws:
+            finished.append(prefix.cut(draws))
+            continue
 
         def together(part: Draws, prefix: Draws | None = prefix, others: tuple[Draws, ...] = tuple(finished)) -> Draws:
             joined = part if prefix is None else prefix.then(part)
@@ -279,9 +282,10 @@ def _by_nutpie(
         finished.append(drawn if prefix is None else prefix.then(drawn))
         if not drawn.complete:
             break
-    if progress is not None and drawn.complete:
+    together_all = reduce(Draws.beside, finished)
+    if progress is not None and together_all.complete:
         progress(total, total)
-    return reduce(Draws.beside, finished)
+    return together_all
 
 
 def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarray], seed: int) -> tuple[Draws, str]:
@@ -325,6 +329,7 @@ def multinomial_share(weights: np.ndarray, n: int) -> np.ndarray:
 
 
 def _write(tree: xr.DataTree, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     tree.to_netcdf(beside, engine="h5netcdf")
     beside.replace(path)

@@ -195,3 +195,32 @@ def _tail_probability(draws: Draws, log_prob: np.ndarray) -> np.ndarray:
 def _entropy(p: np.ndarray) -> np.ndarray:
     """Entropy in nats over the last axis."""
     return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1)
+
+
+def filled_components(tree: Any, X: Any = None, *, rng: Any = None) -> np.ndarray:
+    """Posterior probability (K + 1,) that 0, 1, ..., K components hold at least one of the rows.
+
+    By one assignment of all rows for each posterior draw. Under a prior of sparse weights (a concentration well below
+    one) it is the posterior of the number of clusters (Malsiner-Walli, Fruehwirth-Schnatter & Gruen 2016).
+
+    Parameters
+    ----------
+    tree : DataTree or GaussianMixture
+        From `sample_posterior`, or a mixture whose batch axes are the draws.
+    X : (N, D) table, optional
+        The rows; needed with a mixture.
+    rng : Generator, seed or None
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> bg.filled_components(tree, rng=0)
+    array([0., 0., 1.])
+    """
+    draws = posterior_draws(tree, X, "filled_components")
+    assigned = draws.assignments(np.random.default_rng(rng))
+    K = draws.mixture.n_components
+    present = np.stack([(assigned == k).any(axis=0) for k in range(K)])
+    return np.bincount(present.sum(axis=0), minlength=K + 1) / draws.n_draws
