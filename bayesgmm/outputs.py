@@ -104,6 +104,7 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     fit, a = analysis.fit, analysis.assignments
     with _beside(directory / "posterior.nc") as path:
         analysis.tree.to_netcdf(path, engine="h5netcdf")
+    (directory / PART).unlink(missing_ok=True)
     columns = {"row": np.arange(len(a.labels)), "label": a.labels}
     for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
         columns |= {f"{name}_{k}": values[:, k] for k in range(fit.n_components)}
@@ -129,7 +130,6 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     for name, figure in pictures.items():
         with _beside(directory / name) as path:
             figure.savefig(path, format="png", dpi=150)
-    (directory / PART).unlink(missing_ok=True)
     _write_summary(directory, run | _summary(analysis))
     return ["posterior.nc", "responsibilities.csv", "components.csv", *pictures, SUMMARY]
 

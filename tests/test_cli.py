@@ -27,6 +27,7 @@ FILES = {
     "posterior.png",
     "summary.json",
 }
+OF_CLUSTERS = {"uncertainty.png", "least_certain.png", "similarity.png", "credible_ball.png"}
 
 
 def run(*arguments):
@@ -73,8 +74,8 @@ def compared(folder):
 
 def test_a_finished_run_leaves_its_files_and_nothing_else(finished):
     out, printed = finished
-    assert {path.name for path in out.iterdir()} == FILES
-    for name in FILES:
+    assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS
+    for name in FILES | OF_CLUSTERS:
         assert name in printed
     for path in out.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -146,7 +147,7 @@ def test_several_numbers_are_compared_and_each_is_kept(compared):
     out, printed = compared
     assert {path.name for path in out.iterdir()} == {"k1", "k2", "k3", "selection.csv", "summary.json"}
     for k in (1, 2, 3):
-        assert {path.name for path in (out / f"k{k}").iterdir()} == FILES
+        assert {path.name for path in (out / f"k{k}").iterdir()} == (FILES | OF_CLUSTERS if k > 1 else FILES)
     rows = pd.read_csv(out / "selection.csv").set_index("n_components")
     assert rows["bic"].idxmin() == 3
     assert rows.loc[3, "bic"] == pytest.approx(2314.30, abs=0.01)
@@ -286,7 +287,30 @@ def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("bayesgmm.cli._progress", interrupting)
     status, out, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
     assert (status, out, len(drawn)) == (130, "", 1)
-    assert not (tmp_path / "out").exists()
+    # What was drawn by then, if anything, is there to go on from; nothing else is.
+    assert {path.name for path in tmp_path.glob("out/*")} <= {"posterior.part.nc"}
+
+
+def test_the_draws_of_an_interrupted_run_are_taken_up(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command = ("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    real = report.sample_posterior
+
+    def interrupted(*arguments, **options):
+        tree = real(*arguments, **(options | {"draws": 40}))
+        tree.attrs["partial"] = "interrupted with 40 of 60 draws in 2 of 2 chains"
+        tree.to_netcdf(options["out"], engine="h5netcdf")
+        return tree
+
+    monkeypatch.setattr(report, "sample_posterior", interrupted)
+    status, _, err = run(*command)
+    assert status == 130 and "posterior.part.nc, and the same command goes on" in err
+    kept = xr.load_datatree(out / "posterior.part.nc", engine="h5netcdf")
+    monkeypatch.setattr(report, "sample_posterior", real)
+    assert run(*command)[0] == 0
+    whole = xr.load_datatree(out / "posterior.nc", engine="h5netcdf")
+    assert not (out / "posterior.part.nc").exists()
+    np.testing.assert_allclose(whole["posterior"]["means"][:, :40], kept["posterior"]["means"])
 
 
 def test_the_demo_overwrites_its_own_result_only(finished, tmp_path):
@@ -298,7 +322,7 @@ def test_the_demo_overwrites_its_own_result_only(finished, tmp_path):
 def test_the_demo_runs(tmp_path):
     status, printed, err = run("demo", "--out", tmp_path / "demo")
     assert (status, err) == (0, "")
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == FILES | OF_CLUSTERS
     assert "Converged" in printed and "BIC 2322.19" in printed
 
 

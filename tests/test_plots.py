@@ -41,7 +41,16 @@ def drawn(request):
         "clusters": plots.clusters(X, fit, tree),
         "em_path": plots.em_path(fit),
         "posterior": plots.posterior(tree, fit),
+        "prior_check": plots.prior_check(X, bg.Priors.weakly_informative(X, K), rng=0),
     }
+    if K > 1:
+        assignments, found = bg.assign(tree), bg.partition(tree, rng=0)
+        pictures |= {
+            "uncertainty": plots.uncertainty(tree, assignments),
+            "least_certain": plots.least_certain(assignments),
+            "similarity": plots.similarity(tree, found),
+            "credible_ball": plots.credible_ball(X, found, bg.credible_ball(tree, found, rng=0)),
+        }
     return fit, tree, pictures
 
 
@@ -168,3 +177,30 @@ def test_criteria_show_every_model_and_mark_the_best(criteria, tmp_path):
 def test_a_covariance_model_has_a_look_of_its_own():
     looks = {tuple(sorted(plots._model_style(name).items())) for name in NAMES}
     assert len(looks) == 14
+
+
+def test_pictures_of_clusters_say_what_they_show(drawn):
+    fit, tree, pictures = drawn
+    if fit.n_components == 1:
+        pytest.skip("one component has no doubt")
+    found = bg.partition(tree, rng=0)
+    assert f"the partition: {found.n_clusters} clusters" in words(pictures["credible_ball"])
+    texts = [text.get_text() for text in pictures["similarity"].axes[0].texts]
+    assert [t.splitlines()[1] for t in texts] == [f"{n} rows" for n in np.bincount(found.labels)]
+    shown = [t.get_text() for t in pictures["least_certain"].axes[0].get_yticklabels()]
+    least = np.argmin(bg.assign(tree).label_probability)
+    assert shown[0] == f"row {least}"
+    assert "probability 0.5" in words(pictures["uncertainty"])
+
+
+def test_pictures_of_a_selection_with_posteriors(tmp_path):
+    X = np.asarray(table("old_faithful"))
+    selection = bg.select(X, (2, 3), ("EEE", "VVI"), ("bic", "loo"), n_replicates=0, sampling={"draws": 250}, rng=0)
+    figure = plots.predictions(selection)
+    assert "nats, ± 2 standard errors" in words(figure)
+    first = selection.ranking("loo").iloc[0]
+    label = figure.axes[0].get_yticklabels()[0].get_text()
+    assert label.startswith(f"{first['covariance']}, K = {first['n_components']}")
+    plots.averaged(X, selection).savefig(tmp_path / "averaged.png", dpi=40)
+    line = bg.select(X[:, :1], (1, 2), "V", ("bic", "loo"), n_replicates=0, sampling={"draws": 250}, rng=0)
+    assert "average" in [t.get_text() for t in plots.averaged(X[:, :1], line).axes[0].get_legend().get_texts()]
