@@ -202,6 +202,8 @@ def loo(
         raise InputError(f"methods is a collection of any of {', '.join(METHODS)}; not {sorted(unknown)[0]!r}")
     if not isinstance(tree, xr.DataTree) or not {"posterior", "observed_data"} <= set(tree.children):
         raise InputError(f"loo needs the DataTree that sample_posterior returned, not {type(tree).__name__}")
+    if tree.attrs.get("method") == "laplace":
+        raise InputError("loo needs draws from the posterior, not from its normal approximation; use method='nuts'")
     mixture, rows = as_mixture(tree), tree["observed_data"].to_dataset()["observations"]
     n_draws, N = int(np.prod(mixture.batch_shape)), len(rows)
     if n_draws < _FEWEST_DRAWS:

@@ -18,7 +18,7 @@ from bayesgmm.bayes.coordinates import (
     precision_coordinates,
 )
 from bayesgmm.bayes.likelihood import LogDensity
-from bayesgmm.bayes.priors import Exponential, HalfNormal, LogNormal, Priors
+from bayesgmm.bayes.priors import Priors
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.observations import Observations
@@ -78,7 +78,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
         else:
             weights = pm.Deterministic("weights", pt.ones(1), dims="component")
         means = pm.Normal("means", priors.means.location, priors.means.scale, dims=("component", "feature"))
-        P = pt.broadcast_to(_precisions(priors, coordinates, K, D), (K, D, D))
+        P = pt.broadcast_to(_precisions(coordinates, K, D), (K, D, D))
         inverse = pt.linalg.inv(P)
         pm.Deterministic(
             "covariances",
@@ -101,16 +101,13 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     return model
 
 
-def _precisions(priors: Priors, c: PrecisionCoordinates, K: int, D: int):
+def _precisions(c: PrecisionCoordinates, K: int, D: int):
     """The precisions' Cholesky factors P (K or 1, D, D) as functions of random variables."""
     if c.kind == CORRELATIONS:
-        scales, name = priors.covariances.scales, "standard_deviations"
-        distribution = {HalfNormal: pm.HalfNormal, LogNormal: pm.LogNormal, Exponential: pm.Exponential}[type(scales)]
-        parameters = (c.first, c.second) if isinstance(scales, LogNormal) else (c.first,)
-        if isinstance(scales, HalfNormal):
-            sds = distribution(name, sigma=c.first, shape=(c.copies, c.columns))
-        else:
-            sds = distribution(name, *parameters, shape=(c.copies, c.columns))
+        distribution = {"HalfNormal": pm.HalfNormal, "LogNormal": pm.LogNormal, "Exponential": pm.Exponential}[c.scales]
+        parameters = {"HalfNormal": ("sigma",), "LogNormal": ("mu", "sigma"), "Exponential": ("lam",)}[c.scales]
+        given = dict(zip(parameters, (c.first, c.second), strict=False))
+        sds = distribution("standard_deviations", shape=(c.copies, c.columns), **given)
         L = [[0.0] * D for _ in range(D)]
         if c.off_diagonal:
             half = pm.Beta("half_partial_correlations", c.beta, c.beta, shape=(c.above_copies, c.off_diagonal))
