@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
@@ -135,7 +136,8 @@ def child(case, name, draws):
         if "bayesgmm" not in name
         else type("", (), {"n_components": CASES[case][2]})
     )
-    __import__("numpyro" if name == "NumPyro" else "pymc")
+    for module in ("numpyro",) if name == "NumPyro" else ("pymc", "nutpie", "arviz", "bayesgmm.bayes.sample"):
+        import_module(module)
     started = time.perf_counter()
     drawn = CONTENDERS[name](X, fit, draws)
     seconds = time.perf_counter() - started

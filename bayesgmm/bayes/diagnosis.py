@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from bayesgmm.alignment import divergence
 from bayesgmm.bayes.priors import Priors
@@ -184,7 +184,7 @@ def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, flo
     chains = [posterior.isel(chain=[c]) for c in range(posterior.sizes["chain"])]
     sizes = [[_flat(az.ess(chain, method=kind)) for chain in chains] for kind in ("bulk", "tail")]
     halves = 2 * len(chains)
-    chance = chi2.ppf(0.9999, halves - 1) / (halves - 1)
+    chance = chdtri(halves - 1, 1e-4) / (halves - 1)
     ess = {name: min(sum(of.get(name, 1.0) for of in kind) for kind in sizes) for name in large}
     return {name: value for name, value in large.items() if value > 1 + 0.5 * chance * halves / ess[name]}
 
