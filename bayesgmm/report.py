@@ -355,7 +355,7 @@ def criteria_table(selection: Selection) -> Table:
     shown = [(row.covariance, row.n_components) for row in first.head(_FITS).itertuples()]
     shown += [(row.covariance, row.n_components) for r in rankings.values() for row in r.head(1).itertuples()]
     wide = "elpd_loo" in frame
-    headings = ["fit", *(() if wide else ("log-likelihood",)), "para-\nmeters"]
+    headings = ["fit", *(() if wide else ("log-likelihood", "para-\nmeters"))]
     for name in names:
         chosen = "\nchosen in" if f"{name}_frequency" in frame else ""
         headings.append(_HEADINGS[name] + chosen)
@@ -364,10 +364,13 @@ def criteria_table(selection: Selection) -> Table:
         *headings,
         *(("worst\nPareto k", "weight") if wide else ()),
     )
+    table.columns[0].no_wrap = True
     lines = frame.set_index(["covariance", "n_components"])
     for key in dict.fromkeys(shown):
         line = lines.loc[key]
-        cells = [f"{key[0]},{key[1]}", *(() if wide else (f"{line['log_likelihood']:.1f}",)), str(line["n_parameters"])]
+        cells = [f"{key[0]},{key[1]}"]
+        if not wide:
+            cells += [f"{line['log_likelihood']:.1f}", str(line["n_parameters"])]
         for name in names:
             column = CRITERIA[name].column
             if np.isnan(line[column]):
