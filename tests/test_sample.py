@@ -1,6 +1,7 @@
 """Laws of how the posterior is drawn: the normal approximation, several modes, draws that are kept."""
 
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
     modes = find_modes(density, fit, 4)
     assert len(modes) > 1
     assert "modes that chains do not move between" in tree.attrs["modes"]
+    laplace = [float(x) for x in tree.attrs["maxima"].partition(": ")[2].split(", ")]
+    exact = [mode.log_integral + density.log_constant + np.log(6) for mode in modes]
+    np.testing.assert_allclose(laplace, exact, atol=0.051)
+    bridge = [float(x) for x in re.findall(r"log evidence (-[0-9.]+)", tree.attrs["modes"])]
+    assert abs(max(bridge) - max(exact)) < 0.5  # two methods, one integral
     log_integrals = np.array([mode.log_integral for mode in modes])
     weights = np.exp(log_integrals - log_integrals.max())
     weights /= weights.sum()

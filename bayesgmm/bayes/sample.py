@@ -84,9 +84,10 @@ def sample_posterior(
         (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
         ``margin_mean``, ``margin_min``).
 
-        Where the fit has other maxima within 10 nats, chains start from these too; should they stay apart, ``modes``
-        says so, and draws are taken from the modes in proportion to their evidence. Interrupted (Ctrl-C), what there
-        is comes back, with an attribute ``partial``.
+        Where the fit has other maxima within 10 nats, chains start from these too, and ``maxima`` has each one's log
+        evidence by Laplace's approximation (all K! labellings counted); should chains stay apart, ``modes`` says so,
+        and draws are taken from the modes in proportion to their evidence by bridge sampling. Interrupted (Ctrl-C),
+        what there is comes back, with an attribute ``partial``.
 
     Warns
     -----
@@ -138,6 +139,10 @@ def sample_posterior(
             "bayesgmm_version": __version__,
             f"{sampler}_version": version(sampler),
         }
+        if len(modes) > 1:
+            copies = math.lgamma(fit.n_components + 1) if priors.exchangeable else 0.0
+            each = (f"{mode.log_integral + density.log_constant + copies:.1f}" for mode in modes)
+            attributes["maxima"] = f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
         if not drawn.complete:
             attributes["partial"] = f"interrupted with {n} of {draws} draws in {c} of {chains} chains"
         return draws_tree(table.values, fit, found.mixture, drawn.statistics, attributes, log_likelihood=final)
