@@ -29,8 +29,8 @@ from bayesgmm.expectation import (
 MEMORY = 6  # differences that the acceleration remembers
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
-N_NUMBERS = 11
-VALUE, LOG_LIKELIHOOD, PENALTY, CERTAINTY, GAIN, RATIO, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, COMPONENT = (
+N_NUMBERS = 12
+VALUE, LOG_LIKELIHOOD, PENALTY, CERTAINTY, GAIN, RATIO, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, QUIET, COMPONENT = (
     range(N_NUMBERS)
 )
 
@@ -278,6 +278,26 @@ def _extrapolate(problem, state, f):
 
 
 @njit(error_model="numpy")
+def _reflect(problem, state, f):
+    """Whether residuals grew along the newest step, away from a saddle; then state.z goes on along it from fallback.
+
+    A secant step would return to the saddle; this one is as long and goes the other way (Dauphin et al. 2014).
+    """
+    dz, df = state.differences[0, 0], state.differences[1, 0]
+    along, onto, square = 0.0, 0.0, 0.0
+    for i in range(f.size):
+        weight = problem.metric[i] ** 2 * df[i]
+        along += weight * dz[i]
+        onto += weight * f[i]
+        square += weight * df[i]
+    if not along > 0.0:
+        return False
+    for i in range(f.size):
+        state.z[i] = state.fallback[i] + abs(onto) / square * (dz[i] + df[i])
+    return True
+
+
+@njit(error_model="numpy")
 def _remember(state, f):
     """Shift the newest differences of moments and residuals in front."""
     m = int(state.numbers[REMEMBERED])
@@ -289,6 +309,15 @@ def _remember(state, f):
         dz[0, i] = state.z[i] - state.last[0, i]
         df[0, i] = f[i] - state.last[1, i]
     state.numbers[REMEMBERED] = min(m + 1, MEMORY)
+
+
+@njit
+def _undo(state):
+    """Take the plain step instead of an extrapolated one, and forget all but the newest difference."""
+    state.numbers[EXTRAPOLATED] = 0.0
+    state.numbers[QUIET] = 0.0
+    state.numbers[REMEMBERED] = min(state.numbers[REMEMBERED], 1.0)
+    copy_into(state.z, state.fallback)
 
 
 @njit
@@ -308,7 +337,8 @@ def advance(problem, state, log_likelihood, certainty):
     """Take the log-likelihood and statistics of an E-step, decide, and make the next parameters.
 
     A step that was extrapolated and lost log-likelihood is undone. The climb has converged when the gain that is left,
-    the last gain times r / (1 - r) with r the ratio of successive gains (Aitken), is below the tolerance.
+    the last gain times r / (1 - r) with r the ratio of successive gains (Aitken), is below the tolerance; a long climb,
+    which may only cross a plateau, when it has been so for several steps in succession.
     """
     numbers = state.numbers
     iteration = int(numbers[ITERATION])
@@ -318,9 +348,7 @@ def advance(problem, state, log_likelihood, certainty):
         pass  # the first parameters are made from the moments given
     elif numbers[EXTRAPOLATED] > 0 and not value >= numbers[VALUE] - noise:
         state.path[iteration] = numbers[VALUE]
-        numbers[EXTRAPOLATED] = 0.0
-        numbers[REMEMBERED] = -1.0
-        copy_into(state.z, state.fallback)
+        _undo(state)
     else:
         state.path[iteration] = value
         gain = value - numbers[VALUE]
@@ -337,7 +365,9 @@ def advance(problem, state, log_likelihood, certainty):
             worst = max(ratio, numbers[RATIO])  # of the last two, so that one lucky step does not stop the climb
             numbers[RATIO] = ratio
             numbers[REMAINING] = gain * worst / (1.0 - worst) if worst < 1.0 else np.inf
-            if gain <= noise or max(numbers[REMAINING], gain) < problem.tolerance:
+            quiet = max(numbers[REMAINING], gain) < problem.tolerance
+            numbers[QUIET] = numbers[QUIET] + 1.0 if quiet else 0.0
+            if gain <= noise or numbers[QUIET] > min(iteration // 16, 4):
                 numbers[REMAINING] = max(min(numbers[REMAINING], problem.tolerance), 0.0)
                 return CONVERGED
         if iteration >= problem.max_iterations:
@@ -355,10 +385,10 @@ def advance(problem, state, log_likelihood, certainty):
             copy_into(state.last[1], f)
         # The last step is a plain one, for an extrapolated one may have to be undone by a step more.
         numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 and iteration + 1 < problem.max_iterations else 0.0
-        if numbers[EXTRAPOLATED] > 0.0:
-            _extrapolate(problem, state, f)
-        else:
+        if numbers[EXTRAPOLATED] == 0.0:
             copy_into(state.z, state.fallback)
+        elif not _reflect(problem, state, f):
+            _extrapolate(problem, state, f)
     while True:
         numbers[COMPONENT] = _maximise(problem, state)
         if numbers[COMPONENT] < 0.0:
@@ -366,9 +396,7 @@ def advance(problem, state, log_likelihood, certainty):
             return RUNNING
         if numbers[EXTRAPOLATED] == 0.0:
             return DEGENERATE
-        numbers[EXTRAPOLATED] = 0.0
-        numbers[REMEMBERED] = -1.0
-        copy_into(state.z, state.fallback)
+        _undo(state)
 
 
 class Outcomes(NamedTuple):

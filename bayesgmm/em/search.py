@@ -122,7 +122,8 @@ class Climber:
             narrow = float((self.problem.reference / np.diag(P)).min())  # least conditional sd relative to the data's
             if counts[k] < D + 1:
                 return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-            if narrow < (1e-2 if counts[k] < 3 * (D + 1) else 1e-7):
+            size = counts[k] / (D + 1)
+            if narrow < (max(0.1 / size**4, 1e-2) if size < 3 else 1e-7):  # the fewer rows, the likelier by chance
                 return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
         return ""
 
