@@ -30,9 +30,20 @@ MEMORY = 6  # differences that the acceleration remembers
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
 N_NUMBERS = 12
-VALUE, LOG_LIKELIHOOD, PENALTY, CERTAINTY, GAIN, RATIO, REMAINING, ITERATION, REMEMBERED, EXTRAPOLATED, QUIET, COMPONENT = (
-    range(N_NUMBERS)
-)
+(
+    VALUE,
+    LOG_LIKELIHOOD,
+    PENALTY,
+    CERTAINTY,
+    GAIN,
+    RATIO,
+    REMAINING,
+    ITERATION,
+    REMEMBERED,
+    EXTRAPOLATED,
+    QUIET,
+    COMPONENT,
+) = range(N_NUMBERS)
 
 
 class Penalty(NamedTuple):

@@ -21,7 +21,7 @@ from bayesgmm.observations import Observations
 NO_LABELS = np.empty(0, dtype=np.int64)
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
 _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
-_WARD_ROWS = 1000  # rows that the hierarchical start, quadratic in them, looks at
+_WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
 
 
 def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 _SHORT = 15  # iterations of a short run
-_SHORT_ROWS = 2000  # rows per component beyond which short runs see a sample
+_SHORT_SAMPLED = 30  # and of one that sees a sample
+_SHORT_TOLERANCE = 1e-2  # nats
+_SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
@@ -100,16 +103,19 @@ class Climber:
 
     def short(self, rng: np.random.Generator) -> Climber:
         """The same for short runs, on a sample of the rows where there are many."""
-        problem = self.limited(_SHORT).problem
-        N, most = self.table.n_observations, _SHORT_ROWS * problem.penalty.concentration.size
-        table, labels = self.table, self.labels
-        if most < N:
-            picked = np.sort(rng.choice(N, most, replace=False))
-            weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
-            scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
-            table = Observations(table.values[picked], table.features, weight * scale)
-            labels = labels[picked] if labels.size else labels
-        return Climber(table, labels, self.center, self.model, problem)
+        table, (N, D) = self.table, self.table.values.shape
+        most = (_SHORT_ROWS[0] + _SHORT_ROWS[1] * D) * self.problem.penalty.concentration.size
+        if most >= N:
+            return self.limited(_SHORT)
+        picked = np.sort(rng.choice(N, most, replace=False))
+        weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
+        scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
+        labels = self.labels[picked] if self.labels.size else self.labels
+        problem = self.limited(_SHORT_SAMPLED).problem
+        if problem.tolerance > 0:
+            problem = problem._replace(tolerance=max(problem.tolerance, _SHORT_TOLERANCE))
+        sample = Observations(table.values[picked], table.features, weight * scale)
+        return Climber(sample, labels, self.center, self.model, problem)
 
     def why_spurious(self, outcomes: ascent.Outcomes) -> str:
         """Which component makes a single climb's maximum spurious and why, or nothing."""
@@ -160,7 +166,10 @@ def search(
         starts = [_start(kind, brief, i) for i, kind in enumerate(kinds)]
         starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
         alive = np.flatnonzero(brief.codes != ascent.DEGENERATE)
-        finalists = alive[np.argsort(-brief.numbers[alive, ascent.VALUE], kind="stable")][:n_finalists].tolist()
+        finalists = alive[np.argsort(-brief.numbers[alive, ascent.VALUE], kind="stable")].tolist()
+        if large:
+            finalists = _worth_climbing(short, brief, finalists)
+        finalists = finalists[:n_finalists]
         if short.table is not climber.table:
             moments = brief.moments
     else:
@@ -194,6 +203,27 @@ def search(
         return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
     best = max(ends, key=_Climb.rank)
     return Found(tuple(starts), maxima, _STATUS[int(best.outcomes.codes[0])], best.outcomes, best.path)
+
+
+def _worth_climbing(short: Climber, brief: ascent.Outcomes, order: list[int]) -> list[int]:
+    """The best short run, and others that end elsewhere and that all rows, not just this sample, could put first."""
+    best = order[0]
+    weight = np.broadcast_to(short.table.sample_weight, short.table.n_observations)
+
+    def log_prob(i: int) -> np.ndarray:
+        mixture = GaussianMixture(brief.weights[i], brief.offsets[i], brief.covariances[i])
+        return mixture.log_prob(short.table.values - short.center) * weight
+
+    def hopeless(i: int) -> bool:
+        if not brief.codes[i] == brief.codes[best] == ascent.CONVERGED:
+            return False
+        if brief.numbers[best, ascent.VALUE] - brief.numbers[i, ascent.VALUE] < 2 * _SHORT_TOLERANCE:
+            return True
+        behind = log_prob(best) - log_prob(i)
+        return bool(behind.sum() > 4 * math.sqrt(len(behind) * behind.var()))
+
+    rivals = (i for i in order[1:] if not hopeless(i))
+    return [best, *islice(rivals, _FINALISTS_LARGE - 1)]
 
 
 @dataclass(eq=False, slots=True)
