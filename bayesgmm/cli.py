@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bayesgmm.report import Analysis
+    from bayesgmm.selection import Selection
 
 type _Stage = Callable[[str], Callable[[int, int], None]]  # from a stage's name to what is told (done, total)
 
@@ -41,7 +43,7 @@ _FIT_EPILOG = """what is written to DIR:
   components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers; written last
-With a range of components there is a directory k1, k2, ... for each, and selection.csv.
+With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
 Draws are kept in posterior.part.nc until the end: the same command goes on with those of an interrupted run.
 
 Rows are numbered from 0, without the header, and components from 0 by their first mean.
@@ -53,7 +55,7 @@ _SELECT_EPILOG = """what is written to DIR:
   predictions.png, averaged.png   with loo: the differences in prediction, and the averaged density
   posterior-MODEL-K.nc            the draws of each fit that has a posterior
   summary.json     the conclusions and the run in numbers; written last
-Fits that are made are kept in DIR/fits until the end: a run that was interrupted goes on where it stopped.
+What is done is kept in DIR/unfinished until the end: the same command goes on where an interrupted run stopped.
 
 BIC and ICL are about clusters, the held-out log density and LOO about prediction, the
 evidence is about mixture and prior together.
@@ -267,6 +269,9 @@ def _select(arguments: argparse.Namespace) -> None:
     names = ["components", "covariance", "criteria", "posterior", "overfitted", "starts", "folds", "replicates", "seed"]
     settings = {"source": arguments.table.name} | {name: getattr(arguments, name) for name in names}
     run = _Run("select", table, arguments.table.name, out)
+    unfinished = out / outputs.UNFINISHED
+    if arguments.force:
+        shutil.rmtree(unfinished, ignore_errors=True)
     with _progress() as stage:
         selection = select(
             table,
@@ -278,23 +283,13 @@ def _select(arguments: argparse.Namespace) -> None:
             n_starts=arguments.starts,
             n_folds=arguments.folds,
             n_replicates=arguments.replicates,
-            finished=outputs.Kept(out / "fits", table, arguments.starts, arguments.seed),
+            out=unfinished,
             rng=arguments.seed,
             progress=stage,
         )
-        from bayesgmm import report
-
-        files = outputs.write_grid(
-            table, selection, out, {"bayesgmm": __version__, "command": "select", "arguments": settings}
-        )
-    console = _console()
-    console.print(_described(run))
-    console.print()
-    console.print(report.criteria_table(selection))
-    console.print()
-    for sentence in selection.text.splitlines():
-        console.print(sentence)
-    console.print(f"Written to {out}: {', '.join(files)}.")
+        record = {"bayesgmm": __version__, "command": "select", "arguments": settings}
+        files = outputs.write_selection(table, selection, out, record)
+    _print_selection(run, selection, files)
 
 
 def _one(run: _Run, n_components: int) -> None:
@@ -323,36 +318,47 @@ def _one(run: _Run, n_components: int) -> None:
 
 def _several(run: _Run, counts: Sequence[int]) -> None:
     """Fit several numbers of components, write everything of each, and print how they compare."""
-    analyses, failures = [], {}
     with _progress() as stage:
-        for k in counts:
-            try:
-                analysis = _analyse(run, k, stage, run.out / f"k{k}", f"K={k}: ")
-            except BayesGMMError as error:
-                failures[k] = error
-                continue
-            from bayesgmm import outputs, report
+        stage("loading PyMC")(1, 1)
+        from bayesgmm import outputs, report
+        from bayesgmm.selection import select
 
-            outputs.begin(run.out)
-            outputs.write_analysis(analysis, run.out / f"k{k}", run.record)
-            analyses.append(analysis)
-    if not analyses:
-        raise next(iter(failures.values()))
-    rows = report.candidates(analyses)
-    words = list(report.selection_sentences(rows))
-    words += [f"K={k} could not be fitted: {error}." for k, error in failures.items()]
-    outputs.write_selection(rows, words, run.out, run.record)
+        unfinished = run.out / outputs.UNFINISHED
+        if run.anew:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        selection = select(
+            run.table,
+            counts,
+            run.covariance,
+            ("bic", "icl", "loo"),
+            posterior="all",
+            sampling={"draws": run.draws, "chains": run.chains, "sampler": run.sampler},
+            out=unfinished,
+            rng=run.seed,
+            progress=stage,
+        )
+        outputs.begin(run.out)
+        for key, tree in selection.posteriors.items():
+            tell = stage(f"K={key[1]}: summaries")
+            analysis = report.summarise(run.table, selection.fits[key], tree, selection.loos[key], run.seed, {}, tell)
+            outputs.write_analysis(analysis, run.out / f"k{key[1]}", run.record)
+        files = outputs.write_selection(run.table, selection, run.out, run.record, draws=False)
+    files += [f"k{K}/" for _, K in selection.posteriors]
+    _print_selection(run, selection, files)
+
+
+def _print_selection(run: _Run, selection: Selection, files: Sequence[str]) -> None:
+    """The criteria side by side, what they say, and what was written."""
+    from bayesgmm import report
+
     console = _console()
-    console.print(f"{_described(run)}; covariance {report.model_name(analyses[0].fit)}")
+    console.print(_described(run))
     console.print()
-    console.print(report.selection_table(rows))
+    console.print(report.criteria_table(selection))
     console.print()
-    for sentence in words:
+    for sentence in selection.text.splitlines():
         console.print(sentence)
-    directories = ", ".join(f"k{a.fit.n_components}" for a in analyses)
-    console.print(
-        f"Written to {run.out}: selection.csv, summary.json, and all about each fit in {directories}.",
-    )
+    console.print(f"Written to {run.out}: {', '.join(files)}.")
 
 
 def _analyse(run: _Run, n_components: int, stage: _Stage, directory: Path, prefix: str = "") -> Analysis:

@@ -6,32 +6,20 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bayesgmm import __version__
-from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
-from bayesgmm.em.search import Maximum, Start, Status
 from bayesgmm.errors import InputError
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.kept import beside
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from bayesgmm.report import Analysis, Candidate
+    from bayesgmm.report import Analysis
     from bayesgmm.selection import Selection
 
 SUMMARY = "summary.json"
-PART = "posterior.part.nc"  # the draws of a run that is not finished
-_KEPT = (
-    *("log_likelihood", "n_iterations", "remaining_gain", "n_observations"),
-    *("total_weight", "features", "certainty"),
-)
+PART = "posterior.part.nc"  # the draws of a fit that is not finished
+UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 _TABLES = ("responsibilities.csv", "components.csv", "selection.csv")
 
 
@@ -102,7 +90,7 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
 
     begin(directory)
     fit, a = analysis.fit, analysis.assignments
-    with _beside(directory / "posterior.nc") as path:
+    with beside(directory / "posterior.nc") as path:
         analysis.tree.to_netcdf(path, engine="h5netcdf")
     (directory / PART).unlink(missing_ok=True)
     columns = {"row": np.arange(len(a.labels)), "label": a.labels}
@@ -112,9 +100,9 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     columns |= {name: getattr(a, name) for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
     if analysis.partition is not None:
         columns["partition"] = analysis.partition.labels
-    with _beside(directory / "responsibilities.csv") as path:
+    with beside(directory / "responsibilities.csv") as path:
         pd.DataFrame(columns).to_csv(path, index=False)
-    with _beside(directory / "components.csv") as path:
+    with beside(directory / "components.csv") as path:
         analysis.comparison.to_csv(path, index=False)
     pictures = {
         "clusters.png": plots.clusters(analysis.table, fit, analysis.tree, a),
@@ -128,38 +116,32 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
         pictures["similarity.png"] = plots.similarity(analysis.tree, analysis.partition)
         pictures["credible_ball.png"] = plots.credible_ball(analysis.table, analysis.partition, analysis.ball)
     for name, figure in pictures.items():
-        with _beside(directory / name) as path:
+        with beside(directory / name) as path:
             figure.savefig(path, format="png", dpi=150)
     _write_summary(directory, run | _summary(analysis))
     return ["posterior.nc", "responsibilities.csv", "components.csv", *pictures, SUMMARY]
 
 
-def write_selection(rows: Sequence[Candidate], words: Sequence[str], directory: Path, run: dict[str, Any]) -> None:
-    """Write the comparison of several numbers of components, and with it that the whole run is finished."""
-    import pandas as pd
-
-    with _beside(directory / "selection.csv") as path:
-        pd.DataFrame([asdict(row) for row in rows]).to_csv(path, index=False)
-    _write_summary(directory, run | {"conclusions": list(words), "selection": [asdict(row) for row in rows]})
-
-
-def write_grid(X: Any, selection: Selection, directory: Path, run: dict[str, Any]) -> list[str]:
-    """Write a selection, and throw away the fits that were kept for a run taken up; the names of the files."""
+def write_selection(
+    X: Any, selection: Selection, directory: Path, run: dict[str, Any], *, draws: bool = True
+) -> list[str]:
+    """Write a selection, with its draws or without, and remove what was kept until here; the names of the files."""
     import shutil
 
     from bayesgmm import plots
 
     begin(directory)
-    with _beside(directory / "selection.csv") as path:
+    with beside(directory / "selection.csv") as path:
         selection.table.to_csv(path, index=False)
     pictures = {"criteria.png": plots.criteria(selection)}
     if selection.loos:
         pictures |= {"predictions.png": plots.predictions(selection), "averaged.png": plots.averaged(X, selection)}
     for name, figure in pictures.items():
-        with _beside(directory / name) as path:
+        with beside(directory / name) as path:
             figure.savefig(path, format="png", dpi=150)
-    for (covariance, K), tree in selection.posteriors.items():
-        with _beside(directory / f"posterior-{covariance}-{K}.nc") as path:
+    posteriors = {f"posterior-{name}-{K}.nc": tree for (name, K), tree in selection.posteriors.items() if draws}
+    for name, tree in posteriors.items():
+        with beside(directory / name) as path:
             tree.to_netcdf(path, engine="h5netcdf")
     said = selection.recommend()
     content = {
@@ -170,85 +152,8 @@ def write_grid(X: Any, selection: Selection, directory: Path, run: dict[str, Any
         "selection": selection.table.to_dict("records"),
     }
     _write_summary(directory, run | content)
-    shutil.rmtree(directory / "fits", ignore_errors=True)
-    posteriors = [f"posterior-{covariance}-{K}.nc" for covariance, K in selection.posteriors]
+    shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
     return ["selection.csv", *pictures, *posteriors, SUMMARY]
-
-
-class Kept(MutableMapping[tuple[str, int], EMFit]):
-    """Fits in a directory, a file each, of one table and setting; those of another are not found there.
-
-    Parameters
-    ----------
-    directory : Path
-        Made with the first fit.
-    table : DataFrame
-    settings : what else the fits depend on
-    """
-
-    def __init__(self, directory: Path, table: pd.DataFrame, *settings: Any) -> None:
-        import hashlib
-
-        content = repr((version("numpy"), __version__, list(table.columns), table.shape, settings)).encode()
-        self._directory = directory
-        self._fingerprint = hashlib.sha256(content + table.to_numpy(float).tobytes()).hexdigest()[:16]
-
-    def _path(self, key: tuple[str, int]) -> Path:
-        return self._directory / f"{key[0]}-{key[1]}-{self._fingerprint}.npz"
-
-    def __getitem__(self, key: tuple[str, int]) -> EMFit:
-        import zipfile
-
-        import numpy as np
-
-        try:
-            with np.load(self._path(key), allow_pickle=False) as stored:
-                record = json.loads(str(stored["record"]))
-                arrays = {name: stored[name] for name in ("weights", "means", "covariances", "path")}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise KeyError(key) from error
-        path = arrays.pop("path")
-        path.flags.writeable = False
-        starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
-        maxima = tuple(Maximum(*parts) for parts in record.pop("maxima"))
-        model, status = CovarianceModel.named(record.pop("covariance")), Status[record.pop("status")]
-        features = tuple(record.pop("features"))
-        mixture = GaussianMixture(**arrays)
-        return EMFit(
-            mixture, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, features=features, **record
-        )
-
-    def __setitem__(self, key: tuple[str, int], fit: EMFit) -> None:
-        import numpy as np
-
-        self._directory.mkdir(parents=True, exist_ok=True)
-        names = (
-            "log_likelihood",
-            "n_iterations",
-            "remaining_gain",
-            "n_observations",
-            "total_weight",
-            "features",
-            "certainty",
-        )
-        record = {name: getattr(fit, name) for name in names}
-        record |= {"covariance": fit.covariance_model.name, "status": fit.status.name}
-        record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
-        record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail) for m in fit.maxima]
-        arrays = {name: getattr(fit.mixture, name) for name in ("weights", "means", "covariances")}
-        with _beside(self._path(key)) as path, path.open("wb") as file:
-            np.savez(file, record=json.dumps(record), path=fit.log_likelihood_path, **arrays)
-
-    def __delitem__(self, key: tuple[str, int]) -> None:
-        self._path(key).unlink()
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        for path in sorted(self._directory.glob(f"*-{self._fingerprint}.npz")):
-            covariance, K, _ = path.stem.split("-")
-            yield covariance, int(K)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
@@ -285,7 +190,7 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
 def _write_summary(directory: Path, content: dict[str, Any]) -> None:
     versions = {name: version(name) for name in ("numpy", "pymc", "nutpie", "arviz")}
     content = content | {"versions": {"python": platform.python_version(), **versions}}
-    with _beside(directory / SUMMARY) as path:
+    with beside(directory / SUMMARY) as path:
         path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", "utf-8")
 
 
@@ -298,14 +203,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same directory, renamed to ``path`` if all goes well and removed if not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

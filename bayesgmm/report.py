@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,6 @@ _HEADINGS = {
     **{"cv": "held-out\nlog density", "loo": "LOO\nelpd", "evidence": "log\nevidence"},
 }
 _PARTITION_ROWS = 2000  # beyond which finding the partition would take longer than all else
-_RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,23 +61,6 @@ class Analysis:
     def convergence(self) -> str:
         """Whether the chains converged, in words."""
         return str(self.tree.attrs["convergence"])
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A number of components and its criteria; ``elpd`` in nats, ``elpd_diff`` against the best of them."""
-
-    n_components: int
-    log_likelihood: float
-    n_parameters: int
-    bic: float
-    icl: float
-    elpd_loo: float | None
-    elpd_loo_se: float | None
-    elpd_diff: float | None
-    elpd_diff_se: float | None
-    pareto_k_max: float | None
-    convergence: str
 
 
 def analyse(
@@ -112,11 +94,11 @@ def analyse(
     KeyboardInterrupt
         If sampling was interrupted; with ``out`` it says where the draws are kept.
     """
-    clock = [time.perf_counter()]
+    started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `sentences` says the same
         fit = fit_em(table, n_components, covariance, rng=rng, progress=progress("EM starts"))
-        clock.append(time.perf_counter())
+        fitted = time.perf_counter()
         tell = progress("posterior draws")
         tree = sample_posterior(
             table, fit, draws=draws, chains=chains, sampler=sampler, out=out, rng=rng, progress=tell
@@ -124,30 +106,46 @@ def analyse(
         if "partial" in tree.attrs:
             kept = "" if out is None else f"; the draws are kept in {out}, and the same command goes on from there"
             raise KeyboardInterrupt(f"{tree.attrs['partial']}{kept}")
-    clock.append(time.perf_counter())
-    tell = progress("summaries")
+        seconds = {"em": fitted - started, "posterior": time.perf_counter() - fitted}
+        loo = leave_one_out(tree, rng=rng)
+    return summarise(table, fit, tree, loo, rng, seconds, progress("summaries"))
+
+
+def summarise(
+    table: pd.DataFrame,
+    fit: EMFit,
+    tree: xr.DataTree,
+    loo: LOO,
+    rng: Any,
+    seconds: dict[str, float],
+    tell: Callable[[int, int], None],
+) -> Analysis:
+    """What follows from a fit and its posterior.
+
+    Parameters
+    ----------
+    table, fit, tree, loo
+        That belong together.
+    rng : seed
+    seconds : dict
+        What the stages before took.
+    tell : callable
+        Called with the number of steps done, and their total.
+    """
+    started = time.perf_counter()
     assignments = assign(tree, ci_prob=INTERVAL)
     tell(1, 4)
     comparison = compare(fit, tree, ci_prob=INTERVAL)
     tell(2, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told in its text
-        loo = leave_one_out(tree, rng=rng)
-    tell(3, 4)
     found = ball = None
-    if n_components > 1 and fit.n_observations <= _PARTITION_ROWS:
+    if fit.n_components > 1 and fit.n_observations <= _PARTITION_ROWS:
         found = partition(tree, rng=rng)
         ball = credible_ball(tree, found, rng=rng)
+    tell(3, 4)
     modes = number_of_modes(tree)
     tell(4, 4)
-    clock.append(time.perf_counter())
-    seconds = dict(zip(("em", "posterior", "summaries"), np.diff(clock).tolist(), strict=True))
+    seconds = seconds | {"summaries": time.perf_counter() - started}
     return Analysis(table, fit, tree, assignments, comparison, loo, found, ball, modes, seconds)
-
-
-def _se_of_sum(terms: np.ndarray) -> float:
-    """Standard error of a sum of independent terms."""
-    return math.sqrt(len(terms) * terms.var())
 
 
 def components_tables(analysis: Analysis, width: int) -> list[Table]:
@@ -264,89 +262,6 @@ def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
         yield f"Out of place in every component: {_count(outliers.size, 'row')} ({rows})."
 
 
-def candidates(analyses: Sequence[Analysis]) -> list[Candidate]:
-    """The criteria of each analysis, to choose among them."""
-    best = max((a.loo for a in analyses), key=lambda loo: loo.elpd)
-    rows = []
-    for analysis in analyses:
-        fit, loo = analysis.fit, analysis.loo
-        behind = np.asarray(loo.elpd_i - best.elpd_i).ravel()
-        rows.append(
-            Candidate(
-                n_components=fit.n_components,
-                log_likelihood=fit.log_likelihood,
-                n_parameters=fit.n_parameters,
-                bic=fit.bic,
-                icl=fit.icl,
-                elpd_loo=float(loo.elpd),
-                elpd_loo_se=float(loo.se),
-                elpd_diff=float(behind.sum()),
-                elpd_diff_se=_se_of_sum(behind),
-                pareto_k_max=float(np.max(loo.pareto_k)),
-                convergence=analysis.convergence,
-            )
-        )
-    return rows
-
-
-def selection_table(rows: Sequence[Candidate]) -> Table:
-    """The candidates side by side."""
-    loo = ("LOO elpd", "se", "behind\nthe best", "se of\nthat", "worst\nPareto k")
-    table = _table("How many components?", "components", "log-likelihood", "parameters", "BIC", *loo)
-    for row in rows:
-        behind = None if row.elpd_diff is None else abs(row.elpd_diff)
-        numbers = (row.elpd_loo, row.elpd_loo_se, behind, row.elpd_diff_se)
-        table.add_row(
-            *(str(row.n_components), f"{row.log_likelihood:.1f}", str(row.n_parameters), f"{row.bic:.1f}"),
-            *("-" if x is None else f"{x:.1f}" for x in numbers),
-            "-" if row.pareto_k_max is None else f"{row.pareto_k_max:.2f}",
-        )
-    table.caption = "BIC: smaller is better. LOO elpd: accuracy of prediction, in nats, larger is better."
-    return table
-
-
-def selection_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
-    """Which number of components each criterion prefers, and by how clear a margin."""
-    if len(rows) < 2:
-        return
-    best, second, *_ = sorted(rows, key=lambda row: row.bic)
-    lead = second.bic - best.bic
-    # Kass & Raftery (1995): a difference of 2 to 6 is positive evidence, to 10 strong, beyond very strong
-    strength = ("barely", "positively", "strongly", "very strongly")[sum(lead > x for x in (2, 6, 10))]
-    yield (
-        f"BIC prefers K={best.n_components}, {strength}: by {lead:.1f} over K={second.n_components} "
-        "(under 2 is next to nothing, over 10 very strong)."
-    )
-    yield from _loo_sentences(rows)
-    troubled = [row.n_components for row in rows if not row.convergence.startswith("Converged")]
-    if troubled:
-        yield f"The chains did not converge for {_listed(troubled)}: there trust BIC more than LOO."
-
-
-def _loo_sentences(rows: Sequence[Candidate]) -> Iterator[str]:
-    known = [
-        (-row.elpd_diff, row.elpd_diff_se, row.n_components)
-        for row in rows
-        if row.elpd_diff is not None and row.elpd_diff_se is not None
-    ]
-    if len(known) < 2:
-        return
-    (_, _, best), (behind, se, second), *_ = sorted(known)
-    margin = f"K={second} is behind by {behind:.1f} nats, standard error {se:.1f}"
-    ties = [k for behind, se, k in known if k != best and behind <= 2 * se]
-    if ties:
-        simplest = f"; the simplest of them is K={min(ties)}" if min(ties) < best else ""
-        yield (
-            f"LOO prefers K={best}, but within two standard errors it ties with {_listed(ties)} ({margin}){simplest}."
-        )
-    else:
-        yield f"LOO prefers K={best}, clearly: {margin}."
-    worst = {row.n_components: row.pareto_k_max for row in rows if row.pareto_k_max is not None}
-    doubtful = [k for k, pareto in worst.items() if pareto > _RELIABLE_PARETO_K]
-    if doubtful:
-        yield f"For {_listed(doubtful)} LOO is in doubt: {_pareto_doubt(max(worst.values()))}."
-
-
 def criteria_table(selection: Selection) -> Table:
     """The fits that come first by the first criterion, and the best by every other, side by side."""
     frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
@@ -455,15 +370,6 @@ def _short(name: str, length: int = 20) -> str:
     """A long name without its middle, as names often differ in their ends."""
     head = (length - 3) // 2
     return name if len(name) <= length else f"{name[:head]}...{name[head + 3 - length :]}"
-
-
-def _pareto_doubt(worst: float) -> str:
-    return f"single rows weigh too much for its approximation (worst Pareto k {worst:.2f}, above 0.7)"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    *most, last = (f"K={k}" for k in numbers)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _count(n: int, thing: str) -> str:

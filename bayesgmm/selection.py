@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key, fit_grid
-from bayesgmm.em.refits import held_out_log_density, replicates
+from bayesgmm.em.refits import Replicates, held_out_log_density, replicates
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, DegenerateFitError, InputError
+from bayesgmm.kept import Kept
 from bayesgmm.observations import Observations, numeric_table, observations, positive_integer
 
 if TYPE_CHECKING:
@@ -442,7 +444,7 @@ def select(
     n_starts: int = 20,
     n_folds: int = 10,
     n_replicates: int = 100,
-    finished: MutableMapping[Key, EMFit] | None = None,
+    out: str | Path | None = None,
     rng: Any = None,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
 ) -> Selection:
@@ -476,9 +478,9 @@ def select(
     n_replicates : int
         Tables of rows drawn with replacement to which the leading fits are refitted, to see how often BIC and ICL would
         choose otherwise; 0 for none.
-    finished : mutable mapping, optional
-        From (covariance, n_components) to `EMFit`: fits made earlier with the same arguments are taken from it, and new
-        ones added as they are made, so that an interrupted selection can be taken up.
+    out : path, optional
+        Directory where fits, folds, replicates and draws are kept as they come. The same selection, started again with
+        the same seed, goes on with what is there.
     rng : Generator, seed or None
     progress : callable, optional
         Given the name of a stage, returns the function to call with what of it is done, and its total.
@@ -491,6 +493,8 @@ def select(
     ------
     InputError
         Naming the row, column or argument that cannot be used.
+    KeyboardInterrupt
+        If draws were interrupted (Ctrl-C); with ``out`` it says where they are kept.
     DegenerateFitError
         If not a single fit succeeds. One that fails among others is a row of the table, with the reason.
 
@@ -518,9 +522,13 @@ def select(
     n_replicates = positive_integer(n_replicates, "n_replicates", least=0)
     if posterior not in ("contenders", "all", None):
         raise InputError(f"posterior must be 'contenders', 'all' or None, not {posterior!r}")
-    rng = np.random.default_rng(rng)
+    if out is not None and rng is None:
+        raise InputError("give rng a seed with out, so that the selection can be taken up again")
+    seeds = np.random.default_rng(rng).integers(2**63, size=5).tolist()
+    parts = [np.random.default_rng(seed) for seed in seeds]
+    kept = _Nothing() if out is None else Kept(Path(out), table, n_starts, *seeds)
     tell = progress or (lambda stage: lambda done, total: None)
-    outcomes = fit_grid(table, models, counts, n_starts, rng, {} if finished is None else finished, tell("EM fits"))
+    outcomes = fit_grid(table, models, counts, n_starts, parts[0], kept.fit, tell("EM fits"))
     fits = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, EMFit)}
     if not fits:
         raise _none_succeeded(outcomes)
@@ -529,7 +537,8 @@ def select(
     densities: dict[str, dict[Key, np.ndarray]] = {}
     if "cv" in criteria:
         starts = min(n_starts, _FOLD_STARTS)
-        held_out = held_out_log_density(table, models, counts, n_folds, starts, rng, tell("held-out folds"))
+        stage = tell("held-out folds")
+        held_out = held_out_log_density(table, models, counts, n_folds, starts, parts[1], kept.arrays, stage)
         own = {k: v * table.sample_weight for k, v in held_out.items() if k in fits and isinstance(v, np.ndarray)}
         if not own:
             error = next(v for v in held_out.values() if isinstance(v, BayesGMMError))
@@ -539,7 +548,9 @@ def select(
         densities["cv"] = own
         _add(frame, "cv_log_density", {key: float(v.sum()) for key, v in own.items()})
         _add(frame, "cv_log_density_se", {key: _se_of_sum(v) for key, v in own.items()})
-    redrawn = _replicates(fits, table, criteria, n_replicates, rng, tell("replicates")) if n_replicates else {}
+    redrawn: dict[str, dict[Key, np.ndarray]] = {}
+    if n_replicates:
+        redrawn = _replicates(fits, table, criteria, n_replicates, seeds[2], kept, tell("replicates"))
     for criterion, values in redrawn.items():
         chosen = np.argmin(np.stack(list(values.values())), axis=0)
         shares = np.bincount(chosen, minlength=len(values)) / n_replicates
@@ -550,11 +561,24 @@ def select(
     selection = Selection(frame, fits, {}, tuple(c for c in criteria if c not in _FROM_POSTERIORS), densities, redrawn)
     settings = dict(sampling or {})
     if overfitted:
-        selection = replace(selection, overfitted=_overfitted(selection, X, settings, rng, tell))
+        selection = replace(selection, overfitted=_overfitted(selection, X, settings, seeds[3], kept, tell))
     if posterior is None and not set(criteria) & set(_FROM_POSTERIORS):
         return selection
     asked = list(fits) if posterior == "all" else _contenders(selection)
-    return _with_posteriors(selection, X, sample_weight, asked, criteria, settings, rng, tell)
+    return _with_posteriors(selection, X, sample_weight, asked, criteria, settings, seeds[4], kept, tell)
+
+
+class _Nothing:
+    """In place of `Kept`: everything is done now."""
+
+    def fit(self, key: Key, make: Callable[[], EMFit]) -> EMFit:
+        return make()
+
+    def arrays(self, part: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return make()
+
+    def path(self, part: str, suffix: str) -> None:
+        return None
 
 
 def _counts(n_components: int | Iterable[int]) -> list[int]:
@@ -633,17 +657,22 @@ def _replicates(
     table: Observations,
     criteria: Sequence[str],
     n_replicates: int,
-    rng: np.random.Generator,
+    seed: int,
+    kept: Kept | _Nothing,
     tell: Callable[[int, int], None],
 ) -> dict[str, dict[Key, np.ndarray]]:
     """BIC and ICL (n_replicates,) of the leading fits on rows drawn with replacement, centred at the table's."""
     asked = [name for name in ("bic", "icl") if name in criteria]
     leading = list(dict.fromkeys(key for name in asked for key in _leading(fits, table, name)))
-    seed = int(rng.integers(2**63))
     out: dict[str, dict[Key, np.ndarray]] = {name: {} for name in asked}
+
+    def drawn(key: Key) -> Replicates:
+        part = f"replicates of {key}: {n_replicates}"
+        return Replicates(**kept.arrays(part, lambda: replicates(fits[key], table, n_replicates, seed)._asdict()))
+
     for done, key in enumerate(leading):
         fit = fits[key]
-        log_likelihood, certainty = replicates(fit, table, n_replicates, seed).centred(fit)
+        log_likelihood, certainty = drawn(key).centred(fit)
         bic = -2 * log_likelihood + (fit.bic + 2 * fit.log_likelihood)
         for name, values in (("bic", bic), ("icl", bic - 2 * certainty)):
             if name in asked:
@@ -685,13 +714,13 @@ def _with_posteriors(
     asked: Sequence[Key],
     criteria: tuple[str, ...],
     sampling: dict[str, Any],
-    rng: np.random.Generator,
+    seed: int,
+    kept: Kept | _Nothing,
     tell: Callable[[str], Callable[[int, int], None]],
 ) -> Selection:
     """The same with posteriors of the fits that are asked for, and the columns that come from them."""
     from bayesgmm.bayes.evidence import log_evidence
     from bayesgmm.bayes.loo import loo
-    from bayesgmm.bayes.sample import sample_posterior
     from bayesgmm.clusters.assignment import filled_components
 
     if sample_weight is not None:
@@ -700,16 +729,15 @@ def _with_posteriors(
     notes: dict[Key, str] = {}
     for key in asked:
         try:
-            own: dict[str, Any] = {"rng": rng, "progress": tell(f"posterior of {selection._name(key)}")} | sampling
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # the table and the text say it
-                trees[key] = sample_posterior(X, selection.fits[key], **own)
+            progress = tell(f"posterior of {selection._name(key)}")
+            trees[key] = _posterior(X, selection.fits[key], {"rng": seed} | sampling, kept, progress)
             notes[key] = str(trees[key].attrs["convergence"])
         except BayesGMMError as error:
             notes[key] = f"none: {error}"
     frame, densities = selection.table.copy(), dict(selection.densities)
     if not trees and set(criteria) & set(_FROM_POSTERIORS):
         raise InputError(f"there is no posterior of any fit; the first: {next(iter(notes.values()))}")
+    rng = np.random.default_rng(seed)
     loos: dict[Key, LOO] = {}
     evidences: dict[Key, Evidence] = {}
     with warnings.catch_warnings():
@@ -749,13 +777,13 @@ def _overfitted(
     selection: Selection,
     X: Any,
     sampling: dict[str, Any],
-    rng: np.random.Generator,
+    seed: int,
+    kept: Kept | _Nothing,
     tell: Callable[[str], Callable[[int, int], None]],
 ) -> Overfitted:
     """The posterior of the largest mixture of the best covariance model that has one, under sparse weights."""
     from bayesgmm.bayes.coordinates import SUPPORTED
     from bayesgmm.bayes.priors import Priors
-    from bayesgmm.bayes.sample import sample_posterior
     from bayesgmm.clusters.assignment import filled_components
 
     largest = max(K for _, K in selection.fits)
@@ -768,12 +796,32 @@ def _overfitted(
     fit = selection.fits[names[0], largest]
     weak = Priors.weakly_informative(X, largest)
     priors = replace(weak, concentration=np.full(largest, _SPARSE))
-    own: dict[str, Any] = {"rng": rng, "progress": tell(f"sparse weights, K={largest}")} | sampling
+    own = {"rng": seed, "priors": priors} | sampling
+    tree = _posterior(X, fit, own, kept, tell(f"sparse weights, K={largest}"))
+    prior = priors.filled_components(fit.n_observations, rng=seed)
+    return Overfitted(names[0], largest, _SPARSE, filled_components(tree, rng=seed), prior, tree)
+
+
+def _posterior(
+    X: Any,
+    fit: EMFit,
+    sampling: dict[str, Any],
+    kept: Kept | _Nothing,
+    progress: Callable[[int, int], None],
+) -> xr.DataTree:
+    """Draws of one fit, without a warning: the table and the text say how they converged."""
+    from bayesgmm.bayes.sample import sample_posterior
+
+    by_nutpie = sampling.get("sampler", "nutpie") == "nutpie" and sampling.get("method", "nuts") == "nuts"
+    part = f"posterior {fit.covariance_model.name} {fit.n_components} {sorted(sampling.items())}"
+    out = kept.path(part, "nc") if by_nutpie else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # empty components wander; how many are filled is asked
-        tree = sample_posterior(X, fit, priors, **own)
-    prior = priors.filled_components(fit.n_observations, rng=rng)
-    return Overfitted(names[0], largest, _SPARSE, filled_components(tree, rng=rng), prior, tree)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        tree = sample_posterior(X, fit, **({"out": out, "progress": progress} | sampling))
+    if "partial" in tree.attrs:
+        where = "" if out is None else f"; the draws are kept in {out.parent}, and the same run goes on from there"
+        raise KeyboardInterrupt(f"{tree.attrs['partial']}{where}")
+    return tree
 
 
 def stacking_weights(log_density: np.ndarray) -> np.ndarray:

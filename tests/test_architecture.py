@@ -14,6 +14,7 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"cli"},
     {"report", "outputs"},
     {"plots", "comparison", "selection"},
+    {"kept"},
     {"bayes", "clusters"},
     {"em"},
     {"alignment"},

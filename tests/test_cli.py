@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import xarray as xr
 import bayesgmm as bg
 from bayesgmm import outputs, plots, report
 from bayesgmm.cli import main
+from bayesgmm.kept import Kept
+from bayesgmm.observations import observations
 
 FEW = ["--draws", "50", "--chains", "2"]
 FILES = {
@@ -145,34 +148,18 @@ def test_force_overwrites(finished, folder):
 
 def test_several_numbers_are_compared_and_each_is_kept(compared):
     out, printed = compared
-    assert {path.name for path in out.iterdir()} == {"k1", "k2", "k3", "selection.csv", "summary.json"}
+    pictures = {"criteria.png", "predictions.png", "averaged.png"}
+    assert {path.name for path in out.iterdir()} == {"k1", "k2", "k3", "selection.csv", "summary.json"} | pictures
     for k in (1, 2, 3):
         assert {path.name for path in (out / f"k{k}").iterdir()} == (FILES | OF_CLUSTERS if k > 1 else FILES)
     rows = pd.read_csv(out / "selection.csv").set_index("n_components")
     assert rows["bic"].idxmin() == 3
     assert rows.loc[3, "bic"] == pytest.approx(2314.30, abs=0.01)
-    assert rows["elpd_loo"].idxmax() == rows["elpd_diff"].idxmax()
-    assert rows["elpd_diff"].max() == 0
-    assert "BIC prefers K=3" in printed and "LOO prefers K=" in printed
+    assert rows["elpd_loo"].notna().all() and rows["weight"].sum() == pytest.approx(1)
+    assert re.search(r"BIC \(.*chooses K=3", " ".join(printed.split())) and "LOO (" in printed
+    one = json.loads((out / "k2" / "summary.json").read_text())
+    assert one["elpd_loo"] == pytest.approx(rows.loc[2, "elpd_loo"])
     assert max(map(len, printed.splitlines())) <= 100
-
-
-def candidate(k, bic, diff, se, pareto=0.3):
-    return report.Candidate(k, -1.0, 5, bic, bic, -100.0 + diff, 9.0, diff, se, pareto, "Converged: all well.")
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([candidate(1, 100.0, -9.0, 3.0), candidate(2, 80.0, 0.0, 0.0)], ["very strongly: by 20.0", "K=2, clearly"]),
-        ([candidate(1, 81.0, -5.0, 3.0), candidate(2, 80.0, 0.0, 0.0)], ["barely: by 1.0", "ties with K=1"]),
-        ([candidate(1, 80.0, 0.0, 0.0, 0.9), candidate(2, 85.0, -9.0, 1.0)], ["positively", "For K=1 LOO is in doubt"]),
-    ],
-)
-def test_a_preference_is_as_strong_as_its_margin(rows, said):
-    words = " ".join(report.selection_sentences(rows))
-    for part in said:
-        assert part in words
 
 
 @pytest.mark.parametrize(
@@ -371,48 +358,76 @@ def test_a_selection_is_the_one_that_select_makes(selected):
 
 
 def test_an_interrupted_selection_is_taken_up(folder, selected, monkeypatch):
-    out, stored = folder / "interrupted", []
-    put = outputs.Kept.__setitem__
+    """Whatever it was doing: the fits, a fold, or replicates."""
+    out, made = folder / "interrupted", []
+    arrays = Kept.arrays
 
-    def interrupt(self, key, fit):
-        if len(stored) == 3:
-            raise KeyboardInterrupt
-        put(self, key, fit)
-        stored.append(key)
+    def count(self, part, make):
+        def counted():
+            if len(made) in (3, 9, 14) and made[-1] is not None:
+                made.append(None)
+                raise KeyboardInterrupt
+            made.append(part)
+            return make()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(outputs.Kept, "__setitem__", interrupt)
+        return arrays(self, part, counted)
+
+    monkeypatch.setattr(Kept, "arrays", count)
+    for n_files in (3, 8, 12):
         status, printed, err = run("select", folder / "geyser.csv", *SELECT, "--out", out)
-    assert (status, printed) == (130, "") and "interrupted" in err
-    assert len(list((out / "fits").iterdir())) == 3
-
-    def count(self, key, fit):
-        stored.append(key)
-        put(self, key, fit)
-
-    monkeypatch.setattr(outputs.Kept, "__setitem__", count)
+        assert (status, printed) == (130, "") and "interrupted" in err
+        assert len(list((out / "unfinished").iterdir())) == n_files
     assert run("select", folder / "geyser.csv", *SELECT, "--out", out)[0] == 0
-    assert len(stored) == len(set(stored)) == 8  # each was fitted once
+    done = [part for part in made if part is not None]
+    assert len(done) == len(set(done)) > 12  # each once
     pd.testing.assert_frame_equal(pd.read_csv(out / "selection.csv"), pd.read_csv(selected[0] / "selection.csv"))
-    assert not (out / "fits").exists()
+    assert not (out / "unfinished").exists()
 
 
 def test_a_kept_fit_comes_back_as_it_was_and_for_its_table_only(tmp_path):
-    X = bg.datasets.iris()
-    kept = outputs.Kept(tmp_path, X, 20, 0)
+    X, key = bg.datasets.iris(), ("VEV", 3)
     fit = bg.fit_em(X, 3, "VEV", rng=0)
-    kept["VEV", 3] = fit
-    back = kept["VEV", 3]
+    assert Kept(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
+
+    def never():
+        raise AssertionError("made again")
+
+    back = Kept(tmp_path, observations(X), 20, 0).fit(key, never)
     for name in ("weights", "means", "covariances"):
         np.testing.assert_array_equal(getattr(back.mixture, name), getattr(fit.mixture, name))
+        for ours, its in zip(back.maxima, fit.maxima, strict=True):
+            np.testing.assert_array_equal(getattr(ours.mixture, name), getattr(its.mixture, name))
     for name in ("log_likelihood", "bic", "icl", "status", "starts", "maxima", "features", "spurious"):
         assert getattr(back, name) == getattr(fit, name)
-    assert list(kept) == [("VEV", 3)] and len(kept) == 1
-    assert ("VEV", 3) not in outputs.Kept(tmp_path, X, 20, 1)
-    assert ("VEV", 3) not in outputs.Kept(tmp_path, X + 1, 20, 0)
+    for table, seed in ((X, 1), (X + 1, 0)):
+        with pytest.raises(AssertionError, match="made again"):
+            Kept(tmp_path, observations(table), 20, seed).fit(key, never)
     next(tmp_path.iterdir()).write_bytes(b"half")  # as a full disk leaves it
-    with pytest.raises(KeyError):
-        kept["VEV", 3]
+    assert Kept(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
+
+
+def test_draws_of_an_interrupted_selection_are_taken_up(folder, monkeypatch):
+    X, asked = bg.datasets.old_faithful(), []
+    arguments = dict(criteria=("bic", "loo"), n_replicates=0, out=folder / "kept", rng=0)
+    arguments |= {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "posterior": "all"}
+    from bayesgmm.bayes import sample
+
+    by_nutpie = sample._by_nutpie
+
+    def interrupted(*args):
+        asked.append(args)
+        if len(asked) == 2:
+            return by_nutpie(*args)._replace(complete=False)
+        return by_nutpie(*args)
+
+    monkeypatch.setattr(sample, "_by_nutpie", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="kept in"):
+        bg.select(X, (1, 2), **arguments)
+    chosen = bg.select(X, (1, 2), **arguments)
+    assert len(asked) == 3 and asked[2][6] is not None  # the first is there, the second goes on from its draws
+    assert list(chosen.posteriors) == [("VVV", 1), ("VVV", 2)]
+    with pytest.raises(bg.InputError, match="seed"):
+        bg.select(X, 1, **(arguments | {"rng": None}))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ merged, and from the best fit of a simpler covariance model. Nothing here choose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -22,6 +23,7 @@ from bayesgmm.observations import Observations
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
 type Candidates = list[tuple[str, np.ndarray]]
+type Known = Callable[[Key, Callable[[], EMFit]], EMFit]  # a fit that was made before, or else makes it
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours
 
@@ -32,7 +34,7 @@ def fit_grid(
     counts: Sequence[int],
     n_starts: int,
     rng: np.random.Generator,
-    known: MutableMapping[Key, EMFit],
+    known: Known,
     progress: Callable[[int, int], None],
 ) -> dict[Key, EMFit | BayesGMMError]:
     """The fit of every covariance model with every number of components, or the error that tells why there is none.
@@ -44,8 +46,9 @@ def fit_grid(
     counts : increasing numbers of components
     n_starts : size of the portfolio of each number of components, which all models share
     rng : Generator
-    known : mapping
-        Fits that were made before, as after an interruption; each that is made is added at once.
+    known : callable
+        Given a key and a function that makes the fit, returns one that was made before, as after an interruption, or
+        makes it.
     progress : callable
         Called with the number of fits done and their total.
     """
@@ -72,9 +75,7 @@ def fit_grid(
         for K in counts:
             key = (label[model], K)
             try:
-                if key not in known:
-                    known[key] = fit(model, K)
-                fits[key] = known[key]
+                fits[key] = known(key, partial(fit, model, K))
             except BayesGMMError as error:
                 fits[key] = error
             progress(len(fits), total)

@@ -8,6 +8,7 @@ a grid of its own. A replicate asks how the fit itself varies, and climbs from i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ def held_out_log_density(
     n_folds: int,
     n_starts: int,
     rng: np.random.Generator,
+    known: Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]],
     progress: Callable[[int, int], None],
 ) -> dict[Key, np.ndarray | BayesGMMError]:
     """Log density (N,) of each row, in nats, under the fit to the other folds, or why there is none without some fold.
@@ -42,29 +44,42 @@ def held_out_log_density(
     n_folds : int
         Parts of the rows, as equal in size as can be, each left out once (Smyth 2000).
     rng : Generator
+    known : callable
+        Given the name of a part of the work and a function that does it, returns what it gave before, or does it.
     progress : callable
         Called with the number of folds done and their total.
     """
     N = table.n_observations
     fold = rng.permutation(np.arange(N) % n_folds)
-    out: dict[Key, np.ndarray | BayesGMMError] = {
-        (model.label(table.n_features), K): np.empty(N) for model in models for K in counts
-    }
-    for f in range(n_folds):
+    seeds = rng.integers(2**63, size=n_folds).tolist()
+    keys = [(model.label(table.n_features), K) for model in models for K in counts]
+    grid = f"{' '.join(model.name for model in models)}, K = {counts}, {n_starts} starts"
+
+    def held_out(f: int) -> dict[str, np.ndarray]:
+        """By the number of the fit, the density of the rows of a fold, or the reason why there is none."""
         kept = fold != f
         weight = None if table.sample_weight.size == 1 else table.sample_weight[kept]
         fits: dict[Key, EMFit | BayesGMMError]
         try:
             part = observations(table.values[kept], weight)
-            fits = fit_grid(part, models, counts, n_starts, rng, {}, lambda done, total: None)
+            own = np.random.default_rng(seeds[f])
+            fits = fit_grid(part, models, counts, n_starts, own, lambda key, make: make(), lambda done, total: None)
         except BayesGMMError as error:
-            fits = dict.fromkeys(out, error)
-        for key, fit in fits.items():
-            densities = out[key]
-            if isinstance(fit, BayesGMMError):
-                out[key] = fit
+            fits = dict.fromkeys(keys, error)
+        return {
+            str(i): fit.mixture.log_prob(table.values[~kept]) if isinstance(fit, EMFit) else np.array(str(fit))
+            for i, fit in enumerate(fits[key] for key in keys)
+        }
+
+    out: dict[Key, np.ndarray | BayesGMMError] = {key: np.empty(N) for key in keys}
+    for f in range(n_folds):
+        found = known(f"fold {f} of {n_folds}: {grid}", partial(held_out, f))
+        for i, key in enumerate(keys):
+            densities, here = out[key], found[str(i)]
+            if here.dtype.kind == "U":
+                out[key] = BayesGMMError(str(here))
             elif isinstance(densities, np.ndarray):
-                densities[~kept] = fit.mixture.log_prob(table.values[~kept])
+                densities[fold == f] = here
         progress(f + 1, n_folds)
     return out
 
