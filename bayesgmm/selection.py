@@ -62,7 +62,9 @@ CRITERIA = {
     ),
 }
 _FROM_POSTERIORS = ("loo", "evidence")
-_SPARSE = 0.05  # concentration of an overfitted mixture's weights: components without a cluster of their own empty
+_OVERFITTED = 10  # components that an overfitted mixture has at least
+_SWEEPS = 10  # of its Gibbs sampler for each draw
+_AGREE = 1.05  # R-hat from which its chains do not agree
 _TIE = 2.0  # of BIC, ICL, AIC and twice log evidence: "not worth more than a bare mention" (Kass & Raftery 1995)
 _STRENGTHS = ((2.0, "barely"), (6.0, "positively"), (10.0, "strongly"), (math.inf, "very strongly"))
 _CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
@@ -98,19 +100,23 @@ class Overfitted:
     Attributes
     ----------
     covariance, n_components : the mixture
-    concentration : of its Dirichlet weights
     probabilities, prior : (n_components + 1,)
         Posterior and prior probability that 0, 1, ... components hold at least one row.
-    tree : DataTree
-        The posterior.
+    filled, concentration : (chain, draw)
+        How many do in each draw, and the concentration of the Dirichlet weights, whose prior is exponential with mean
+        0.05.
+    r_hat, ess : float
+        Of ``filled``: whether the chains agree (below 1.05), and how many independent draws they are worth.
     """
 
     covariance: str
     n_components: int
-    concentration: float
     probabilities: np.ndarray
     prior: np.ndarray
-    tree: xr.DataTree
+    filled: np.ndarray
+    concentration: np.ndarray
+    r_hat: float
+    ess: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -369,9 +375,9 @@ class Selection:
         shares = _listed(f"{K} in {said.probabilities[K]:.0%} of the draws" for K in order)
         prior = f"{said.prior[order[0]]:.0%}"
         return (
-            f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights (concentration "
-            f"{said.concentration:g}) fills {shares}; beforehand it gave {order[0]} a probability of {prior}."
-        )
+            f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights fills {shares}; "
+            f"beforehand it gave {order[0]} a probability of {prior}."
+        ) + (f" Its chains do not agree (R-hat {said.r_hat:.2f})." if said.r_hat >= _AGREE else "")
 
     def _doubts(self) -> Iterator[str]:
         """Which posteriors, and what comes from them, are not to be trusted."""
@@ -466,10 +472,12 @@ def select(
         For which fits to draw from the posterior: those within 10 BIC of the best or best by some criterion, at most
         five, or every one. "loo" and "evidence" alone ask for "contenders".
     overfitted : bool
-        Draw from the posterior of the largest mixture under sparse weights too: how many components it fills is an
-        answer of its own (Rousseau & Mengersen 2011).
+        Draw from the posterior of a mixture of the largest size, at least 10, under sparse weights too, by Gibbs
+        sampling: how many components it fills is an answer of its own (Rousseau & Mengersen 2011; Malsiner-Walli,
+        Fruehwirth-Schnatter & Gruen 2016). Its prior of means and covariances is `Priors.weakly_informative`.
     sampling : mapping, optional
-        Arguments of `sample_posterior`, such as ``{"draws": 500}``.
+        Arguments of `sample_posterior`, such as ``{"draws": 500}``; draws, tune and chains are the overfitted mixture's
+        too.
     n_starts : int
         As in `fit_em`; with more than one, fits start from their neighbours too: a component split, two merged, or a
         simpler covariance model.
@@ -561,7 +569,10 @@ def select(
     selection = Selection(frame, fits, {}, tuple(c for c in criteria if c not in _FROM_POSTERIORS), densities, redrawn)
     settings = dict(sampling or {})
     if overfitted:
-        selection = replace(selection, overfitted=_overfitted(selection, X, settings, seeds[3], kept, tell))
+        if sample_weight is not None:
+            raise InputError("the overfitted mixture does not take account of sample_weight; leave out overfitted")
+        said = _overfitted(selection, table, settings, seeds[3], kept, tell)
+        selection = replace(selection, overfitted=said)
     if posterior is None and not set(criteria) & set(_FROM_POSTERIORS):
         return selection
     asked = list(fits) if posterior == "all" else _contenders(selection)
@@ -775,31 +786,49 @@ def _with_posteriors(
 
 def _overfitted(
     selection: Selection,
-    X: Any,
+    table: Observations,
     sampling: dict[str, Any],
     seed: int,
     kept: Kept | _Nothing,
     tell: Callable[[str], Callable[[int, int], None]],
 ) -> Overfitted:
-    """The posterior of the largest mixture of the best covariance model that has one, under sparse weights."""
-    from bayesgmm.bayes.coordinates import SUPPORTED
-    from bayesgmm.bayes.priors import Priors
-    from bayesgmm.clusters.assignment import filled_components
+    """What too many components of the best covariance model that can be sampled so fill, under sparse weights.
 
-    largest = max(K for _, K in selection.fits)
+    The chains start from fits of several sizes, the largest first.
+    """
+    import arviz as az
+
+    from bayesgmm.bayes.priors import Priors
+    from bayesgmm.bayes.sparse import MODELS, filled_draws, filled_prior
+
+    chains, draws, tune = (int(sampling.get(name, n)) for name, n in (("chains", 4), ("draws", 1000), ("tune", 500)))
     ranking = [_key(row)[0] for _, row in selection.ranking("bic").iterrows()]
-    names = [
-        name for name in ranking if (name, largest) in selection.fits and CovarianceModel.named(name).name in SUPPORTED
-    ]
-    if not names:
-        raise InputError("no covariance model that has a posterior was fitted with the largest number of components")
-    fit = selection.fits[names[0], largest]
-    weak = Priors.weakly_informative(X, largest)
-    priors = replace(weak, concentration=np.full(largest, _SPARSE))
-    own = {"rng": seed, "priors": priors} | sampling
-    tree = _posterior(X, fit, own, kept, tell(f"sparse weights, K={largest}"))
-    prior = priors.filled_components(fit.n_observations, rng=seed)
-    return Overfitted(names[0], largest, _SPARSE, filled_components(tree, rng=seed), prior, tree)
+    name = next((name for name in ranking if CovarianceModel.named(name).name in MODELS), None)
+    if name is None:
+        raise InputError(f"the overfitted mixture needs a fit of one of the covariance models {', '.join(MODELS)}")
+    own = {K: fit.mixture for (model, K), fit in selection.fits.items() if model == name}
+    sizes, N, X = sorted(own, reverse=True), table.n_observations, table.values
+    K = max(sizes[0], _OVERFITTED)
+    labels, means = np.empty((chains, N), np.int64), np.tile(X.mean(axis=0), (chains, K, 1))
+    for c in range(chains):
+        mixture = own[sizes[c * len(sizes) // chains]]
+        labels[c], means[c, : mixture.n_components] = mixture.predict(X), mixture.means
+    progress = tell(f"sparse weights, K={K}")
+
+    def run() -> dict[str, np.ndarray]:
+        priors, model, rng = Priors.weakly_informative(X, K), CovarianceModel.named(name), np.random.default_rng(seed)
+        filled, concentration = filled_draws(
+            X, priors, model, labels, means, rng, draws=draws, tune=tune, thin=_SWEEPS, tell=progress
+        )
+        return {"filled": filled, "concentration": concentration}
+
+    drawn = kept.arrays(f"overfitted {name} {K} {chains} {draws} {tune} {sizes}", run)
+    filled = drawn["filled"]
+    constant = np.ptp(filled) == 0
+    r_hat, ess = (1.0, float(filled.size)) if constant else (float(f(filled.astype(float))) for f in (az.rhat, az.ess))
+    shares = np.bincount(filled.ravel(), minlength=K + 1) / filled.size
+    prior = filled_prior(N, K, np.random.default_rng(seed))
+    return Overfitted(name, K, shares, prior, filled, drawn["concentration"], r_hat, ess)
 
 
 def _posterior(

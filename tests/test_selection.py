@@ -385,7 +385,7 @@ def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
 def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
     _, selection = with_posteriors
     said = selection.overfitted
-    assert said.n_components == 3 and said.probabilities.sum() == pytest.approx(1)
+    assert said.n_components == 10 and said.probabilities.sum() == pytest.approx(1)
     assert said.probabilities[1] == 0 and "sparse weights" in selection.text
 
 

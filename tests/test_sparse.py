@@ -1,0 +1,120 @@
+"""How many components are filled under sparse weights: against enumeration, and against the prior itself."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from scipy.special import gammaln
+
+import bayesgmm as bg
+from bayesgmm.bayes.priors import InverseWishart, NormalMeans, Priors
+from bayesgmm.bayes.sparse import CONCENTRATION_RATE, MODELS, filled_draws, filled_prior
+from bayesgmm.covariance import CovarianceModel
+
+
+def log_prior_of(sizes, K):
+    """Log probability of one assignment whose filled components have these sizes, the concentration integrated out."""
+    N = sum(sizes)
+
+    def density(a):
+        value = gammaln(K * a) - gammaln(N + K * a) + sum(gammaln(n + a) - gammaln(a) for n in sizes)
+        return np.exp(value) * CONCENTRATION_RATE * np.exp(-CONCENTRATION_RATE * a)
+
+    return np.log(integrate.quad(density, 0, 3, limit=200, points=[0.01, 0.1])[0])
+
+
+def log_marginal(groups, priors):
+    """Log density of groups of one feature that share a variance, their means and it integrated out."""
+    location, sd = priors.means.location[0], priors.means.scale[0]
+    df, scale = priors.covariances.df, priors.covariances.scale[0, 0]
+    variance = stats.invgamma(df / 2, scale=scale / 2)
+
+    def density(log_v):
+        v = np.exp(log_v)
+        total = variance.logpdf(v) + log_v
+        for x in groups:
+            total += stats.multivariate_normal.logpdf(
+                x, np.full(len(x), location), v * np.eye(len(x)) + sd**2 * np.ones((len(x), len(x)))
+            )
+        return np.exp(total)
+
+    return np.log(integrate.quad(density, -8, 8, limit=200)[0])
+
+
+@pytest.mark.parametrize("name", ["EEE", "VVV"])
+def test_filled_components_are_those_of_all_assignments(name):
+    """Five rows of one feature among three components: all 243 assignments; five standard errors from their sum."""
+    X, K = np.array([-1.2, -0.9, 0.1, 1.4, 1.6]), 3
+    priors = Priors(np.full(K, 1.0), NormalMeans([0.0], [1.5]), InverseWishart(3.0, np.array([[0.3]])))
+    mass, known = np.zeros(K + 1), {}
+    for z in itertools.product(range(K), repeat=len(X)):
+        groups = [X[np.array(z) == k] for k in sorted(set(z))]
+        key = tuple(sorted(tuple(x) for x in groups))
+        if key not in known:
+            parts = [groups] if name == "EEE" else [[x] for x in groups]
+            known[key] = log_prior_of([len(x) for x in groups], K) + sum(log_marginal(part, priors) for part in parts)
+        mass[len(groups)] += np.exp(known[key])
+    chains = 40
+    filled, _ = filled_draws(
+        *(X[:, None], priors, CovarianceModel.named(name), np.zeros((chains, 5)), np.zeros((chains, K, 1))),
+        np.random.default_rng(0),
+        **{"draws": 1000, "tune": 100, "thin": 5},
+    )
+    for n, exact in enumerate(mass / mass.sum()):
+        by_chain = (filled == n).mean(axis=1)
+        assert abs(by_chain.mean() - exact) <= 5 * by_chain.std() / np.sqrt(chains - 1) + 1e-12
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_prior_is_left_as_it_is(name):
+    """Tables drawn from the prior: a chain that starts from what made them still has the prior's numbers at its end.
+
+    Means of 2000 differences within four standard errors of 0.
+    """
+    rng, N, K, D, repeats = np.random.default_rng(1), 8, 3, 2, 2000
+    model = CovarianceModel.named(name)
+    priors = Priors(
+        np.ones(K), NormalMeans([0.0, 1.0], [2.0, 1.0]), InverseWishart(5.0, np.array([[2.0, 0.7], [0.7, 1.0]]))
+    )
+    parts = priors.sample(repeats, K, model, rng=rng)
+    change = np.empty((repeats, 2))
+    for r in range(repeats):
+        alpha = rng.exponential(1 / CONCENTRATION_RATE)
+        z = np.empty(N, np.int64)
+        counts = np.zeros(K)
+        for i in range(N):
+            z[i] = rng.choice(K, p=(counts + alpha) / (i + K * alpha))
+            counts[z[i]] += 1
+        spread = np.linalg.cholesky(parts.covariances[r, z])
+        X = parts.means[r, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
+        start = (z[None], parts.means[r][None])
+        filled, end = filled_draws(X, priors, model, *start, rng, draws=1, tune=0, thin=10, concentration=alpha)
+        change[r] = filled[0, 0] - (counts > 0).sum(), end[0, 0] - alpha
+    z_scores = change.mean(axis=0) / (change.std(axis=0) / np.sqrt(repeats))
+    assert (np.abs(z_scores) < 4).all(), z_scores
+
+
+def test_prior_of_the_filled_is_the_sum_over_assignments():
+    N, K = 5, 3
+    exact = np.zeros(K + 1)
+    for z in itertools.product(range(K), repeat=N):
+        sizes = np.bincount(z)
+        exact[len(set(z))] += np.exp(log_prior_of([n for n in sizes if n], K))
+    drawn = filled_prior(N, K, np.random.default_rng(0), 100_000)
+    np.testing.assert_allclose(drawn, exact, atol=5 * 0.5 / np.sqrt(100_000))
+
+
+def test_the_same_seed_gives_the_same_answer_and_other_units_the_same():
+    X = bg.datasets.old_faithful()
+    scaled = X * [60.0, 1.0] + [0.0, 7.0]
+    options = {"criteria": "bic", "n_replicates": 0, "overfitted": True, "rng": 3, "sampling": {"draws": 100}}
+    first, again, other = (bg.select(table, (1, 2), **options).overfitted for table in (X, X, scaled))
+    np.testing.assert_array_equal(first.filled, again.filled)
+    assert first.n_components == 10 and first.filled.shape == (4, 100)
+    assert abs(first.filled.mean() - other.filled.mean()) < 0.3
+    assert first.probabilities[2:4].sum() > 0.7
+    with pytest.raises(bg.InputError, match="VVV"):
+        bg.select(X, 2, "EEV", **options)
+    with pytest.raises(bg.InputError, match="sample_weight"):
+        bg.select(X, 2, sample_weight=np.ones(len(X)), **options)
