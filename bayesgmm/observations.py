@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.errors import InputError
 
+_RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Observations:
     """A checked table.
 
@@ -40,6 +43,12 @@ class Observations:
     def total_weight(self) -> float:
         """Sum of the rows' weights; N where there are none."""
         return float(self.n_observations if self.sample_weight.size == 1 else self.sample_weight.sum())
+
+    @cached_property
+    def resolution(self) -> np.ndarray:
+        """Least difference (D,) between two values of a column: the step that measurements were rounded to, if any."""
+        some = self.values[:_RESOLUTION_ROWS]
+        return np.array([np.diff(values).min() if (values := np.unique(x)).size > 1 else 0.0 for x in some.T])
 
 
 def observations(X: Any, sample_weight: Any = None) -> Observations:

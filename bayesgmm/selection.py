@@ -372,11 +372,11 @@ class Selection:
         said = self.overfitted
         assert said is not None
         order = [int(K) for K in np.argsort(-said.probabilities) if said.probabilities[K] >= 0.05]
-        shares = _listed(f"{K} in {said.probabilities[K]:.0%} of the draws" for K in order)
+        shares = _listed(f"{K} in {said.probabilities[K]:.0%}" for K in order)
         prior = f"{said.prior[order[0]]:.0%}"
         return (
-            f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights fills {shares}; "
-            f"beforehand it gave {order[0]} a probability of {prior}."
+            f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights fills {shares} "
+            f"of the draws; beforehand it gave {order[0]} a probability of {prior}."
         ) + (f" Its chains do not agree (R-hat {said.r_hat:.2f})." if said.r_hat >= _AGREE else "")
 
     def _doubts(self) -> Iterator[str]:

@@ -247,6 +247,23 @@ def test_one_component_is_ranked_once():
     assert chosen.ranking()["covariance"].tolist() == ["EII", "EEI", "EEE"]
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_clusters_that_rounding_makes_are_spurious(seed):
+    """Rows of one normal, rounded: thin components along the recorded values fit far better, and mean nothing."""
+    X = np.round(np.random.default_rng(seed).normal(size=(200, 2)))
+    chosen = bg.select(X, range(1, 6), "all", "bic", n_replicates=0, rng=0)
+    assert chosen.best().n_components == 1
+    said = chosen.table["status"].str.contains("narrower than the steps in which 'x")
+    assert said.any() and chosen.table.loc[said, "bic"].min() < chosen.best().bic - 40
+
+
+def test_a_column_of_rare_ones_is_not_taken_for_rounding():
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(size=300) + 5 * (np.arange(300) % 2), rng.random(300) < 0.05]
+    chosen = bg.select(X, (1, 2), "tied", "bic", n_replicates=0, rng=0)
+    assert chosen.best().n_components == 2 and (chosen.table["status"] == "converged").all()
+
+
 def test_more_parameters_than_numbers_are_spurious():
     chosen = bg.select(np.random.default_rng(0).normal(size=(8, 2)), range(1, 7), "tied", "bic", rng=0, n_replicates=20)
     bad = chosen.table["status"].str.startswith("spurious")

@@ -24,6 +24,7 @@ _SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
+_ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
 
 
@@ -119,17 +120,26 @@ class Climber:
 
     def why_spurious(self, outcomes: ascent.Outcomes) -> str:
         """Which component makes a single climb's maximum spurious and why, or nothing."""
-        if self.problem.penalty.rows > 0 or self.model.volume == "E":
-            return ""  # priors and equal volumes keep the likelihood bounded
+        if self.problem.penalty.rows > 0:
+            return ""  # priors keep the likelihood bounded
         D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
         counts = outcomes.moments[0, : len(outcomes.covariances[0])]
         for k in np.flatnonzero(~self.problem.fixed.has_covariance):
             precision_cholesky(outcomes.covariances[0, k], P)
-            narrow = float((self.problem.reference / np.diag(P)).min())  # least conditional sd relative to the data's
+            narrow = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
+            rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+            steps = _ROUNDED * max(1 - 2 / np.sqrt(2 * rows), 0.0) * np.sqrt(max(1 - D / rows, 0.0))
+            fine = (np.diag(P) * steps * self.table.resolution > 1) & (narrow < 0.5)
+            if fine.any():
+                feature = self.table.features[int(fine.argmax())]
+                return f"component {k} is narrower than the steps in which {feature!r} is recorded"
+            if self.model.volume == "E":
+                continue  # equal volumes keep the likelihood bounded
             if counts[k] < D + 1:
                 return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
             size = counts[k] / (D + 1)
-            if narrow < (max(0.1 / size**4, 1e-2) if size < 3 else 1e-7):  # the fewer rows, the likelier by chance
+            by_chance = max(0.1 / size**4, 1e-2) if size < 3 else 1e-7
+            if narrow.min() < by_chance:
                 return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
         return ""
 
