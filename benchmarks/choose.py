@@ -95,11 +95,18 @@ if __name__ == "__main__":
         title = f"60 000 x 5 from {k} components, VVV EEE VVI, K = 1..4"
         compare(title, made(60_000, 5, k), range(1, 5), ("VVV", "EEE", "VVI"))
 
-    print("\nOld Faithful, 9 sizes, full covariances, 20 starts                seconds")
-    for label, criteria, n_replicates in (
-        ("BIC", ("bic",), 0),
-        ("BIC and ICL with 100 replicates", ("bic", "icl"), 100),
-        ("the same and 10 folds held out", ("bic", "icl", "cv"), 100),
+    print("\nOld Faithful, K = 1..9, 20 starts                                  seconds")
+    for label, models, criteria, options in (
+        ("full covariances: BIC", "full", ("bic",), {}),
+        ("BIC and ICL with 100 replicates", "full", ("bic", "icl"), {"n_replicates": 100}),
+        ("the same and 10 folds held out", "full", ("bic", "icl", "cv"), {"n_replicates": 100}),
+        ("14 models: BIC, posteriors and LOO of the contenders", "all", ("bic", "loo"), {}),
+        ("the same and the evidence", "all", ("bic", "loo", "evidence"), {}),
+        ("BIC, and 10 components with sparse weights", "all", ("bic",), {"overfitted": True}),
     ):
-        time_, _ = seconds(lambda c=criteria, n=n_replicates: bg.select(faithful, criteria=c, n_replicates=n, rng=0))
-        print(f"{label:<62} {time_:10.3f}", flush=True)
+        options = {"n_replicates": 0, "rng": 0} | options
+        time_, chosen = seconds(
+            lambda m=models, c=criteria, o=options: bg.select(faithful, covariances=m, criteria=c, **o), 2
+        )
+        drawn = f"   posteriors of {', '.join(f'{m},{k}' for m, k in chosen.posteriors)}" if chosen.posteriors else ""
+        print(f"{label:<62} {time_:10.3f}{drawn}", flush=True)
