@@ -351,7 +351,7 @@ class Selection:
         if len(bests) > 1:
             sizes = sorted({K for _, K in bests.values()})
             if len(set(bests.values())) == 1:
-                yield "They agree."
+                yield from ["They agree."] * (len(self.ranking(self.criteria[0])) > 1)
             elif len(sizes) == 1:
                 yield f"They agree on {sizes[0]} components, not on the covariance."
             else:
@@ -403,7 +403,7 @@ class Selection:
         name = self._name(_key(ranking.iloc[0]))
         words = f"{kind.title} ({kind.question}) chooses {name}"
         if len(ranking) == 1:
-            return f"{words}, the only fit."
+            return f"{words}, the only fit that has {'a posterior' if criterion in _FROM_POSTERIORS else 'it'}."
         second = ranking.iloc[1]
         runner = self._name(_key(second))
         if kind.sign < 0:

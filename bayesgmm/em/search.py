@@ -17,9 +17,8 @@ from bayesgmm.expectation import in_threads, parallel_pays
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
-_SHORT = 15  # iterations of a short run
-_SHORT_SAMPLED = 30  # and of one that sees a sample
-_SHORT_TOLERANCE = 1e-2  # nats
+_SHORT = 30  # iterations of a short run
+_SHORT_TOLERANCE = 1e-2  # nats, of a short run that sees a sample
 _SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
@@ -112,7 +111,7 @@ class Climber:
         weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
         scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
         labels = self.labels[picked] if self.labels.size else self.labels
-        problem = self.limited(_SHORT_SAMPLED).problem
+        problem = self.limited(_SHORT).problem
         if problem.tolerance > 0:
             problem = problem._replace(tolerance=max(problem.tolerance, _SHORT_TOLERANCE))
         sample = Observations(table.values[picked], table.features, weight * scale)
