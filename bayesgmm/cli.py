@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BayesGMMError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted; no half-written file is left behind", 130)
+        return _fail(str(interrupt) or "interrupted; the same command goes on with what is done", 130)
     except OSError as error:
         return _fail(f"the result cannot be written: {error}", 1)
     return 0

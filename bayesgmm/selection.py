@@ -68,6 +68,7 @@ _AGREE = 1.05  # R-hat from which its chains do not agree
 _TIE = 2.0  # of BIC, ICL, AIC and twice log evidence: "not worth more than a bare mention" (Kass & Raftery 1995)
 _STRENGTHS = ((2.0, "barely"), (6.0, "positively"), (10.0, "strongly"), (math.inf, "very strongly"))
 _CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
+_COMPARED = 3  # posteriors to compare at least, where as many can be had
 _REPLICATED = 25  # the most fits that are refitted to replicates
 _FOLD_STARTS = 10
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
@@ -470,7 +471,8 @@ def select(
         As in `fit_em`.
     posterior : {"contenders", "all"}, optional
         For which fits to draw from the posterior: those within 10 BIC of the best or best by some criterion, at most
-        five, or every one. "loo" and "evidence" alone ask for "contenders".
+        five (where fewer than three of these have one, the next that do come too), or every one. "loo" and "evidence"
+        alone ask for "contenders".
     overfitted : bool
         Draw from the posterior of a mixture of the largest size, at least 10, under sparse weights too, by Gibbs
         sampling: how many components it fills is an answer of its own (Rousseau & Mengersen 2011; Malsiner-Walli,
@@ -711,11 +713,22 @@ def _leading(fits: Mapping[Key, EMFit], table: Observations, criterion: str) -> 
 
 
 def _contenders(selection: Selection) -> list[Key]:
-    """The best fit of each criterion, then others by BIC within 10 of the best; five at most."""
+    """The best fit of each criterion, then others by BIC within 10 of the best; five at most.
+
+    Should fewer than three of them be of a covariance model that has a posterior, the next by BIC that are come too.
+    """
+    from bayesgmm.bayes.coordinates import SUPPORTED
+
+    def available(key: Key) -> bool:
+        return CovarianceModel.named(key[0]).name in SUPPORTED
+
     bests = [_key(selection.ranking(name).iloc[0]) for name in selection.criteria]
     ranking = selection.ranking("bic")
-    near = ranking[ranking["behind"] <= _CONTENDER_BIC]
-    return list(dict.fromkeys(bests + [_key(row) for _, row in near.iterrows()]))[:_CONTENDERS]
+    order = [_key(row) for _, row in ranking.iterrows()]
+    near = order[: int((ranking["behind"] <= _CONTENDER_BIC).sum())]
+    chosen = list(dict.fromkeys(bests + near))[:_CONTENDERS]
+    further = [key for key in order if available(key) and key not in chosen]
+    return chosen + further[: max(_COMPARED - sum(map(available, chosen)), 0)]
 
 
 def _with_posteriors(

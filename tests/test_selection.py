@@ -303,7 +303,9 @@ def test_loo_and_stacking_come_with_posteriors():
     assert chosen.table["posterior"].str.startswith("none: ").any()  # VVE has none
     assert chosen.best("loo").covariance_model.name == "EEE"
     assert "LOO (" in chosen.text
-    np.testing.assert_allclose(drawn["elpd_loo"], [v.sum() for v in chosen.densities["loo"].values()])
+    elpd = drawn.set_index(["covariance", "n_components"])["elpd_loo"]
+    for key, densities in chosen.densities["loo"].items():
+        assert elpd[key] == pytest.approx(densities.sum())
 
 
 def test_stacking_weights_maximise_the_log_density_of_the_mixture():
@@ -378,13 +380,26 @@ def test_a_fit_without_posterior_is_told():
     assert "There is no posterior of EEV" in selection.text
 
 
+def test_where_the_best_have_no_posterior_the_next_that_do_are_compared():
+    X = rows("iris")
+    few = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}
+    chosen = bg.select(X, (2, 3), ("VEV", "VVV", "EEE"), ("bic", "loo"), **few)
+    assert chosen.best("bic").covariance_model.name == "VEV"
+    assert len(chosen.posteriors) == 3 and {name for name, _ in chosen.posteriors} == {"VVV", "EEE"}
+    assert "There is no posterior of VEV,2 and VEV,3" in chosen.text
+    with pytest.raises(bg.InputError, match="no posterior of any fit"):
+        bg.select(X, 2, "VEV", ("bic", "loo"), **few)
+
+
 def test_posterior_of_the_number_of_components_follows_the_prior(with_posteriors):
     _, selection = with_posteriors
     p = selection.probabilities()
-    values = np.array([e.value for e in selection.evidences.values()])
+    sizes = [K for _, K in selection.evidences]
+    values = np.array([e.value - np.log(sizes.count(K)) for (_, K), e in selection.evidences.items()])
     np.testing.assert_allclose(p, np.exp(values - np.logaddexp.reduce(values)))
     sure = selection.probabilities({2: 1.0, 3: 0.0})
-    assert sure["VVV", 2] == 1 and sure["EEE", 3] == 0
+    by_size = sure.groupby("n_components").sum()
+    assert by_size[2] == pytest.approx(1) and by_size[3] == 0
     with pytest.raises(bg.InputError, match="K=2, K=3"):
         selection.probabilities({2: 1.0})
 
