@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -298,14 +299,17 @@ def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarra
     chains, draws = drawn.statistics["lp"].shape
     rng = np.random.default_rng([seed, 1])
     target = fit.mixture if density.priors.exchangeable else None
-    values = []
-    for group in groups:
+
+    def log_evidence(group: np.ndarray) -> float:
         thetas, heights = drawn.thetas[group], drawn.statistics["lp"][group]
-        try:
-            estimates = evidence_of_draws(density, thetas, heights, target, rng=rng).estimates
-        except InputError:  # too few distinct draws
-            estimates = evidence_of_draws(density, thetas, heights, target, "laplace", rng=rng).estimates
-        values.append(next((e.value for e in estimates.values() if math.isfinite(e.value)), -math.inf))
+        for method in ("bridge", "laplace"):  # the second where draws are too few, or too sticky
+            with suppress(InputError):
+                estimates = evidence_of_draws(density, thetas, heights, target, method, rng).estimates
+                if known := [float(e.value) for e in estimates.values() if math.isfinite(e.value)]:
+                    return known[0]
+        return -math.inf
+
+    values = [log_evidence(group) for group in groups]
     weights = softmax(values)
     owner = rng.permuted(np.repeat(np.arange(len(groups)), multinomial_share(weights, draws)))
     source = np.empty((chains, draws, 2), dtype=np.intp)  # chain and draw that each new draw is
