@@ -135,9 +135,9 @@ def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Mergi
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> merging = bg.merge_components(bg.fit_em(X, 3, rng=0), X)
+    >>> merging = bg.merge_components(bg.fit_em(X, 3, "tied", rng=0), X)
     >>> merging.merges[0], merging.labels(2).max()
-    (array([0, 1]), np.int64(1))
+    (array([1, 2]), np.int64(1))
     """
     if not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
