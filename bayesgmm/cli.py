@@ -354,7 +354,7 @@ def _print_selection(run: _Run, selection: Selection, files: Sequence[str]) -> N
     console = _console()
     console.print(_described(run))
     console.print()
-    console.print(report.criteria_table(selection))
+    console.print(report.criteria_table(selection, console.width))
     console.print()
     for sentence in selection.text.splitlines():
         console.print(sentence)

@@ -262,17 +262,21 @@ def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
         yield f"Out of place in every component: {_count(outliers.size, 'row')} ({rows})."
 
 
-def criteria_table(selection: Selection) -> Table:
-    """The fits that come first by the first criterion, and the best by every other, side by side."""
+def criteria_table(selection: Selection, width: int = 100) -> Table:
+    """The fits that come first by the first criterion, and the best by every other, side by side.
+
+    Standard errors and shares of replicates are left out where they would not fit in ``width``.
+    """
     frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
     rankings = {name: selection.ranking(name) for name in selection.criteria}
     first = rankings[selection.criteria[0]]
     shown = [(row.covariance, row.n_components) for row in first.head(_FITS).itertuples()]
     shown += [(row.covariance, row.n_components) for r in rankings.values() for row in r.head(1).itertuples()]
     wide = "elpd_loo" in frame
+    brief = len(names) > (4 if width >= 100 else 2)
     headings = ["fit", *(() if wide else ("log-likelihood", "para-\nmeters"))]
     for name in names:
-        chosen = "\nchosen in" if f"{name}_frequency" in frame else ""
+        chosen = "\nchosen in" if f"{name}_frequency" in frame and not brief else ""
         headings.append(_HEADINGS[name] + chosen)
     table = _table(
         "Which mixture? Covariance model and number of components",
@@ -292,16 +296,15 @@ def criteria_table(selection: Selection) -> Table:
                 cells.append("-")
                 continue
             best = key == tuple(rankings[name].iloc[0, :2])
-            share = f" {line[f'{name}_frequency']:4.0%}" if f"{name}_frequency" in frame else ""
-            se = f" ± {_rounded(line[f'{column}_se'])}" if f"{column}_se" in frame else ""
+            share = f" {line[f'{name}_frequency']:4.0%}" if f"{name}_frequency" in frame and not brief else ""
+            se = f" ± {_rounded(line[f'{column}_se'])}" if f"{column}_se" in frame and not brief else ""
             cells.append(f"{line[column]:.1f}{'*' * best}{share}{se}")
         if wide:
             cells += ["-" if np.isnan(line[x]) else f"{line[x]:.2f}" for x in ("pareto_k_max", "weight")]
         table.add_row(*cells)
     hidden = len(frame) - len(dict.fromkeys(shown))
-    table.caption = (
-        "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger, ± standard error"
-    )
+    table.caption = "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger"
+    table.caption += "; standard errors are in selection.csv" if brief else ", ± standard error"
     if hidden > 0:
         table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
     return table

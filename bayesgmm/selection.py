@@ -303,7 +303,9 @@ class Selection:
         key = _key(chosen)
         if len(tied) == 1:
             reason = (
-                "It is the only fit" if len(ranking) == 1 else f"{title} prefers it by {ranking['behind'].iloc[1]:.1f}"
+                "It is the only fit left"
+                if len(ranking) == 1
+                else f"{title} prefers it by {ranking['behind'].iloc[1]:.1f}"
             )
         else:
             best = self._name(_key(ranking.iloc[0]))
@@ -312,7 +314,9 @@ class Selection:
         others = [name for name in self.criteria[1:] if name != "aic"]
         agree = [CRITERIA[name].title for name in others if self._holds(name, key)]
         if agree:
-            reason += f"; {_listed(_inner(title) for title in agree)} {'agree' if len(agree) > 1 else 'agrees'}"
+            too = "choose it too, or tie it with their choice"
+            too = too if len(agree) > 1 else "chooses it too, or ties it with its choice"
+            reason += f"; {_listed(_inner(title) for title in agree)} {too}"
         rivals = [_key(row) for _, row in tied.iterrows()]
         rivals += [_key(self.ranking(name).iloc[0]) for name in others if not self._holds(name, key)]
         if first in self.replicates:
@@ -344,7 +348,10 @@ class Selection:
         if self.evidences:
             sizes = self.probabilities().groupby("n_components").sum().sort_values(ascending=False, kind="stable")
             known = [f"K={K} {p:.2g}" for K, p in sizes.items() if p >= 0.005]
-            yield f"With each number of components equally likely beforehand, their posterior is {_listed(known)}."
+            yield (
+                f"Of the {len(self.evidences)} fits that have an evidence, with each number of components equally "
+                f"likely beforehand, the posterior is {_listed(known)}."
+            )
         if self.overfitted is not None:
             yield self._filled()
         yield from self._doubts()
@@ -366,7 +373,7 @@ class Selection:
         if len(bad):
             names = [self._name(_key(row)) for _, row in bad.iloc[:3].iterrows()]
             more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
-            yield f"Without an answer: {', '.join(names)}{more}; the column status says why."
+            yield f"Left out as spurious or failed: {', '.join(names)}{more}; the column status says why."
 
     def _filled(self) -> str:
         """What the overfitted mixture says."""
@@ -389,7 +396,7 @@ class Selection:
         loose = drawn[~without & ~drawn["posterior"].str.startswith("Converged")]
         if len(loose):
             names = _listed(self._name(_key(row)) for _, row in loose.iterrows())
-            yield f"The chains did not converge for {names}: there trust criteria of EM more than LOO."
+            yield f"The chains did not converge for {names}: there trust criteria of EM more than LOO and evidence."
         if without.any():
             names = _listed(self._name(_key(row)) for _, row in drawn[without].iterrows())
             yield f"There is no posterior of {names}; the column posterior says why."
@@ -404,7 +411,7 @@ class Selection:
         name = self._name(_key(ranking.iloc[0]))
         words = f"{kind.title} ({kind.question}) chooses {name}"
         if len(ranking) == 1:
-            return f"{words}, the only fit that has {'a posterior' if criterion in _FROM_POSTERIORS else 'it'}."
+            return f"{words}, the only {'one with a posterior' if criterion in _FROM_POSTERIORS else 'fit left'}."
         second = ranking.iloc[1]
         runner = self._name(_key(second))
         if kind.sign < 0:
@@ -421,7 +428,7 @@ class Selection:
                 small = _key(ties.sort_values(["n_components", "n_parameters"]).iloc[0])
                 simplest = f", the smallest of them {self._name(small)}" if len(ties) > 1 else ""
                 with_ = f"{len(ties)} others" if len(ties) > 1 else runner
-                words += f", in a tie with {with_}{simplest}: {margin}."
+                words += f", in a tie with {with_}{simplest}{'; the next,' if len(ties) > 1 else ':'} {margin}."
         if criterion in self.replicates:
             n = len(next(iter(self.replicates[criterion].values())))
             often = self.frequencies(criterion).sort_values(ascending=False, kind="stable")
@@ -770,8 +777,13 @@ def _with_posteriors(
             if "loo" in criteria:
                 loos[key] = loo(tree, rng=rng)
             if "evidence" in criteria:
-                evidences[key] = log_evidence(tree, rng=rng)
+                try:
+                    evidences[key] = log_evidence(tree, rng=rng)
+                except BayesGMMError as error:
+                    notes[key] += f" No evidence: {error}"
             tell("what posteriors say")(done + 1, len(trees))
+    if "evidence" in criteria and not evidences:
+        raise InputError(f"there is no evidence of any fit; the first: {next(iter(notes.values()))}")
     if loos:
         for column, name in (("elpd_loo", "elpd"), ("elpd_loo_se", "se"), ("p_loo", "p")):
             _add(frame, column, {key: float(getattr(result, name)) for key, result in loos.items()})

@@ -380,6 +380,27 @@ def test_a_fit_without_posterior_is_told():
     assert "There is no posterior of EEV" in selection.text
 
 
+def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
+    from bayesgmm.bayes import evidence
+
+    estimate = evidence.log_evidence
+
+    def fails(tree, **options):
+        if tree["em"].sizes["component"] == 2:
+            raise bg.DegenerateFitError("all 10 starts collapsed")
+        return estimate(tree, **options)
+
+    monkeypatch.setattr(evidence, "log_evidence", fails)
+    few = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}
+    chosen = bg.select(rows("faithful"), (1, 2), "full", ("bic", "evidence"), **few)
+    said = chosen.table.set_index("n_components")
+    assert np.isnan(said.loc[2, "log_evidence"]) and np.isfinite(said.loc[1, "log_evidence"])
+    assert "No evidence: all 10 starts collapsed" in said.loc[2, "posterior"]
+    assert chosen.best("evidence").n_components == 1 and "the only one with a posterior" in chosen.text
+    with pytest.raises(bg.InputError, match="no evidence of any fit"):
+        bg.select(rows("faithful"), 2, "full", ("bic", "evidence"), **few)
+
+
 def test_where_the_best_have_no_posterior_the_next_that_do_are_compared():
     X = rows("iris")
     few = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}

@@ -271,8 +271,9 @@ def fit_from(
     table, model, D = climber.table, climber.model, climber.table.n_features
     found = search(climber, candidates, rng, progress)
     if found.best is None:
+        detail = next((start.detail for start in found.starts if start.detail), "rows lie too close together")
         raise DegenerateFitError(
-            f"all {len(candidates)} starts collapsed; in the first, {found.starts[0].detail}. Use priors "
+            f"all {len(candidates)} starts collapsed; in the first, {detail}. Use priors "
             f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more "
             "distinct rows"
         )
