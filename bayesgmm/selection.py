@@ -400,6 +400,10 @@ class Selection:
         if without.any():
             names = _listed(self._name(_key(row)) for _, row in drawn[without].iterrows())
             yield f"There is no posterior of {names}; the column posterior says why."
+        failed = drawn["posterior"].str.contains(" No evidence: ", regex=False)
+        if failed.any():
+            names = _listed(self._name(_key(row)) for _, row in drawn[failed].iterrows())
+            yield f"There is no evidence of {names}; the column posterior says why."
         if "pareto_k_max" in drawn and (drawn["pareto_k_max"] > _RELIABLE_PARETO_K).any():
             doubtful = drawn[drawn["pareto_k_max"] > _RELIABLE_PARETO_K]
             names = _listed(self._name(_key(row)) for _, row in doubtful.iterrows())

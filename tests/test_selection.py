@@ -396,6 +396,7 @@ def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
     said = chosen.table.set_index("n_components")
     assert np.isnan(said.loc[2, "log_evidence"]) and np.isfinite(said.loc[1, "log_evidence"])
     assert "No evidence: all 10 starts collapsed" in said.loc[2, "posterior"]
+    assert "There is no evidence of K=2;" in chosen.text
     assert chosen.best("evidence").n_components == 1 and "the only one with a posterior" in chosen.text
     with pytest.raises(bg.InputError, match="no evidence of any fit"):
         bg.select(rows("faithful"), 2, "full", ("bic", "evidence"), **few)
