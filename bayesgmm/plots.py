@@ -284,7 +284,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
     Parameters
     ----------
     X : (N, D) table
-        One feature, or two; of more, the first two are shown, at the other features' medians.
+        One feature, or two; of more, the marginal density of the first two is shown.
     selection : Selection
         From `select` with the criterion "loo".
     figure : matplotlib.figure.Figure, optional
@@ -311,9 +311,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
         ax.legend(frameon=False, fontsize="small")
     else:
         grid = np.stack(np.meshgrid(*(np.linspace(low[j], high[j], 90) for j in (0, 1)), indexing="ij"), axis=-1)
-        rows = np.tile(np.median(values, axis=0), (grid[..., 0].size, 1))
-        rows[:, :2] = grid.reshape(-1, 2)
-        density = np.exp(selection.log_prob(rows)).reshape(grid.shape[:2])
+        density = np.exp(selection.log_prob(grid.reshape(-1, 2), features=(0, 1))).reshape(grid.shape[:2])
         filled = ax.contourf(grid[..., 0], grid[..., 1], density, 12, cmap="Greys")
         ax.plot(*values[:, :2].T, ".", ms=3, color=_COLORS[0], label="rows")
         figure.colorbar(filled, ax=ax, label="density")

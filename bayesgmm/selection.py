@@ -193,8 +193,14 @@ class Selection:
         index = pd.MultiIndex.from_tuples(self.evidences, names=["covariance", "n_components"])
         return pd.Series(p / p.sum(), index=index, name="probability")
 
-    def log_prob(self, X: Any) -> np.ndarray:
+    def log_prob(self, X: Any, features: Sequence[int] | None = None) -> np.ndarray:
         """Log density (N,) of rows under the posterior predictives averaged with their stacking weights, in nats.
+
+        Parameters
+        ----------
+        X : (N, D) rows
+        features : sequence of int, optional
+            Positions of the features that the columns of X are, for their marginal density; all by default.
 
         Raises
         ------
@@ -210,6 +216,8 @@ class Selection:
         parts = []
         for key, weight in weights.items():
             draws = as_mixture(self.posteriors[key])
+            if features is not None:
+                draws = draws.marginal(features)
             lines = draws.log_prob(values).reshape(-1, len(values))
             parts.append(np.logaddexp.reduce(lines, axis=0) - math.log(len(lines)) + math.log(weight))
         return np.logaddexp.reduce(parts, axis=0)

@@ -433,6 +433,8 @@ def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
         lines = bg.as_mixture(tree).log_prob(X[:5]).reshape(-1, 5)
         each.append(np.logaddexp.reduce(lines, axis=0) - np.log(len(lines)))
     log_prob = selection.log_prob(X[:5])
+    one = np.linspace(0.0, 7.0, 701)[:, None]
+    assert np.trapezoid(np.exp(selection.log_prob(one, features=[0])), one[:, 0]) == pytest.approx(1, abs=1e-3)
     assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
 
 
