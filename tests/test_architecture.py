@@ -19,10 +19,11 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "observations", "tables", "datasets"},
-    {"lanes", "errors"},
+    {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
+    {"lanes", "native", "errors"},
 ]
-NUMPY_SIDE = {"errors", "lanes", "observations", "mixture", "expectation", "covariance", "alignment", "em", "clusters"}
+NUMPY_SIDE = {"errors", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
+NUMPY_SIDE |= {"clusters"}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

@@ -16,9 +16,10 @@ import numpy as np
 from numba import njit
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import _LOWEST, _PAD, _exp, _lines, _log, in_threads
+from bayesgmm.expectation import in_threads
 from bayesgmm.lanes import WIDTH, load, maximum, multiply_add, splat, store, subtract
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.numba_kernel import _LOWEST, _PAD, _exp, _lines, _log
 from bayesgmm.observations import numeric_table
 
 _TILE = 16  # rows that meet eight draws at a time, in groups of four, whose sums stay in registers
