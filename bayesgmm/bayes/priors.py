@@ -256,7 +256,7 @@ class Priors:
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
     means ~ Normal([3.35, 69.5], sd [3.5, 53])
-    covariances ~ inverse Wishart(df 4, scale [[0.649, 6.96], [6.96, 92.1]])
+    covariances ~ inverse Wishart(df 4, scale B), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
     """
 
     concentration: np.ndarray
@@ -279,9 +279,12 @@ class Priors:
 
     @classmethod
     def weakly_informative(cls, X: Any, n_components: int) -> Priors:
-        """Scaled from the data: Dirichlet(1); Normal(midrange, range^2); inverse Wishart(D + 2, S / K^(2/D)).
+        """Scaled from the data: Dirichlet(1), Normal(midrange, range^2), and covariances that learn their common size.
 
-        S is the data's covariance (Fraley & Raftery 2007), so that a component is expected to fill 1/K of the volume.
+        Covariances are `HierarchicalInverseWishart` with D + 2 degrees of freedom: components are expected to be alike
+        in size and shape, but which size is learned from the rows. Its scale matrix has D degrees of freedom, as few as
+        a whole number can be, and the mean S / K^(2/D), with S the data's covariance (Fraley & Raftery 2007), so that
+        before any row is seen a component is expected to fill 1/K of the table's volume.
         """
         K = positive_integer(n_components, "n_components")
         table = observations(X)
@@ -290,7 +293,7 @@ class Priors:
         return cls(
             concentration=np.ones(K),
             means=NormalMeans((low + high) / 2, high - low),
-            covariances=InverseWishart(D + 2, whole_table(table)[1] / K ** (2 / D)),
+            covariances=HierarchicalInverseWishart(D + 2, D, whole_table(table)[1] / K ** (2 / D) / D),
         )
 
     @property
