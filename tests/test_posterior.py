@@ -75,9 +75,10 @@ def test_density_and_gradient_equal_the_models(name, K, D, kind):
     rng = np.random.default_rng(K * D)
     X, _ = random_mixture(rng, K, D).sample(80, rng=rng)
     fit = bg.fit_em(X, K, name, rng=0, max_iterations=20)
+    spread = 4 * np.cov(X.T).reshape(D, D) if K == 3 else np.diag(X.var(axis=0) * 4)
     priors = bg.Priors(
         rng.uniform(0.5, 3.0, size=K),
-        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) * 2),
+        bg.NormalMeans(X.mean(axis=0), covariance=spread),
         covariance_prior(kind, np.cov(X.T).reshape(D, D)),
     )
     density = density_of(X, fit, priors)

@@ -77,7 +77,7 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
     model = CovarianceModel.named(name)
     scale, strength = np.array([[2.0, 0.7], [0.7, 1.0]]), 4.0
     plain = InverseWishart(5.0, scale)
-    means = NormalMeans([0.0, 1.0], [2.0, 1.0])
+    means = NormalMeans([0.0, 1.0], covariance=[[4.0, -1.2], [-1.2, 1.0]])
     priors = Priors(np.ones(K), means, HierarchicalInverseWishart(5.0, strength, scale / 4) if hierarchical else plain)
     change = np.empty((repeats, 2))
     for r in range(repeats):

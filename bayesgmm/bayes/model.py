@@ -77,7 +77,11 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
             weights = pm.Dirichlet("weights", a=priors.concentration, dims="component")
         else:
             weights = pm.Deterministic("weights", pt.ones(1), dims="component")
-        means = pm.Normal("means", priors.means.location, priors.means.scale, dims=("component", "feature"))
+        dims, location = ("component", "feature"), priors.means.location
+        if priors.means.correlated:
+            means = pm.MvNormal("means", location, priors.means.covariance, dims=dims)
+        else:
+            means = pm.Normal("means", location, priors.means.scale, dims=dims)
         P = pt.broadcast_to(_precisions(coordinates, K, D), (K, D, D))
         inverse = pt.linalg.inv(P)
         pm.Deterministic(

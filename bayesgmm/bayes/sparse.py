@@ -70,7 +70,7 @@ def filled_draws(
     z, mu, alpha = labels.astype(np.int64), np.array(means, dtype=np.float64), np.full(chains, concentration)
     filled, concentrations = np.empty((chains, tune + draws), np.int64), np.empty((chains, tune + draws))
     structure = FULL if not model.diagonal else DIAGONAL if model.shape != "I" else SPHERICAL
-    prior = priors.means.location, priors.means.scale**-2.0, float(priors.covariances.df)
+    prior = priors.means.location, priors.means.precision, float(priors.covariances.df)
     own = priors.covariances
     B = np.tile(_structured(own.typical_scale if scale_matrix is None else scale_matrix, structure), (chains, 1, 1))
     hyperprior = 0.0, np.zeros_like(B[0])  # degrees of freedom of the scale matrix, and inverse of its own
@@ -179,10 +179,8 @@ def _draw_mean(location, precision, P, n, total, rng, mean):
     """A mean given n rows of sum ``total`` with precision P P'."""
     D = len(mean)
     A = n * (P @ P.T)
-    b = A @ (total / max(n, 1.0)) + precision * location
-    for j in range(D):
-        A[j, j] += precision[j]
-    L = np.linalg.cholesky(A)
+    b = A @ (total / max(n, 1.0)) + precision @ location
+    L = np.linalg.cholesky(A + precision)
     u = np.linalg.solve(L, b)
     for j in range(D):
         u[j] += rng.standard_normal()
