@@ -261,7 +261,7 @@ def priors_for(X, K):
     D = X.shape[1]
     return bg.Priors(
         np.linspace(1.5, 3.0, K),
-        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3),
+        bg.NormalMeans(X.mean(axis=0), covariance=np.cov(X.T).reshape(D, D) / 9),
         bg.InverseWishart(D + 6, 2 * np.cov(X.T).reshape(D, D)),
     )
 
@@ -269,7 +269,7 @@ def priors_for(X, K):
 def log_prior(m, p, covariance):
     """Logarithm of the prior density of weights, means and covariances, by scipy."""
     value = stats.dirichlet(p.concentration).logpdf(m.weights)
-    value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
+    value += stats.multivariate_normal(p.means.location, p.means.covariance).logpdf(m.means).sum()
     df, scale, D = p.covariances.df, p.covariances.scale, m.n_features
     margin = stats.invgamma((df - D + 1) / 2, scale=np.diag(scale) / 2)
     for S in m.covariances[: 1 if covariance == "tied" else None]:

@@ -6,14 +6,14 @@ import pymc as pm
 import pytest
 import xarray as xr
 from oracles import random_mixture, table
-from scipy import stats
+from scipy import integrate, stats
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode, hessian
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.observations import observations
+from bayesgmm.observations import Observations, observations
 
 CASES = [
     ("VVV", 3, 4),
@@ -31,7 +31,7 @@ CASES = [
     ("EVV", 2, 3),
 ]
 CASES = [(name, K, D, "inverse Wishart") for name, K, D in CASES]
-CASES += [(name, 3, 3, "hierarchical") for name in ("VVV", "EEE", "VVI", "VII", "VEI", "VEE")]
+CASES += [(name, 3, 3, "hierarchical") for name in ("VVV", "EEE", "VVI", "VII", "VEI", "VEE", "EVI", "EVV")]
 CASES += [("V", 2, 1, "hierarchical"), ("VVV", 1, 2, "hierarchical")]
 CASES += [
     (name, 3, 3, scales) for name, scales in (("VVV", "half-normal"), ("VVV", "log-normal"), ("EEE", "exponential"))
@@ -75,9 +75,10 @@ def test_density_and_gradient_equal_the_models(name, K, D, kind):
     rng = np.random.default_rng(K * D)
     X, _ = random_mixture(rng, K, D).sample(80, rng=rng)
     fit = bg.fit_em(X, K, name, rng=0, max_iterations=20)
+    spread = 4 * np.cov(X.T).reshape(D, D) if K == 3 else np.diag(X.var(axis=0) * 4)
     priors = bg.Priors(
         rng.uniform(0.5, 3.0, size=K),
-        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) * 2),
+        bg.NormalMeans(X.mean(axis=0), covariance=spread),
         covariance_prior(kind, np.cov(X.T).reshape(D, D)),
     )
     density = density_of(X, fit, priors)
@@ -173,6 +174,32 @@ def test_hierarchical_density_is_the_average_over_scale_matrices():
     )
     exact = density(density.pack(mixture))[0] + density.log_constant - jacobian
     assert abs(exact - monte_carlo) < 4 * each.std() / each.mean() / np.sqrt(len(B))
+
+
+@pytest.mark.parametrize("name", ["EVI", "EVV", "VII"])
+def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
+    """The precisions' coordinates given a size b: squares over b, entries above the diagonal over its root."""
+    prior, K, D = bg.HierarchicalInverseWishart(6.0, 4.5, np.array([[0.5, 0.1], [0.1, 0.3]])), 3, 2
+    priors = bg.Priors(np.ones(K), bg.NormalMeans(np.zeros(D), np.ones(D)), prior)
+    given = bg.Priors(np.ones(K), priors.means, bg.InverseWishart(6.0, prior.typical_scale))
+    no_rows, model = Observations(np.empty((0, D)), ("a", "b"), np.ones(1)), CovarianceModel.named(name)
+    integrated, plain = (Density(no_rows, np.zeros(D), p, model) for p in (priors, given))
+    x = 0.5 * np.random.default_rng(0).normal(size=plain.n_dim)
+    first = K - 1 + K * D
+    squares, above, _ = plain.coordinates.sizes
+
+    def log_prior_given(log_b):
+        y = x.copy()
+        y[first : first + squares] += log_b
+        y[first + squares : first + squares + above] *= np.exp(0.5 * log_b)
+        return plain(y)[0] + plain.log_constant + 0.5 * above * log_b
+
+    def integrand(log_b):
+        size = stats.gamma(4.5 / 2, scale=2 / 4.5).logpdf(np.exp(log_b)) + log_b
+        return np.exp(size + log_prior_given(log_b))
+
+    exact = np.log(integrate.quad(integrand, -12, 6, limit=200, epsabs=0, epsrel=1e-10)[0])
+    assert abs(integrated(x)[0] + integrated.log_constant - exact) < 1e-8
 
 
 def stats_invwishart(S, df, B):

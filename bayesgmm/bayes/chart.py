@@ -204,17 +204,21 @@ def log_prior(theta, chart, K, D, gradient):
         for i in range(n_above):
             value -= 0.5 * theta[above + i] ** 2
             gradient[above + i] -= theta[above + i]
-    elif chart.off_diagonal:
+    elif chart.off_diagonal and chart.columns > 1:
         value += _log_marginal(theta, chart, D, above, gradient)
-    else:
+    else:  # a scale for each column, or one for all entries (then only are there any above the diagonal)
         for j in range(chart.columns):
-            total, power = chart.strength, 0.5 * (chart.copies * chart.first[j] + chart.strength)
+            total, power = chart.strength, 0.5 * (chart.copies * chart.first[j] + n_above + chart.strength)
             for c in range(chart.copies):
                 total += math.exp(theta[chart.start + c * chart.columns + j])
+            for i in range(n_above):
+                total += theta[above + i] ** 2
             value -= power * math.log(total)
             for c in range(chart.copies):
                 i = chart.start + c * chart.columns + j
                 gradient[i] -= power * math.exp(theta[i]) / total
+            for i in range(n_above):
+                gradient[above + i] -= 2.0 * power * theta[above + i] / total
     if chart.ratios:
         size = chart.dirichlet.size
         concentration = chart.dirichlet.sum()

@@ -5,8 +5,10 @@ upper triangular. For the inverse Wishart A has Bartlett's distribution: squares
 above it standard normal, all independent. A model with shared, diagonal or spherical covariances keeps fewer of them.
 VEI and VEE multiply one A by relative volumes, distributed as those of independent spherical covariances would be; EVI
 and EVV give the squares of each component the same product, their ratios distributed as free ones would be: in either
-case a Dirichlet vector, in log ratios to its geometric mean. Under `LKJ` the coordinates are standard deviations and
-partial correlations (Lewandowski, Kurowicka & Joe 2009).
+case a Dirichlet vector, in log ratios to its geometric mean. Under the hierarchical prior the scale matrix is
+integrated out: all of it, its diagonal (diagonal models), or, where the squares have one product (spherical models, EVI
+and EVV), the one factor by which it is larger or smaller than expected. Under `LKJ` the coordinates are standard
+deviations and partial correlations (Lewandowski, Kurowicka & Joe 2009).
 """
 
 from __future__ import annotations
@@ -19,15 +21,12 @@ from typing import Any
 import numpy as np
 from scipy.special import betaln, gammaln
 
-from bayesgmm.bayes.priors import LKJ, HierarchicalInverseWishart, InverseWishart, Priors
+from bayesgmm.bayes.priors import LKJ, InverseWishart, Priors
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.errors import InputError
 
 SUPPORTED = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVV", "VVV")
-_UNRELATED = {  # models whose covariances are not independent draws of one prior, by prior
-    HierarchicalInverseWishart: ("EVI", "EVV"),
-    LKJ: ("VEI", "EVI", "VEE", "EVV"),
-}
+_NOT_LKJ = ("VEI", "EVI", "VEE", "EVV")  # models whose covariances are not independent draws of one prior
 
 BARTLETT, MARGINAL, CORRELATIONS = range(3)  # inverse Wishart; with its scale matrix integrated out; LKJ
 NONE, VOLUMES, SQUARES = range(3)  # what the Dirichlet vectors are the ratios of
@@ -71,6 +70,11 @@ class PrecisionCoordinates:
         """Number of Dirichlet vectors."""
         return {NONE: 0, VOLUMES: 1, SQUARES: self.n_components}[self.ratios]
 
+    @property
+    def scale_matrix_is_full(self) -> bool:
+        """Whether a hierarchical scale matrix has entries off its diagonal to learn, not only sizes."""
+        return self.off_diagonal > 0 and self.columns > 1
+
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
         """How many coordinates the squares, the entries above the diagonal and the ratios take."""
@@ -92,13 +96,13 @@ class PrecisionCoordinates:
         if self.kind == BARTLETT:
             value -= self.copies * (d / 2 * math.log(2) + gammaln(d / 2)).sum() + above / 2 * math.log(2 * math.pi)
         elif self.kind == MARGINAL:
-            size, n_matrices = (D, 1) if self.off_diagonal else (1, self.columns)
-            df, g = d[-1], self.strength
+            size, n_matrices = (D, 1) if self.scale_matrix_is_full else (1, self.columns)
+            df, g, alone = d[-1], self.strength, 0 if self.scale_matrix_is_full else above
 
             def log_gamma(a: float) -> float:
                 return gammaln((a - np.arange(size)) / 2).sum()
 
-            each = log_gamma(self.copies * df + g) - self.copies * log_gamma(df) - log_gamma(g)
+            each = log_gamma(self.copies * df + alone + g) - self.copies * log_gamma(df) - log_gamma(g)
             value += n_matrices * (each + size * g / 2 * math.log(g))
             value -= above / 2 * math.log(math.pi)
         else:
@@ -137,8 +141,9 @@ class PrecisionCoordinates:
     def _given_scale_matrices(self, squares, above, rng):
         """Bartlett's squares and entries above, about a drawn scale matrix C C' in place of the identity."""
         n, D = len(squares), len(self.U)
-        if not self.off_diagonal:
-            return squares / rng.chisquare(self.strength, (n, 1, self.columns)) * self.strength, above
+        if not self.scale_matrix_is_full:
+            scale = rng.chisquare(self.strength, (n, 1, self.columns)) / self.strength
+            return squares / scale, above / np.sqrt(scale[..., :1])
         A = np.zeros((n, self.copies, D, D))
         A[..., np.arange(D), np.arange(D)] = np.sqrt(squares)
         A[..., *np.triu_indices(D, 1)] = above
@@ -160,7 +165,7 @@ def precision_coordinates(model: CovarianceModel, priors: Priors) -> PrecisionCo
     """The coordinates of a covariance model, or an `InputError` that names the models there are."""
     prior, K, D = priors.covariances, priors.n_components, priors.n_features
     model = model.for_features(D)
-    possible = [name for name in SUPPORTED if name not in _UNRELATED.get(type(prior), ())]
+    possible = [name for name in SUPPORTED if not (isinstance(prior, LKJ) and name in _NOT_LKJ)]
     if model.name not in possible:
         raise InputError(
             f"the posterior of covariance {model.name} is not available with {prior.title} covariances; fit one of "

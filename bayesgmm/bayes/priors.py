@@ -32,25 +32,69 @@ def _show(values: np.ndarray) -> str:
     return "[" + ", ".join(_show(v) for v in values) + "]"
 
 
+_MEANS_SPREAD = 4.0  # sd of the means' default prior, in the table's sds
+
+
 @dataclass(frozen=True, eq=False)
 class NormalMeans:
-    """Independent normal prior of the component means, the same for every component.
+    """Normal prior of the component means, independent and the same for every component.
 
     Parameters
     ----------
     location : (D,)
-    scale : (D,)
-        Standard deviations.
+    scale : (D,), optional
+        Standard deviations of independent features.
+    covariance : (D, D), optional
+        Symmetric positive definite, in place of ``scale``, which then is the roots of its diagonal.
+
+    Raises
+    ------
+    InputError
+        Unless exactly one of scale and covariance is given, positive and of the location's size.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.NormalMeans([0.0, 10.0], [1.0, 5.0]).covariance
+    array([[ 1.,  0.],
+           [ 0., 25.]])
     """
 
     location: np.ndarray
-    scale: np.ndarray
+    scale: np.ndarray = None  # type: ignore[assignment]
+    covariance: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "location", _frozen(self.location, "location of the means' prior", 1))
-        object.__setattr__(self, "scale", _frozen(self.scale, "scale of the means' prior", 1))
-        if self.location.shape != self.scale.shape or not (self.scale > 0).all():
+        location = _frozen(self.location, "location of the means' prior", 1)
+        if (self.scale is None) == (self.covariance is None):
+            raise InputError("the means' prior needs a scale or a covariance, one of them")
+        if self.covariance is None:
+            scale = _frozen(self.scale, "scale of the means' prior", 1)
+            covariance = _frozen(np.diag(scale**2), "covariance of the means' prior", 2)
+        else:
+            covariance = _frozen(self.covariance, "covariance of the means' prior", 2)
+            scale = _frozen(np.sqrt(np.maximum(np.diag(covariance), 0)), "scale of the means' prior", 1)
+        if location.shape != scale.shape or not (scale > 0).all():
             raise InputError("the means' prior needs as many positive scales as locations")
+        correlation = covariance / np.outer(scale, scale)
+        if not (np.allclose(correlation, correlation.T) and np.linalg.eigvalsh(correlation)[0] > 0):
+            raise InputError("the covariance of the means' prior must be symmetric and positive definite")
+        for name, value in (("location", location), ("scale", scale), ("covariance", covariance)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Inverse of the covariance (D, D)."""
+        correlation = self.covariance / np.outer(self.scale, self.scale)  # features may be in very different units
+        return np.linalg.inv(correlation) / np.outer(self.scale, self.scale)
+
+    @property
+    def correlated(self) -> bool:
+        """Whether any two features' means are correlated."""
+        return bool(np.count_nonzero(self.covariance) > len(self.scale))
+
+    def __str__(self) -> str:
+        return f"Normal({_show(self.location)}, sd {_show(self.scale)}{', correlated' if self.correlated else ''})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +299,8 @@ class Priors:
     >>> import bayesgmm as bg
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
-    means ~ Normal([3.35, 69.5], sd [3.5, 53])
-    covariances ~ inverse Wishart(df 4, scale [[0.649, 6.96], [6.96, 92.1]])
+    means ~ Normal([3.49, 70.9], sd [4.57, 54.4], correlated)
+    covariances ~ inverse Wishart(df 4, scale B), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
     """
 
     concentration: np.ndarray
@@ -279,18 +323,23 @@ class Priors:
 
     @classmethod
     def weakly_informative(cls, X: Any, n_components: int) -> Priors:
-        """Scaled from the data: Dirichlet(1); Normal(midrange, range^2); inverse Wishart(D + 2, S / K^(2/D)).
+        """Scaled from the data: wide priors of weights and means, and covariances that learn their common size.
 
-        S is the data's covariance (Fraley & Raftery 2007), so that a component is expected to fill 1/K of the volume.
+        Weights are Dirichlet(1). Means are normal about the data's mean with 16 times its covariance S: a standard
+        deviation of four of the table's, about its range. No linear map of the features changes what these say.
+        Covariances are `HierarchicalInverseWishart` with D + 2 degrees of freedom: components are expected to be alike
+        in size and shape, but which size is learned from the rows. Its scale matrix has D degrees of freedom, as few as
+        a whole number can be, and the mean S / K^(2/D), with S the data's covariance (Fraley & Raftery 2007), so that
+        before any row is seen a component is expected to fill 1/K of the table's volume.
         """
         K = positive_integer(n_components, "n_components")
         table = observations(X)
-        low, high = table.values.min(axis=0), table.values.max(axis=0)
+        mean, spread = whole_table(table)
         D = table.n_features
         return cls(
             concentration=np.ones(K),
-            means=NormalMeans((low + high) / 2, high - low),
-            covariances=InverseWishart(D + 2, whole_table(table)[1] / K ** (2 / D)),
+            means=NormalMeans(mean, covariance=_MEANS_SPREAD**2 * spread),
+            covariances=HierarchicalInverseWishart(D + 2, D, spread / K ** (2 / D) / D),
         )
 
     @property
@@ -348,7 +397,7 @@ class Priors:
         coordinates = precision_coordinates(CovarianceModel.named(covariance), priors)
         K, D = priors.n_components, priors.n_features
         log_weights = np.log(np.maximum(rng.dirichlet(priors.concentration, n), 1e-300))
-        means = priors.means.location + priors.means.scale * rng.standard_normal((n, K, D))
+        means = rng.multivariate_normal(priors.means.location, priors.means.covariance, (n, K), method="cholesky")
         ratios = (log_weights - log_weights.mean(axis=1, keepdims=True))[:, :-1]
         thetas = np.concatenate([ratios, means.reshape(n, -1), coordinates.prior_draws(n, rng)], axis=1)
         return mixtures(thetas, K, D, coordinates)
@@ -389,10 +438,9 @@ class Priors:
         return _built(json.loads(text))
 
     def __str__(self) -> str:
-        m = self.means
         return (
             f"weights ~ Dirichlet({_show(np.atleast_1d(self.concentration))[1:-1]})\n"
-            f"means ~ Normal({_show(m.location)}, sd {_show(m.scale)})\n"
+            f"means ~ {self.means}\n"
             f"covariances ~ {self.covariances}"
         )
 
@@ -414,7 +462,8 @@ _KINDS = {
 
 def _plain(value: Any) -> Any:
     if type(value).__name__ in _KINDS:
-        return {"kind": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        given = (f.name for f in fields(value) if not (isinstance(value, NormalMeans) and f.name == "scale"))
+        return {"kind": type(value).__name__} | {name: _plain(getattr(value, name)) for name in given}
     return np.asarray(value).tolist()
 
 

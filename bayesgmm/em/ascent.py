@@ -51,7 +51,7 @@ class Penalty(NamedTuple):
 
     concentration: np.ndarray  # (K,) Dirichlet concentration - 1
     location: np.ndarray  # (D,) prior means' offset from the center
-    precision: np.ndarray  # (D,) prior precision of the means
+    precision: np.ndarray  # (D, D) prior precision of the means
     rows: float  # that the prior of a covariance is worth
     scatter: np.ndarray  # (D, D) and their scatter
 
@@ -143,10 +143,8 @@ def _penalised_mean(penalty, n, mean, P, offset):
             s = 0.0
             for m in range(max(i, j), D):
                 s += P[i, m] * P[j, m]
-            A[i, j] = n * s
-            b[i] += n * s * mean[j]
-        A[i, i] += penalty.precision[i]
-        b[i] += penalty.precision[i] * penalty.location[i]
+            A[i, j] = n * s + penalty.precision[i, j]
+            b[i] += n * s * mean[j] + penalty.precision[i, j] * penalty.location[j]
     precision_cholesky(A, Q)
     for i in range(D):
         offset[i] = 0.0
@@ -172,7 +170,7 @@ def _maximise(problem, state):
     means, S = state.z[K : K + K * D].reshape(K, D), state.z[K + K * D :].reshape(K, D, D)
     pull = False
     for j in range(D):
-        pull = pull or penalty.precision[j] > 0.0
+        pull = pull or penalty.precision[j, j] > 0.0
     share = 1.0 / K if problem.volume == 1 else 1.0  # a shared covariance has one prior
     n, weights = np.empty(K), state.weights
     empty = _weights(problem, counts, weights)
@@ -209,7 +207,9 @@ def _maximise(problem, state):
                 return k
             log_scale[k] += math.log(P[k, j, j])
             log_prior += share * penalty.rows * math.log(P[k, j, j])
-            log_prior -= 0.5 * penalty.precision[j] * (offsets[k, j] - penalty.location[j]) ** 2
+            from_prior = offsets[k, j] - penalty.location[j]
+            for i in range(D):
+                log_prior -= 0.5 * from_prior * penalty.precision[j, i] * (offsets[k, i] - penalty.location[i])
             if penalty.rows > 0.0:
                 for i in range(j + 1):
                     for m in range(j + 1):

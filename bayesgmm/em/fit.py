@@ -411,7 +411,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     """The priors as the M-step sees them; none are the likelihood alone."""
     D = len(center)
     if priors is None:
-        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros(D), 0.0, np.zeros((D, D)))
+        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)))
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
     if not hasattr(priors.covariances, "worth"):
@@ -426,7 +426,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         )
     rows, scatter = priors.covariances.worth(model)
     return ascent.Penalty(
-        priors.concentration - 1, priors.means.location - center, priors.means.scale**-2.0, float(rows), scatter
+        priors.concentration - 1, priors.means.location - center, priors.means.precision, float(rows), scatter
     )
 
 
