@@ -45,6 +45,9 @@ struct Kernels {
     Status (*log_joint)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
     // low, high (D,): least and largest entry of each column of X (N, D); NaN where an entry is not finite.
     Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
+    // out = L x, and L'x. L (n, n) is lower triangular; n is a multiple of 8 and all arrays start on a cache line.
+    void (*lower_times)(const float* L, int64_t n, const double* x, double* out);
+    void (*lower_transposed_times)(const float* L, int64_t n, const double* x, double* out);
 };
 
 const Kernels& kernels();  // of the best level that this processor has, or of the one that was asked for

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from itertools import cycle
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayesgmm import native
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
 from bayesgmm.expectation import n_threads
@@ -81,7 +84,6 @@ def nutpie_draws(
 
     whitened = density.whitened(mode.origin, mode.factor)
     n = whitened.n_dim
-    log_density, expand = whitened.compiled
     given: Iterator[Any] = cycle(
         [None] if starts is None else list(np.linalg.solve(mode.factor, (starts - mode.origin).T).T.copy())
     )
@@ -92,12 +94,12 @@ def nutpie_draws(
 
     compiled = CompiledPyMCModel(
         dims={},
-        compiled_logp_func=log_density,
-        compiled_expand_func=expand,
+        compiled_logp_func=_at(native.log_density),
+        compiled_expand_func=_at(native.to_theta),
         initial_point_func=start,
         shared_data={},
         shared_var_keys={},
-        user_data=whitened.address_table,
+        user_data=SimpleNamespace(ctypes=SimpleNamespace(data=whitened.handle), owner=whitened),
         n_expanded=n,
         shape_info=(["theta"], [slice(0, n)], [(n,)]),
         logp_func=None,
@@ -140,6 +142,10 @@ def nutpie_draws(
     except BaseException:
         background.cancel()
         raise
+
+
+def _at(function: Any) -> SimpleNamespace:
+    return SimpleNamespace(address=ctypes.cast(function, ctypes.c_void_p).value)
 
 
 def _draws_of(trace: Any) -> Draws:
