@@ -202,6 +202,35 @@ def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
     assert abs(integrated(x)[0] + integrated.log_constant - exact) < 1e-8
 
 
+@pytest.mark.parametrize("name", ["VVV", "EEE", "VEE", "VVI", "EVI", "VII"])  # EVV's shapes depend on the axes
+def test_other_axes_and_units_change_the_default_posterior_by_the_jacobian_only(name):
+    """After X A + b the density at the mapped mixture is |det A|^-N times the old one, over the Jacobian."""
+    X, rng = table("iris")[:, :3], np.random.default_rng(3)
+    model, b = CovarianceModel.named(name), np.array([5.0, 0.0, -1.0])
+    A = (
+        rng.normal(size=(3, 3))
+        if not model.diagonal
+        else np.diag([10.0, -0.2, 3.0])
+        if name != "VII"
+        else 7 * np.eye(3)
+    )
+    one, other = (
+        Density(observations(rows), rows.mean(axis=0), bg.Priors.weakly_informative(rows, 3), model)
+        for rows in (X, X @ A + b)
+    )
+
+    def mapped(theta):
+        m = one.unpack(theta)
+        return other.pack(bg.GaussianMixture(m.weights, m.means @ A + b, A.T @ m.covariances @ A))
+
+    theta = one.pack(bg.fit_em(X, 3, name, rng=0).mixture)
+    theta = theta + 0.1 * rng.normal(size=theta.size)
+    h = 1e-5
+    J = [(mapped(theta + h * e) - mapped(theta - h * e)) / (2 * h) for e in np.eye(theta.size)]
+    expected = one(theta)[0] + one.log_constant - len(X) * np.linalg.slogdet(A)[1] - np.linalg.slogdet(np.array(J))[1]
+    assert abs(other(mapped(theta))[0] + other.log_constant - expected) < 1e-5
+
+
 def stats_invwishart(S, df, B):
     """Log densities of one covariance under many scale matrices, up to what they share, from one that scipy gives."""
     precision = np.linalg.inv(S)
