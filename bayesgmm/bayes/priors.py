@@ -155,6 +155,10 @@ class InverseWishart:
             return self.df - D + 3, diagonal
         return (self.df - D + 3) / D, np.eye(D) * np.diag(self.scale).mean() / D
 
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """No degrees of freedom: the scale matrix is known."""
+        return 0.0, self.scale
+
 
 @dataclass(frozen=True, eq=False)
 class HierarchicalInverseWishart:
@@ -192,6 +196,23 @@ class HierarchicalInverseWishart:
     def typical_scale(self) -> np.ndarray:
         """Prior mean of the scale matrix (D, D)."""
         return self.scale_df * self.scale_matrix
+
+    def worth(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
+        """The rows, and their expected scatter (D, D), that the prior of one covariance is worth in an M-step."""
+        return InverseWishart(self.df, self.typical_scale).worth(model)
+
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """Degrees of freedom and scale matrix (D, D) of that scatter's own prior, given K precisions' degrees as well.
+
+        Given the precisions the scatter has mean degrees (scale^-1 + sum of precisions)^-1: Wishart, or in a diagonal
+        model a chi-square of its own for each feature, in a spherical one a single one.
+        """
+        D, copies = self.n_features, 1 if model.volume == "E" else n_components
+        own = self.df - D + 1 if model.diagonal else self.df
+        scale = np.diag(np.diag(self.scale_matrix)) if model.diagonal else self.scale_matrix
+        if model.diagonal and model.shape == "I":
+            return (self.scale_df + copies * own) / D, np.eye(D) * np.diag(scale).mean()
+        return self.scale_df + copies * own, scale
 
     def __str__(self) -> str:
         return (

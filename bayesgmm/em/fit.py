@@ -180,7 +180,7 @@ def fit_em(
         components that are free. Single covariances can be fixed where they vary freely (full, diag, spherical).
     priors : Priors, optional
         Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
-        cannot collapse.
+        cannot collapse. The covariances' prior is inverse Wishart, or hierarchical: its scale matrix is integrated out.
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
@@ -411,7 +411,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     """The priors as the M-step sees them; none are the likelihood alone."""
     D = len(center)
     if priors is None:
-        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)))
+        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D))
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
     if not hasattr(priors.covariances, "worth"):
@@ -425,8 +425,15 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
             f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"
         )
     rows, scatter = priors.covariances.worth(model)
+    degrees, scale = priors.covariances.worth_of_scale(model, K)
     return ascent.Penalty(
-        priors.concentration - 1, priors.means.location - center, priors.means.precision, float(rows), scatter
+        priors.concentration - 1,
+        priors.means.location - center,
+        priors.means.precision,
+        float(rows),
+        scatter,
+        float(degrees),
+        np.linalg.inv(scale),
     )
 
 
