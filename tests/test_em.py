@@ -321,7 +321,7 @@ def test_map_em_ends_at_a_maximum(covariance):
 def hierarchical_priors_for(X, K):
     """Informative enough to move the estimate, with a scale matrix to be learnt."""
     D = X.shape[1]
-    scale = bg.HierarchicalInverseWishart(D + 4, D + 1, np.cov(X.T).reshape(D, D) / 20)
+    scale = bg.HierarchicalInverseWishart(D + 4, D + 1, np.cov(X.T).reshape(D, D) / 20, floor=0.1)
     return bg.Priors(np.linspace(1.5, 3.0, K), bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3), scale)
 
 
@@ -335,6 +335,8 @@ def log_hierarchical_prior(m, p, covariance, B):
     value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
     covariances = m.covariances[: 1 if covariance[0] == "E" else None]
     df, g, S0 = prior.df, prior.scale_df, prior.scale_matrix
+    floor = np.einsum("ij,kji->", prior.floor * prior.typical_scale, np.linalg.inv(covariances))
+    value -= 0.5 * floor / (D if covariance[1] == "I" else 1)  # the constant that goes with it is left out
     if covariance[2] != "I":
         value += sum(stats.invwishart(df, B).logpdf(S) for S in covariances)
         posterior = np.linalg.inv(np.linalg.inv(S0) + np.linalg.inv(covariances).sum(axis=0))

@@ -70,7 +70,8 @@ def _chart(table, K, D):
         table[_RATIOS],
         table[_ABOVE_COPIES],
         off,
-        carray(_pointer(table[_STRENGTH]), (1,))[0],
+        carray(_pointer(table[_STRENGTH]), (2,))[0],
+        carray(_pointer(table[_STRENGTH]), (2,))[1],
         carray(_pointer(table[_FIRST]), (columns,)),
         carray(_pointer(table[_SECOND]), (columns,)),
         carray(_pointer(table[_DIRICHLET]), (table[_N_DIRICHLET],)),
@@ -273,7 +274,7 @@ def mixtures(thetas: np.ndarray, K: int, D: int, coordinates: PrecisionCoordinat
     c = coordinates
     sizes = (c.kind, SCALES[c.scales], c.copies, c.columns, c.ratios, c.above_copies, c.off_diagonal)
     arrays = (np.ascontiguousarray(array) for array in (c.first, c.second, c.dirichlet, c.beta, c.U))
-    _unpack(flat, K, D, Chart(K - 1 + K * D, *sizes, c.strength, *arrays), weights, means, covariances)
+    _unpack(flat, K, D, Chart(K - 1 + K * D, *sizes, c.strength, c.floor, *arrays), weights, means, covariances)
     batch = thetas.shape[:-1]
     return GaussianMixture(
         weights=weights.reshape(*batch, K),
@@ -328,7 +329,7 @@ class Density:
             "concentration": self.priors.concentration,
             "location": self.priors.means.location,
             "precision": self.priors.means.precision,
-            "strength": np.array([self.coordinates.strength]),
+            "strength": np.array([self.coordinates.strength, self.coordinates.floor]),
             **{name: getattr(self.coordinates, name) for name in ("first", "second", "dirichlet", "beta", "U")},
             "origin": np.zeros(1) if self.origin is None else self.origin,
             "factor": np.zeros(1) if self.factor is None else self.factor,

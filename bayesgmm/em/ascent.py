@@ -57,6 +57,7 @@ class Penalty(NamedTuple):
     scatter: np.ndarray  # (D, D) and their scatter; its prior mean where it has a prior itself
     degrees: float  # of freedom of the scatter given the covariances; 0 where it has no prior
     scale_precision: np.ndarray  # (D, D) inverse of the scale matrix of the scatter's own prior
+    floor: np.ndarray  # (D, D) scatter that is added to one with a prior
 
 
 class Fixed(NamedTuple):
@@ -183,7 +184,7 @@ def _expected_scatter(penalty, share, P, scatter):
             s = 0.0
             for m in range(max(i, j), D):
                 s += Q[i, m] * Q[j, m]
-            scatter[i, j] = penalty.degrees * s
+            scatter[i, j] = penalty.degrees * s + penalty.floor[i, j]
     return log_det
 
 
@@ -202,10 +203,11 @@ def _log_prior(problem, state, share):
             from_prior = offsets[k, j] - penalty.location[j]
             for i in range(D):
                 value -= 0.5 * from_prior * penalty.precision[j, i] * (offsets[k, i] - penalty.location[i])
-            if penalty.rows > 0.0 and penalty.degrees == 0.0:
+            known = penalty.floor if penalty.degrees > 0.0 else penalty.scatter
+            if penalty.rows > 0.0:
                 for i in range(j + 1):
                     for m in range(j + 1):
-                        value -= 0.5 * share * P[k, i, j] * penalty.scatter[i, m] * P[k, m, j]
+                        value -= 0.5 * share * P[k, i, j] * known[i, m] * P[k, m, j]
     if penalty.degrees > 0.0:
         value += 0.5 * penalty.degrees * _expected_scatter(penalty, share, P, np.empty((D, D)))
     return value

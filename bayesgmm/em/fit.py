@@ -411,7 +411,9 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     """The priors as the M-step sees them; none are the likelihood alone."""
     D = len(center)
     if priors is None:
-        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D))
+        return ascent.Penalty(
+            np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D), np.zeros((D, D))
+        )
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
     if not hasattr(priors.covariances, "worth"):
@@ -434,6 +436,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         scatter,
         float(degrees),
         np.linalg.inv(scale),
+        getattr(priors.covariances, "floor", 0.0) * scatter,
     )
 
 
