@@ -23,7 +23,7 @@ from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.evidence import evidence_of_draws
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
-from bayesgmm.bayes.nuts import Draws, nutpie_draws, pymc_draws
+from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import as_mixture, draws_tree
@@ -65,7 +65,7 @@ def sample_posterior(
         "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
     draws, tune, chains : int
-        Draws to keep and to tune with, per chain.
+        Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
     sampler : {"nutpie", "pymc"}
         "nutpie" samples the compiled density, whitened by its curvature at the mode; "pymc" samples `build_model`'s
         model with PyMC's own NUTS.
@@ -99,6 +99,8 @@ def sample_posterior(
     ------
     InputError
         If table, fit and priors do not belong together, or the covariance model is not available.
+    SamplingError
+        If the sampler fails.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def sample_posterior(
     array([0.4, 0.6])
     """
     draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
-    tune = positive_integer(tune, "tune", least=0)
+    tune = positive_integer(tune, "tune", least=LEAST_TUNE)
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
     if method not in ("nuts", "laplace"):
