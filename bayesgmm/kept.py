@@ -77,6 +77,7 @@ def _arrays(fit: EMFit) -> dict[str, np.ndarray]:
     """A fit as arrays."""
     record: dict[str, Any] = {name: getattr(fit, name) for name in _NUMBERS}
     record |= {"features": fit.features, "covariance": fit.covariance_model.name, "status": fit.status.name}
+    record["names"] = fit.mixture.features
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
     record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail) for m in fit.maxima]
     arrays = {name: getattr(fit.mixture, name) for name in _PARAMETERS}
@@ -90,10 +91,12 @@ def _fit(arrays: dict[str, np.ndarray]) -> EMFit:
     record = json.loads(str(arrays["record"]))
     path = arrays["path"]
     path.flags.writeable = False
+    names = record.pop("names")
 
     def mixture(suffix: str = "") -> GaussianMixture | None:
-        parts = [name + suffix for name in _PARAMETERS]
-        return GaussianMixture(*(arrays[name] for name in parts)) if parts[0] in arrays else None
+        if "weights" + suffix not in arrays:
+            return None
+        return GaussianMixture(**{name: arrays[name + suffix] for name in _PARAMETERS}, features=names)
 
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
     maxima = tuple(

@@ -21,13 +21,15 @@ class Observations:
     Attributes
     ----------
     values : (N, D) float64, C-contiguous, read-only
-    features : D column names
+    features : D column names; x0, x1, ... where the table has none
     sample_weight : (N,) non-negative weights, or (1,) where every row counts once; read-only
+    named : whether the names are the table's own
     """
 
     values: np.ndarray
     features: tuple[str, ...]
     sample_weight: np.ndarray
+    named: bool = False
 
     @property
     def n_observations(self) -> int:
@@ -86,7 +88,32 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
         for i in range(j):
             if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j]):
                 raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
-    return Observations(values, features, weight)
+    return Observations(values, features, weight, names_of(X) is not None)
+
+
+def names_of(X: Any) -> tuple[str, ...] | None:
+    """Column names of a table that has some; an array has none."""
+    return tuple(str(name) for name in X.columns) if hasattr(X, "columns") else None
+
+
+def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
+    """Refuse a table whose columns have other names than those that were fitted, or another order.
+
+    Where one of the two has no names there is nothing to compare.
+
+    Raises
+    ------
+    InputError
+        With both lists of names.
+    """
+    names = names_of(X)
+    if names is None or fitted is None or names == fitted:
+        return
+    if sorted(names) == sorted(fitted):
+        raise InputError(
+            f"the columns {list(names)} are in another order than those that were fitted; give X[{list(fitted)}]"
+        )
+    raise InputError(f"the columns {list(names)} are not those that were fitted, {list(fitted)}")
 
 
 def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -397,6 +397,7 @@ def test_a_kept_fit_comes_back_as_it_was_and_for_its_table_only(tmp_path):
         np.testing.assert_array_equal(getattr(back.mixture, name), getattr(fit.mixture, name))
         for ours, its in zip(back.maxima, fit.maxima, strict=True):
             np.testing.assert_array_equal(getattr(ours.mixture, name), getattr(its.mixture, name))
+    assert back.mixture.features == fit.mixture.features == fit.features
     for name in ("log_likelihood", "bic", "icl", "status", "starts", "maxima", "features", "spurious"):
         assert getattr(back, name) == getattr(fit, name)
     for table, seed in ((X, 1), (X + 1, 0)):

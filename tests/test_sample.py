@@ -146,7 +146,7 @@ def test_a_failure_of_the_sampler_is_the_packages_own_error(faithful, monkeypatc
     """Here no start has a finite density; the panic of too few tuning steps is one too."""
     with monkeypatch.context() as patch:
         patch.setattr(nuts, "_OVERDISPERSION", 1e300)
-        with pytest.raises(bg.SamplingError, match="the sampler nutpie failed: .*sampler='pymc'"):
+        with pytest.raises(bg.SamplingError, match=r"the sampler nutpie failed: .*sampler='pymc'"):
             bg.sample_posterior(*faithful, draws=20, rng=0)
     monkeypatch.setattr("bayesgmm.bayes.sample.LEAST_TUNE", 0)
     with pytest.raises(bg.SamplingError, match="the sampler nutpie failed"):
