@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
 from bayesgmm.em.search import Maximum, Start, Status
+from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
@@ -67,7 +66,6 @@ class Kept:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             pass
         made = make()
-        self._directory.mkdir(parents=True, exist_ok=True)
         with beside(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **made)  # type: ignore[arg-type]
         return made
@@ -109,14 +107,3 @@ def _fit(arrays: dict[str, np.ndarray]) -> EMFit:
     return EMFit(
         best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, features=features, **record
     )
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same directory, renamed to ``path`` if all goes well and removed if not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

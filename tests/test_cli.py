@@ -259,6 +259,26 @@ def test_an_interrupted_write_leaves_whole_files_and_no_sign_of_an_end(folder, t
     }
 
 
+def test_a_range_that_was_killed_between_its_parts_goes_on(folder, tmp_path, monkeypatch):
+    """The directories that it has filled are no finished results of their own."""
+    out, summary = tmp_path / "out", outputs._write_summary
+
+    def killed(directory, content):
+        summary(directory, content)
+        raise KeyboardInterrupt
+
+    command = ("fit", folder / "geyser.csv", "-k", "1:2", "--covariance", "tied", "--out", out, *FEW)
+    monkeypatch.setattr(outputs, "_write_summary", killed)
+    assert run(*command)[0] == 130
+    assert (out / "k1" / "summary.json").exists() and not (out / "summary.json").exists()
+    monkeypatch.setattr(outputs, "_write_summary", summary)
+    status, _, err = run(*command)
+    assert (status, err) == (0, "")
+    for directory in (out, out / "k1", out / "k2"):
+        with pytest.raises(bg.InputError, match="finished result"):
+            outputs.refuse_to_overwrite(directory)
+
+
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
     drawn = []
 

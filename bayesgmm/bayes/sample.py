@@ -26,7 +26,7 @@ from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabelling
-from bayesgmm.bayes.tree import as_mixture, draws_tree
+from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -173,7 +173,7 @@ def sample_posterior(
             verdict = Verdict(False, f"Not converged: {tree.attrs['partial']}. {verdict.text}")
     tree.attrs["convergence"] = verdict.text
     if out is not None:
-        _write(tree, Path(out))
+        write_tree(tree, Path(out))
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
@@ -273,7 +273,7 @@ def _by_nutpie(
 
         def keep(part: Draws, together: Callable[[Draws], Draws] = together) -> None:
             if out is not None:
-                _write(tree_of(together(part), final=False), out)
+                write_tree(tree_of(together(part), final=False), out)
 
         drawn = nutpie_draws(
             density,
@@ -337,13 +337,6 @@ def multinomial_share(weights: np.ndarray, n: int) -> np.ndarray:
     share = np.floor(weights * n).astype(np.intp)
     share[np.argsort(share - weights * n)[: n - share.sum()]] += 1
     return share
-
-
-def _write(tree: xr.DataTree, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    tree.to_netcdf(beside, engine="h5netcdf")
-    beside.replace(path)
 
 
 def _earlier(path: Path, density: Density, fit: EMFit) -> xr.DataTree:

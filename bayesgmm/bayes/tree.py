@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.initialize import whole_table
+from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import observations
 
@@ -75,6 +77,12 @@ def draws_tree(
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)
     return tree
+
+
+def write_tree(tree: xr.DataTree, path: Path) -> None:
+    """Write a tree to a netCDF file, which is whole or as it was before."""
+    with beside(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
 
 
 def as_mixture(tree: xr.DataTree) -> GaussianMixture:
