@@ -103,6 +103,18 @@ def test_evidence_is_right_where_the_labels_switch_all_the_time(overlapping):
     assert_right(bg.log_evidence(overlapping, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
 
 
+def test_a_proposal_that_cannot_be_fitted_is_done_without(overlapping, monkeypatch):
+    fit = module.fit_em
+
+    def collapses(rows, components, **options):
+        if components == 2:
+            raise bg.DegenerateFitError("all 10 starts collapsed")
+        return fit(rows, components, **options)
+
+    monkeypatch.setattr(module, "fit_em", collapses)
+    assert_right(bg.log_evidence(overlapping, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
+
+
 def test_evidence_of_one_component_equals_quadrature_over_its_covariance():
     rng = np.random.default_rng(3)
     X = rng.normal(size=(7, 2)) @ [[1.0, 0.6], [0.0, 0.5]] + 1.0
