@@ -100,6 +100,11 @@ def names_of(X: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(str(name) for name in names)
 
 
+def made_up_names(n: int) -> tuple[str, ...]:
+    """What the columns of a table without names are called."""
+    return tuple(f"x{j}" for j in range(n))
+
+
 def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
     """Refuse a table whose columns have other names than those that were fitted, or another order.
 
@@ -199,7 +204,7 @@ def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
         )
     if raw.ndim != 2:
         raise InputError(f"a table has two dimensions, rows by columns; this array has {raw.ndim}")
-    names = [f"x{j}" for j in range(raw.shape[1])]
+    names = list(made_up_names(raw.shape[1]))
     if raw.dtype.kind in "fiub" and not isinstance(raw, np.ma.MaskedArray):
         return np.asarray(raw).astype(np.float64, copy=False), names
     columns = [_float_column(raw[:, j], name) for j, name in enumerate(names)]

@@ -29,7 +29,7 @@ from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
-from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import positive_integer
 
@@ -305,7 +305,7 @@ def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarra
     def log_evidence(group: np.ndarray) -> float:
         thetas, heights = drawn.thetas[group], drawn.statistics["lp"][group]
         for method in ("bridge", "laplace"):  # the second where draws are too few, or too sticky
-            with suppress(InputError):
+            with suppress(BayesGMMError):
                 estimates = evidence_of_draws(density, thetas, heights, target, method, rng).estimates
                 if known := [float(e.value) for e in estimates.values() if math.isfinite(e.value)]:
                     return known[0]

@@ -10,6 +10,7 @@ import xarray as xr
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.initialize import whole_table
@@ -96,12 +97,7 @@ def as_mixture(tree: xr.DataTree) -> GaussianMixture:
     >>> bg.as_mixture(tree).batch_shape
     (2, 500)
     """
-    posterior = tree["posterior"].to_dataset()
-    return GaussianMixture(
-        weights=posterior["weights"].values,
-        means=posterior["means"].values,
-        covariances=posterior["covariances"].values,
-    )
+    return mixture_of(tree["posterior"].to_dataset())
 
 
 def density_of(tree: xr.DataTree) -> Density:
