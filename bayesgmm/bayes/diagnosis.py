@@ -187,7 +187,8 @@ def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, flo
 
 def separate_modes(tree: xr.DataTree) -> list[np.ndarray]:
     """Positions of the chains in each mode that chains do not move between, the highest first."""
-    return _modes(mixture_of(tree["posterior"]), ("log posterior", tree["sample_stats"]["lp"].values))[0]
+    lp = tree["sample_stats"].to_dataset()["lp"].values
+    return _modes(mixture_of(tree["posterior"]), ("log posterior", lp))[0]
 
 
 def _heights(tree: xr.DataTree, posterior: xr.Dataset, statistics: xr.Dataset) -> tuple[str, np.ndarray] | None:
