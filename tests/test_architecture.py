@@ -20,9 +20,20 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "observations", "tables", "datasets"},
-    {"lanes", "errors"},
+    {"lanes", "errors", "files"},
 ]
-NUMPY_SIDE = {"errors", "lanes", "observations", "mixture", "expectation", "covariance", "alignment", "em", "clusters"}
+NUMPY_SIDE = {
+    "errors",
+    "files",
+    "lanes",
+    "observations",
+    "mixture",
+    "expectation",
+    "covariance",
+    "alignment",
+    "em",
+    "clusters",
+}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

@@ -13,6 +13,7 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode, hessian
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import fitted_table
 from bayesgmm.observations import Observations, observations
 
 CASES = [
@@ -429,10 +430,30 @@ def test_fit_table_and_priors_must_belong_together(faithful):
         bg.sample_posterior(table("iris"), fit)
     with pytest.raises(bg.InputError, match="271 rows, the fit 272"):
         bg.sample_posterior(X[1:], fit)
+    with pytest.raises(bg.InputError, match="another table than was fitted, though as large: its log-likelihood"):
+        bg.sample_posterior(X[::-1] * 1.001, fit)
+    with pytest.raises(bg.InputError, match="another table"):
+        fit.standard_errors(np.roll(X, 1, axis=1))
     with pytest.raises(bg.InputError, match="the row weights are not those of the fit"):
         bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
     with pytest.raises(bg.InputError, match="unknown sampler"):
         bg.sample_posterior(X, fit, sampler="jags")
+
+
+def test_the_table_of_a_fit_is_known_again_however_it_was_made():
+    """In any order of rows, weighted, far from the origin, under priors, with rows of weight 0."""
+    X = table("old_faithful")
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 3, size=len(X)).astype(float)
+    for shift in (0.0, 1e6):
+        for priors in (None, bg.Priors.weakly_informative(X + shift, 2)):
+            for w in (None, weight):
+                fit = bg.fit_em(X + shift, 2, sample_weight=w, priors=priors, rng=0)
+                order = rng.permutation(len(X))
+                same = fitted_table(fit, (X + shift)[order], None if w is None else w[order], (), "this")
+                np.testing.assert_array_equal(same.values, (X + shift)[order])
+                with pytest.raises(bg.InputError, match="another table"):
+                    fitted_table(fit, X + shift + np.array([0.1, 0.0]), w, (), "this")
 
 
 @pytest.mark.parametrize(
