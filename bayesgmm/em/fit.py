@@ -426,6 +426,8 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         )
     rows, scatter = priors.covariances.worth(model)
     degrees, scale = priors.covariances.worth_of_scale(model, K)
+    factor = np.empty_like(scale)
+    precision_cholesky(scale, factor)
     return ascent.Penalty(
         priors.concentration - 1,
         priors.means.location - center,
@@ -433,7 +435,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         float(rows),
         scatter,
         float(degrees),
-        np.linalg.inv(scale),
+        factor @ factor.T,
     )
 
 
