@@ -157,8 +157,8 @@ class InverseWishart:
         return (self.df - D + 3) / D, np.eye(D) * np.diag(self.scale).mean() / D
 
     def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
-        """No degrees of freedom: the scale matrix is known."""
-        return 0.0, self.scale
+        """No degrees of freedom: the scatter is known."""
+        return 0.0, np.eye(len(self.scale))
 
 
 @dataclass(frozen=True, eq=False)

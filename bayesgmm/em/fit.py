@@ -437,6 +437,8 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         )
     rows, scatter = priors.covariances.worth(model)
     degrees, scale = priors.covariances.worth_of_scale(model, K)
+    factor = np.empty_like(scale)
+    precision_cholesky(scale, factor)
     return ascent.Penalty(
         priors.concentration - 1,
         priors.means.location - center,
@@ -444,7 +446,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         float(rows),
         scatter,
         float(degrees),
-        np.linalg.inv(scale),
+        factor @ factor.T,
         getattr(priors.covariances, "floor", 0.0) * scatter,
     )
 
