@@ -71,6 +71,7 @@ class Chart(ctypes.Structure):
         *((name, c_int64) for name in ("K", "D", "kind", "ratios", "scales", "copies", "columns")),
         *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet")),
         ("strength", c_double),
+        ("floor", c_double),
         *((name, c_void_p) for name in ("first", "second", "dirichlet", "beta", "U")),
     )
 

@@ -19,6 +19,7 @@ import bayesgmm as bg
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
 LEVEL = 0.89
+_COORDINATES = 200  # so many, or two components, at most: a posterior of a thousand takes minutes
 
 
 def whole_scale(X, K):
@@ -72,6 +73,7 @@ def simulated(n_tables):
         rng = np.random.default_rng([20261121, i])
         D = int(rng.choice([1, 2, 3, 4, 6, 10, 15]))
         K = int(rng.integers(1, 9))
+        K = min(K, max(2, _COORDINATES // (D * (D + 3) // 2)))
         N = int(np.exp(rng.uniform(np.log(max(50, 4 * K * (D + 1))), np.log(5000))))
         width = np.exp(rng.uniform(np.log(1 / 50), np.log(1 / 2)))  # a component's sd, of the table's
         weights = rng.dirichlet(np.full(K, 3.0))

@@ -182,21 +182,18 @@ double Chart::log_prior(const double* theta, double* work, double* gradient) con
         value += 0.5 * degrees * theta[i];
         gradient[i] += 0.5 * degrees;
     }
-    if (kind == BARTLETT) {
-        for (int64_t i = squares(); i < above(); i++) {
-            const double square = exp(theta[i]);
-            value -= 0.5 * square;
-            gradient[i] -= 0.5 * square;
-        }
-        for (int64_t i = above(); i < log_ratios(); i++) {
-            value -= 0.5 * theta[i] * theta[i];
-            gradient[i] -= theta[i];
-        }
-    } else if (off_diagonal && columns > 1) {
-        value += log_prior_given_matrix(theta, work, gradient);
-    } else {
-        value += log_prior_given_sizes(theta, gradient);
+    const double fixed = kind == BARTLETT ? 1.0 : floor;  // share of the scale matrix that is not integrated out
+    for (int64_t i = squares(); i < above(); i++) {
+        const double square = fixed * exp(theta[i]);
+        value -= 0.5 * square;
+        gradient[i] -= 0.5 * square;
     }
+    for (int64_t i = above(); i < log_ratios(); i++) {
+        value -= 0.5 * fixed * theta[i] * theta[i];
+        gradient[i] -= fixed * theta[i];
+    }
+    if (kind == MARGINAL && off_diagonal && columns > 1) value += log_prior_given_matrix(theta, work, gradient);
+    if (kind == MARGINAL && !(off_diagonal && columns > 1)) value += log_prior_given_sizes(theta, gradient);
     return value + log_prior_of_ratios(theta, gradient);
 }
 

@@ -19,6 +19,7 @@ struct Chart {
     int64_t above_copies, off_diagonal;  // of the entries above: K, or 1 that all share; D (D - 1) / 2, or 0
     int64_t n_dirichlet;                 // entries of a vector of ratios
     double strength;                     // degrees of freedom of the scale matrix's own prior, under MARGINAL
+    double floor;                        // share of the scale matrix's mean that is added to it, under MARGINAL
     const double *first, *second;        // (columns,) parameters of the squares' prior, degrees of freedom come first
     const double* dirichlet;             // (n_dirichlet,) concentration of the ratios
     const double* beta;                  // (off_diagonal,) parameter of the partial correlations' beta prior

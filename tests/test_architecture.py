@@ -20,10 +20,21 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
-    {"lanes", "native", "errors"},
+    {"lanes", "native", "errors", "files"},
 ]
-NUMPY_SIDE = {"errors", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
-NUMPY_SIDE |= {"clusters"}
+NUMPY_SIDE = {
+    "errors",
+    "files",
+    "lanes",
+    "native",
+    "observations",
+    "mixture",
+    "expectation",
+    "covariance",
+    "alignment",
+    "em",
+    "clusters",
+}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

@@ -78,7 +78,8 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
     scale, strength = np.array([[2.0, 0.7], [0.7, 1.0]]), 4.0
     plain = InverseWishart(5.0, scale)
     means = NormalMeans([0.0, 1.0], covariance=[[4.0, -1.2], [-1.2, 1.0]])
-    priors = Priors(np.ones(K), means, HierarchicalInverseWishart(5.0, strength, scale / 4) if hierarchical else plain)
+    learned = HierarchicalInverseWishart(5.0, strength, scale / 4, floor=0.3)
+    priors = Priors(np.ones(K), means, learned if hierarchical else plain)
     change = np.empty((repeats, 2))
     for r in range(repeats):
         alpha = rng.exponential(1 / CONCENTRATION_RATE)
@@ -87,8 +88,8 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         for i in range(N):
             z[i] = rng.choice(K, p=(counts + alpha) / (i + K * alpha))
             counts[z[i]] += 1
-        B = _scale_matrix(model, strength, scale / 4, rng) if hierarchical else scale
-        parts = Priors(np.ones(K), means, InverseWishart(5.0, B)).sample(1, K, model, rng=rng)
+        B, F = _scale_matrix(model, K, strength, scale / 4, 0.3, rng) if hierarchical else (scale, 0.0)
+        parts = Priors(np.ones(K), means, InverseWishart(5.0, B + F)).sample(1, K, model, rng=rng)
         spread = np.linalg.cholesky(parts.covariances[0, z])
         X = parts.means[0, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
         options = {"draws": 1, "tune": 0, "thin": 10, "concentration": alpha, "scale_matrix": B}
@@ -98,14 +99,21 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
     assert (np.abs(z_scores) < 5.5).all(), z_scores
 
 
-def _scale_matrix(model, df, scale, rng):
-    """A draw of the hierarchical prior's scale matrix, as far as a covariance model uses it."""
-    if not model.diagonal:
-        return stats.wishart(df, scale).rvs(random_state=rng)
-    diagonal = np.diag(scale)
-    return np.diag(
-        diagonal * rng.chisquare(df, 2) if model.shape != "I" else diagonal.mean() * rng.chisquare(df) * np.ones(2)
-    )
+def _scale_matrix(model, K, df, scale, floor, rng):
+    """A draw of the hierarchical prior's scale matrix, as far as a covariance model uses it: small ones are rarer."""
+    D, diagonal = len(scale), np.diag(scale)
+    own = 5.0 if not model.diagonal else 5.0 - D + 1
+    power = own * (1 if model.volume == "E" else K) / 2
+    while True:
+        if not model.diagonal:
+            B = stats.wishart(df, scale).rvs(random_state=rng)
+        elif model.shape == "I":
+            B = np.array([[diagonal.mean() * rng.chisquare(df)]])
+        else:
+            B = np.diag(diagonal * rng.chisquare(df, D))
+        F = floor * df * (scale if not model.diagonal else np.diag(diagonal) if len(B) == D else diagonal.mean())
+        if np.log(rng.random()) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1]):
+            return (B, F) if len(B) == D else (B * np.eye(D), F * np.eye(D))
 
 
 def test_prior_of_the_filled_is_the_sum_over_assignments():

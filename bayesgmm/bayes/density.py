@@ -50,6 +50,7 @@ def _chart(K: int, D: int, c: PrecisionCoordinates, held: list[np.ndarray]) -> n
         scales=_SCALES.get(c.scales, 0),
         n_dirichlet=len(c.dirichlet),
         strength=c.strength,
+        floor=c.floor,
         **sizes,
         **_addresses(arrays, held),
     )
@@ -62,8 +63,11 @@ def mixtures(thetas: np.ndarray, K: int, D: int, coordinates: PrecisionCoordinat
     held: list[np.ndarray] = []
     chart = _chart(K, D, coordinates, held)
     native.mixtures(chart, address(flat), len(flat), address(weights), address(means), address(covariances))
-    parts = (part.reshape(*batch, *part.shape[1:]) for part in (weights, means, covariances))
-    return GaussianMixture(*parts)
+    return GaussianMixture(
+        weights=weights.reshape(*batch, K),
+        means=means.reshape(*batch, K, D),
+        covariances=covariances.reshape(*batch, K, D, D),
+    )
 
 
 def _filled_up(factor: np.ndarray) -> np.ndarray:
@@ -129,7 +133,7 @@ class Density:
         }
         if self.origin is not None:
             arrays["origin"] = self.origin
-        if self.left_out is not None:
+        if self.left_out is not None and self.log_odds is not None:
             arrays |= {"left_out": self.table.values[self.left_out], "log_odds": self.log_odds}
         at = _addresses(arrays, held)
         if self.factor is not None:
@@ -154,9 +158,12 @@ class Density:
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Value (nats) and gradient (n,) at x; -inf and whatever came out where they are not finite."""
         x = np.ascontiguousarray(x, dtype=np.float64)
-        gradient, value = np.empty(self.n_dim), np.empty(1)
-        status = native.log_density(self.n_dim, address(x), address(gradient), address(value), self.handle)
-        return (-math.inf, gradient) if status else (float(value[0]), gradient)
+        if x.shape != (n := self.n_dim,):
+            raise ValueError(f"{n} coordinates are needed, not an array of shape {x.shape}")
+        out = np.empty(1 + n)  # value and gradient, side by side since asking for an address takes long
+        at = address(out)
+        status = native.log_density(n, address(x), at + 8, at, self.handle)
+        return (-math.inf if status else float(out[0])), out[1:]
 
     def expanded(self, x: np.ndarray) -> np.ndarray:
         """The coordinates theta (n,) of the coordinates x (n,) that this is a function of."""

@@ -142,7 +142,9 @@ def _precisions(c: PrecisionCoordinates, K: int, D: int):
 
         def log_density(values, _):
             squares, above = split(values)
-            value = 0.5 * (c.first * pt.log(squares)).sum()
+            value = 0.5 * (c.first * pt.log(squares)).sum() - 0.5 * c.floor * squares.sum()
+            if above is not None:
+                value = value - 0.5 * c.floor * (above**2).sum()
             if not c.scale_matrix_is_full:
                 power, total = c.copies * c.first + c.sizes[1] + c.strength, c.strength + squares.sum(axis=0)
                 if above is not None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import cycle
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayesgmm import native
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.nutpie_model import nutpie_model
+from bayesgmm.errors import BayesGMMError, SamplingError
 from bayesgmm.expectation import n_threads
 
+LEAST_TUNE = 10  # steps; of fewer the step size learns nothing, and of none nutpie panics
 _OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
 _TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
 _STATISTICS = {
@@ -73,14 +74,18 @@ def nutpie_draws(
     on_part: Callable[[Draws], None] | None = None,
     seconds: float = 10.0,
 ) -> Draws:
-    """Draws by nutpie on the density whitened at a mode, without any Python inside.
+    """Draws by nutpie on the density whitened at a mode.
 
     Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is told the number
     of draws done, and ``on_part`` what there is, every so many seconds. Interrupted, what there is comes back,
     incomplete; or the interrupt goes on where there is nothing.
+
+    Raises
+    ------
+    SamplingError
+        If the sampler fails.
     """
     import nutpie
-    from nutpie.compile_pymc import CompiledPyMCModel
 
     whitened = density.whitened(mode.origin, mode.factor)
     n = whitened.n_dim
@@ -92,60 +97,60 @@ def nutpie_draws(
         u = next(given)
         return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n) if u is None else u
 
-    compiled = CompiledPyMCModel(
-        dims={},
-        compiled_logp_func=_at(native.log_density),
-        compiled_expand_func=_at(native.to_theta),
-        initial_point_func=start,
-        shared_data={},
-        shared_var_keys={},
-        user_data=SimpleNamespace(ctypes=SimpleNamespace(data=whitened.handle), owner=whitened),
-        n_expanded=n,
-        shape_info=(["theta"], [slice(0, n)], [(n,)]),
-        logp_func=None,
-        expand_func=None,
-        _n_dim=n,
-        _shapes={"theta": (n,)},
-        _coords={},
-    )
-
     def tell(chain_states):
         if progress is not None:
             progress(sum(state.finished_draws for state in chain_states))
 
-    background = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=min(chains, n_threads()),
-        seed=seed,
-        save_warmup=False,
-        progress_bar=False,
-        progress_callback=tell,
-        blocking=False,
-        target_accept=_TARGET_ACCEPT,
-    )
+    with _own_errors():
+        background = nutpie.sample(
+            nutpie_model(whitened, start),
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=min(chains, n_threads()),
+            seed=seed,
+            save_warmup=False,
+            progress_bar=False,
+            progress_callback=tell,
+            blocking=False,
+            target_accept=_TARGET_ACCEPT,
+        )
     try:
-        while on_part is not None:
+        while True:
             try:
-                return _draws_of(background.wait(timeout=seconds))
+                with _own_errors():
+                    trace = background.wait(timeout=None if on_part is None else seconds)
+                return _draws_of(trace)
             except TimeoutError:
-                if part := _part_of(background.inspect()):
+                with _own_errors():
+                    part = _part_of(background.inspect())
+                if on_part is not None and part is not None:
                     on_part(part)
-        return _draws_of(background.wait())
     except KeyboardInterrupt:
-        part = _part_of(background.abort())
+        with _own_errors():
+            part = _part_of(background.abort())
         if part is None:
             raise
         return part
     except BaseException:
-        background.cancel()
+        with suppress(SamplingError), _own_errors():
+            background.cancel()
         raise
 
 
-def _at(function: Any) -> SimpleNamespace:
-    return SimpleNamespace(address=ctypes.cast(function, ctypes.c_void_p).value)
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What goes wrong in the sampler, a panic of its compiled part too, as this package's own error."""
+    try:
+        yield
+    except (BayesGMMError, TimeoutError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SamplingError(
+            f"the sampler nutpie failed: {what}. Try another rng or priors, or sampler='pymc'; if it fails for every "
+            "rng, it is an error in bayesgmm or nutpie to report"
+        ) from None
 
 
 def _draws_of(trace: Any) -> Draws:

@@ -33,6 +33,7 @@ def _show(values: np.ndarray) -> str:
 
 
 _MEANS_SPREAD = 4.0  # sd of the means' default prior, in the table's sds
+_FLOOR = 1e-4  # of the covariances' default prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +156,18 @@ class InverseWishart:
             return self.df - D + 3, diagonal
         return (self.df - D + 3) / D, np.eye(D) * np.diag(self.scale).mean() / D
 
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """No degrees of freedom: the scatter is known."""
+        return 0.0, np.eye(len(self.scale))
+
 
 @dataclass(frozen=True, eq=False)
 class HierarchicalInverseWishart:
     """Inverse-Wishart covariances whose scale matrix, the same for all components, has a Wishart prior itself.
 
-    Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean scale_df scale_matrix.
-    The components so learn their common size from each other. With one feature it is Richardson & Green's (1997) prior:
-    a variance's inverse is Gamma(df / 2, B / 2), and B Gamma(scale_df / 2, 1 / (2 scale_matrix)).
+    Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean M = scale_df
+    scale_matrix. The components so learn their common size from each other. With one feature it is Richardson & Green's
+    (1997) prior: a variance's inverse is Gamma(df / 2, B / 2), and B Gamma(scale_df / 2, 1 / (2 scale_matrix)).
 
     Parameters
     ----------
@@ -170,13 +175,21 @@ class HierarchicalInverseWishart:
         Degrees of freedom, above D - 1.
     scale_matrix : (D, D)
         Symmetric positive definite.
+    floor : float
+        The product of all components' densities is multiplied by exp(-floor tr(M inverse covariance) / 2) for each.
+        Covariances are then inverse Wishart(df, B + floor M), and small B less probable. With 0 the posterior of a
+        table in which more than about K df rows are equal, or lie in one plane, is not proper: a component may shrink
+        on them without end.
     """
 
     df: float
     scale_df: float
     scale_matrix: np.ndarray
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (np.isfinite(self.floor) and self.floor >= 0):
+            raise InputError(f"the floor of the hierarchical prior must be a share, at least 0, not {self.floor}")
         scale = InverseWishart(self.df, self.scale_matrix).scale
         InverseWishart(self.scale_df, scale)
         object.__setattr__(self, "scale_matrix", scale)
@@ -193,9 +206,28 @@ class HierarchicalInverseWishart:
         """Prior mean of the scale matrix (D, D)."""
         return self.scale_df * self.scale_matrix
 
+    def worth(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
+        """The rows, and their expected scatter (D, D), that the prior of one covariance is worth in an M-step."""
+        return InverseWishart(self.df, self.typical_scale).worth(model)
+
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """Degrees of freedom and scale matrix (D, D) of that scatter's own prior, given K precisions' degrees as well.
+
+        Given the precisions the scatter has mean degrees (scale^-1 + sum of precisions)^-1: Wishart, or in a diagonal
+        model a chi-square of its own for each feature, in a spherical one a single one.
+        """
+        D, copies = self.n_features, 1 if model.volume == "E" else n_components
+        own = self.df - D + 1 if model.diagonal else self.df
+        scale = np.diag(np.diag(self.scale_matrix)) if model.diagonal else self.scale_matrix
+        if model.diagonal and model.shape == "I":
+            return (self.scale_df + copies * own) / D, np.eye(D) * np.diag(scale).mean()
+        return self.scale_df + copies * own, scale
+
     def __str__(self) -> str:
+        at_least = f" + {self.floor:g} of its mean" if self.floor else ""
         return (
-            f"inverse Wishart(df {self.df:g}, scale B), B ~ Wishart(df {self.scale_df:g}, {_show(self.scale_matrix)})"
+            f"inverse Wishart(df {self.df:g}, scale B{at_least}), "
+            f"B ~ Wishart(df {self.scale_df:g}, {_show(self.scale_matrix)})"
         )
 
 
@@ -300,7 +332,7 @@ class Priors:
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
     means ~ Normal([3.49, 70.9], sd [4.57, 54.4], correlated)
-    covariances ~ inverse Wishart(df 4, scale B), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
+    covariances ~ inverse Wishart(df 4, scale B + 0.0001 of its mean), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
     """
 
     concentration: np.ndarray
@@ -330,7 +362,8 @@ class Priors:
         Covariances are `HierarchicalInverseWishart` with D + 2 degrees of freedom: components are expected to be alike
         in size and shape, but which size is learned from the rows. Its scale matrix has D degrees of freedom, as few as
         a whole number can be, and the mean S / K^(2/D), with S the data's covariance (Fraley & Raftery 2007), so that
-        before any row is seen a component is expected to fill 1/K of the table's volume.
+        before any row is seen a component is expected to fill 1/K of the table's volume. A ten-thousandth of that is
+        its floor, which matters to components a hundredth as wide as expected.
         """
         K = positive_integer(n_components, "n_components")
         table = observations(X)
@@ -339,7 +372,7 @@ class Priors:
         return cls(
             concentration=np.ones(K),
             means=NormalMeans(mean, covariance=_MEANS_SPREAD**2 * spread),
-            covariances=HierarchicalInverseWishart(D + 2, D, spread / K ** (2 / D) / D),
+            covariances=HierarchicalInverseWishart(D + 2, D, spread / K ** (2 / D) / D, _FLOOR),
         )
 
     @property

@@ -73,10 +73,12 @@ def filled_draws(
     prior = priors.means.location, priors.means.precision, float(priors.covariances.df)
     own = priors.covariances
     B = np.tile(_structured(own.typical_scale if scale_matrix is None else scale_matrix, structure), (chains, 1, 1))
-    hyperprior = 0.0, np.zeros_like(B[0])  # degrees of freedom of the scale matrix, and inverse of its own
+    # degrees of freedom of the scale matrix, inverse of its own, and its floor
+    hyperprior = 0.0, np.zeros_like(B[0]), np.zeros_like(B[0])
     if isinstance(own, HierarchicalInverseWishart):
         M = _structured(own.scale_matrix, structure)
-        hyperprior = float(own.scale_df), np.linalg.pinv(M)  # a spherical one has a corner only
+        floor = own.floor * own.scale_df * M
+        hyperprior = float(own.scale_df), np.linalg.pinv(M), floor  # a spherical one has a corner only
     streams = rng.spawn(chains)
 
     for first in range(0, tune + draws, _AT_ONCE):
@@ -200,7 +202,7 @@ def _log_concentration(alpha, counts, N):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sample(
-    X, z, means, alpha, location, precision, df, B, strength, inverse, structure, shared, thin, rng,
+    X, z, means, alpha, location, precision, df, B, strength, inverse, floor, structure, shared, thin, rng,
     filled, concentration,
 ):  # fmt: skip
     """One chain, from the assignments z, the means and the scale matrix B, which change in place."""
@@ -211,7 +213,7 @@ def _sample(
     for sweep in range(len(filled) * thin):
         counts[:] = 0.0
         totals[:] = 0.0
-        W[:] = B
+        W[:] = B + floor
         for i in range(N):
             k = z[i]
             counts[k] += 1.0
