@@ -64,7 +64,32 @@ class Sums(ctypes.Structure):
     _fields_ = (("log_likelihood", c_double), ("certainty", c_double))
 
 
-STRUCTS = (Mixture, Rows, Statistics, Sums)
+class Draws(ctypes.Structure):
+    """Mixtures, one for each of many draws."""
+
+    _fields_ = (("K", c_int64), ("D", c_int64), ("groups", c_int64), ("center", c_void_p), ("values", c_void_p))
+
+
+class Memberships(ctypes.Structure):
+    """What rows are under draws."""
+
+    _fields_ = (("responsibilities", c_void_p), ("log_prob", c_void_p), ("entropy", c_void_p), ("width", c_int64))
+
+
+class Partitions(ctypes.Structure):
+    """Partitions drawn from a posterior."""
+
+    _fields_ = (
+        ("U", c_int64),
+        ("S", c_int64),
+        ("K", c_int64),
+        ("z", c_void_p),
+        ("weight", c_void_p),
+        ("phi", c_void_p),
+    )
+
+
+STRUCTS = (Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions)
 
 
 def _raise_status(status: int, function: Any, arguments: tuple) -> int:
@@ -86,9 +111,24 @@ log_prob = _function("log_prob", *_ROWS, c_void_p)
 log_joint = _function("log_joint", *_ROWS, c_void_p)
 ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)
 
+memberships = _function("memberships", c_void_p, c_int64, POINTER(Draws), POINTER(Memberships))
+psis = _function("psis", c_void_p, *[c_int64] * 5, c_void_p)
+merge = _function("merge", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+modes = _function("modes", *[c_void_p] * 3, *[c_int64] * 4, c_void_p, c_void_p)
+plus_plus = _function("plus_plus", c_void_p, *[c_int64] * 3, *[c_void_p] * 4)
+ward = _function("ward", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+moments_of_labels = _function("moments_of_labels", c_void_p, c_void_p, *[c_int64] * 3, c_void_p)
+losses = _function("losses", POINTER(Partitions), c_void_p, c_int64, c_void_p)
+minimise = _function("minimise", POINTER(Partitions), c_int64, c_int64, c_void_p, c_void_p, POINTER(c_double))
+
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)
 _library.gmm_use_level.argtypes = (c_char_p,)
+
+
+def random(rng: np.random.Generator) -> int:
+    """Address of the generator's source of random numbers, for one thread's calls."""
+    return rng.bit_generator.ctypes.bit_generator.value
 
 
 def size_of(struct: type[ctypes.Structure]) -> int:

@@ -503,8 +503,126 @@ Status ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* l
     return DONE;
 }
 
+// Rows under many draws: lanes are draws, eight of which meet a tile of rows at a time.
+constexpr int EIGHT = 8;
+constexpr int64_t TILE_ROWS = 16, TILE_WIDTH = TILE_ROWS * EIGHT + PAD;
+
+// One tile in memory of its own: an entry of a line is 8 row + draw.
+struct DrawsTile {
+    Array<double> memory, d;
+    double *x, *log_prob, *entropy, *joint;
+
+    DrawsTile(int64_t K, int64_t D) : memory(D * TILE_ROWS + (2 + K) * TILE_WIDTH), d(D * EIGHT * WIDTH) {
+        x = memory;  // (D, TILE_ROWS) minus the center
+        log_prob = x + D * TILE_ROWS;
+        entropy = log_prob + TILE_WIDTH;
+        joint = entropy + TILE_WIDTH;
+    }
+};
+
+// Log joint densities of R rows under WIDTH draws, and in log_prob the largest of them.
+template <int R>
+void joint_of_draws(const Draws& m, const double* at, int64_t row, int64_t draw, const DrawsTile& tile) {
+    at += draw;
+    for (int64_t k = 0; k < m.K; k++) {
+        const lanes scale = load_anywhere(at);
+        at += EIGHT;
+        for (int64_t j = 0; j < m.D; j++, at += EIGHT) {
+            const lanes mean = load_anywhere(at);
+            UNROLL for (int r = 0; r < R; r++)
+                store(tile.d + (j * R + r) * WIDTH, tile.x[j * TILE_ROWS + row + r] - mean);
+        }
+        lanes q[R];
+        UNROLL for (int r = 0; r < R; r++) q[r] = lanes{};
+        for (int64_t j = 0; j < m.D; j++) {
+            lanes u[R];
+            UNROLL for (int r = 0; r < R; r++) u[r] = lanes{};
+            for (int64_t i = 0; i <= j; i++, at += EIGHT) {
+                const lanes p = load_anywhere(at);
+                UNROLL for (int r = 0; r < R; r++) u[r] += p * load(tile.d + (i * R + r) * WIDTH);
+            }
+            UNROLL for (int r = 0; r < R; r++) q[r] += u[r] * u[r];
+        }
+        UNROLL for (int r = 0; r < R; r++) {
+            const int64_t to = (row + r) * EIGHT + draw;
+            q[r] = maximum(scale - 0.5 * q[r], splat(LOWEST));
+            store(tile.joint + k * TILE_WIDTH + to, q[r]);
+            store(tile.log_prob + to, k ? maximum(load(tile.log_prob + to), q[r]) : q[r]);
+        }
+    }
+}
+
+// Joint densities become responsibilities, their maximum the log-sum-exp.
+void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
+    constexpr int R = MANY_REGISTERS ? 4 : 2;
+    for (int64_t at = 0; at < n; at += R * WIDTH) {
+        lanes largest[R], total[R], entropy[R], log[R], r[R], t[R];
+        EACH largest[i] = load(tile.log_prob + at + i * WIDTH);
+        EACH total[i] = entropy[i] = lanes{};
+        double* line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH) {
+            EACH r[i] = t[i] = load(line + i * WIDTH) - largest[i];
+            exp_nonpositive<R>(r);
+            EACH store(line + i * WIDTH, r[i]);
+            EACH total[i] += r[i];
+            EACH entropy[i] -= r[i] * t[i];
+        }
+        log_above_one<R>(total, log);
+        EACH total[i] = 1.0 / total[i];
+        EACH store(tile.log_prob + at + i * WIDTH, largest[i] + log[i]);
+        EACH store(tile.entropy + at + i * WIDTH, entropy[i] * total[i] + log[i]);
+        line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH)
+            EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
+    }
+}
+
+Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
+    constexpr int R = MANY_REGISTERS ? 8 : 4;
+    const DrawsTile tile(m.K, m.D);
+    if (missing(tile.memory, tile.d)) return NO_MEMORY;
+    const int64_t size = m.K * (1 + m.D + m.D * (m.D + 1) / 2) * EIGHT;
+    for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
+        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS, worked = (rows + R - 1) / R * R;
+        for (int64_t j = 0; j < m.D; j++)
+            for (int64_t i = 0; i < worked; i++)
+                tile.x[j * TILE_ROWS + i] = i < rows ? X[(begin + i) * m.D + j] - m.center[j] : 0.0;
+        for (int64_t g = 0; g < m.groups; g++) {
+            for (int64_t row = 0; row < worked; row += R)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH)
+                    joint_of_draws<R>(m, m.values + g * size, row, draw, tile);
+            normalise_draws(m.K, worked * EIGHT, tile);
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+                    const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
+                    store_anywhere(out.log_prob + row * out.width + to, load(tile.log_prob + from));
+                    store_anywhere(out.entropy + row * out.width + to, load(tile.entropy + from));
+                    for (int64_t k = 0; k < m.K; k++)
+                        store_anywhere(out.responsibilities + (row * m.K + k) * out.width + to,
+                                       load(tile.joint + k * TILE_WIDTH + from));
+                }
+        }
+    }
+    return DONE;
+}
+
+double sum_exp(double* x, int64_t n) {
+    constexpr int R = 4;
+    const int64_t all = (n + R * WIDTH - 1) / (R * WIDTH) * (R * WIDTH);
+    for (int64_t i = n; i < all; i++) x[i] = LOWEST;
+    lanes total[R];
+    EACH total[i] = lanes{};
+    for (int64_t at = 0; at < all; at += R * WIDTH) {
+        lanes y[R];
+        EACH y[i] = load(x + at + i * WIDTH);
+        exp_nonpositive<R>(y);
+        EACH total[i] += y[i];
+    }
+    return sum((total[0] + total[1]) + (total[2] + total[3]));
+}
+
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {STRING(LEVEL), accumulate, log_prob, log_joint, ranges};
+const Kernels table = {STRING(LEVEL), accumulate, log_prob, log_joint, ranges, memberships, sum_exp};
 }  // namespace LEVEL
