@@ -5,18 +5,19 @@
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
+CORE := bayesgmm/_core.so
 INSTALL := $(BIN)/python -m pip install -qq --no-input -c constraints.txt
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.package  ## run the demonstration
+demo: .venv/.package $(CORE)  ## run the demonstration
 	@$(BIN)/bayesgmm demo
 
 test: lint  ## check style, types and behaviour
 	@$(BIN)/pytest
 
-lint: .venv/.test  ## check style and types
+lint: .venv/.test $(CORE)  ## check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -25,11 +26,11 @@ format: .venv/.test  ## fix what can be fixed by rule
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
-benchmark: .venv/.benchmark  ## time the package
+benchmark: .venv/.benchmark $(CORE)  ## time the package
 	@for script in $(wildcard benchmarks/[!_]*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove everything made here, .venv too
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache bayesgmm-demo
+	@rm -rf .venv build dist $(CORE) *.egg-info .pytest_cache .mypy_cache .ruff_cache bayesgmm-demo
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only once its install has succeeded, so whatever was cut short is made anew;
@@ -42,3 +43,8 @@ clean:  ## remove everything made here, .venv too
 .venv/.test .venv/.benchmark: .venv/.%: .venv/.package
 	@echo "Adding the $* tools to .venv ..."
 	@mv $< $<.held && $(INSTALL) -e ".[$*]" && mv $<.held $< && touch $@
+
+# Installing the package compiles the core; this does so again once its sources have changed.
+$(CORE): setup.py $(wildcard src/*) | .venv/.package
+	@if [ ! -e $@ ] || [ -n "$$(find $^ -newer $@)" ]; then \
+	echo "Compiling the core ..." && $(INSTALL) --no-deps -e .; fi

@@ -19,21 +19,11 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "observations", "tables", "datasets"},
-    {"lanes", "errors", "files"},
+    {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
+    {"lanes", "native", "errors", "files"},
 ]
-NUMPY_SIDE = {
-    "errors",
-    "files",
-    "lanes",
-    "observations",
-    "mixture",
-    "expectation",
-    "covariance",
-    "alignment",
-    "em",
-    "clusters",
-}
+NUMPY_SIDE = {"errors", "files", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment"}
+NUMPY_SIDE |= {"em", "clusters"}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

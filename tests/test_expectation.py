@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 import bayesgmm as bg
 from bayesgmm import expectation as kernel
+from bayesgmm import native
 
 NO_LABELS = np.empty(0, dtype=np.int64)
 
@@ -47,9 +48,10 @@ def test_threads_and_chunks_change_no_answer():
     p = parameters_of(m, center)
     assert kernel.parallel_pays(len(X), 4, 5, False)
     value, _, statistics = kernel.expected_statistics(X, one, NO_LABELS, center, p)
-    alone = kernel.Statistics(*(np.empty_like(part) for part in statistics))
-    single, _ = kernel.accumulate(X, one, NO_LABELS, center, p, False, 0, len(X), True, alone)
-    assert value == pytest.approx(single, rel=1e-13)
+    alone, sums = kernel.empty_statistics(4, 5), native.Sums()
+    over, into = kernel.Pass(X, one, NO_LABELS, center, p, False), native.Statistics(*map(native.address, alone))
+    native.accumulate(over.rows, over.mixture, 0, len(X), True, into, sums)
+    assert value == pytest.approx(sums.log_likelihood, rel=1e-13)
     for shared, own in zip(statistics, alone, strict=True):
         np.testing.assert_allclose(shared, own, rtol=1e-10, atol=1e-9)
 

@@ -30,8 +30,9 @@ from bayesgmm.bayes.coordinates import (
 )
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel, copy_into
-from bayesgmm.expectation import Parameters, Statistics, accumulate, fill_log_prob
+from bayesgmm.expectation import Parameters, Statistics
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.numba_kernel import accumulate, fill_log_prob
 from bayesgmm.observations import Observations
 
 # Layout of the table of integers that the compiled functions take: sizes and codes, then addresses of arrays.

@@ -10,7 +10,8 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
-from bayesgmm.expectation import Parameters, Statistics, accumulate, fill_log_prob
+from bayesgmm.expectation import Parameters, Statistics
+from bayesgmm.numba_kernel import accumulate, fill_log_prob
 
 
 @njit

@@ -19,12 +19,12 @@ from bayesgmm.covariance import constrained_covariances, copy_into, precision_ch
 from bayesgmm.expectation import (
     Parameters,
     Statistics,
-    accumulate,
     expected_statistics,
     in_threads,
     n_threads,
     parallel_pays,
 )
+from bayesgmm.numba_kernel import accumulate
 
 MEMORY = 6  # differences that the acceleration remembers
 _SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends

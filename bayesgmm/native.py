@@ -1,0 +1,159 @@
+"""The compiled core in `src/`: its functions, called by ctypes, and the structs they take.
+
+A struct here has the fields of the C++ struct of the same name, in the same order; what each holds is said there. A
+pointer is an address, from `address`: whoever makes a struct keeps its arrays alive for as long as it is in use.
+ctypes releases the GIL during a call. The environment variable BAYESGMM_LEVEL (v2, v3 or v4 on x86-64) picks the level
+of processor to run on, instead of the best there is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_double, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_library = ctypes.CDLL(str(Path(__file__).with_name("_core.so")))
+_NO_MEMORY = 1
+
+
+def address(array: np.ndarray, dtype: type = np.float64) -> int:
+    """Where a C-contiguous array of that type starts."""
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise TypeError(f"a C-contiguous array of {dtype.__name__} is needed, not {array.dtype}, {array.strides=}")
+    return array.ctypes.data
+
+
+class Mixture(ctypes.Structure):
+    """A mixture as the kernels read it."""
+
+    _fields_ = (
+        ("K", c_int64),
+        ("D", c_int64),
+        ("log_scale", c_void_p),
+        ("offsets", c_void_p),
+        ("P", c_void_p),
+        ("diagonal", c_int64),
+    )
+
+
+class Rows(ctypes.Structure):
+    """Rows of data with their weights and labels."""
+
+    _fields_ = (
+        ("X", c_void_p),
+        ("center", c_void_p),
+        ("weight", c_void_p),
+        ("n_weights", c_int64),
+        ("labels", c_void_p),
+    )
+
+
+class Statistics(ctypes.Structure):
+    """Expected statistics about the components' own means."""
+
+    _fields_ = (("counts", c_void_p), ("first", c_void_p), ("scatter", c_void_p))
+
+
+class Sums(ctypes.Structure):
+    """What one pass over the rows adds up to."""
+
+    _fields_ = (("log_likelihood", c_double), ("certainty", c_double))
+
+
+class Draws(ctypes.Structure):
+    """Mixtures, one for each of many draws."""
+
+    _fields_ = (("K", c_int64), ("D", c_int64), ("groups", c_int64), ("center", c_void_p), ("values", c_void_p))
+
+
+class Memberships(ctypes.Structure):
+    """What rows are under draws."""
+
+    _fields_ = (("responsibilities", c_void_p), ("log_prob", c_void_p), ("entropy", c_void_p), ("width", c_int64))
+
+
+class Partitions(ctypes.Structure):
+    """Partitions drawn from a posterior."""
+
+    _fields_ = (
+        ("U", c_int64),
+        ("S", c_int64),
+        ("K", c_int64),
+        ("z", c_void_p),
+        ("weight", c_void_p),
+        ("phi", c_void_p),
+    )
+
+
+STRUCTS = (Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions)
+
+
+def _raise_status(status: int, function: Any, arguments: tuple) -> int:
+    if status == _NO_MEMORY:
+        raise MemoryError(f"no memory for {function.__name__.removeprefix('gmm_')}")
+    return status
+
+
+def _function(name: str, *argtypes: Any) -> Any:
+    """A function that returns a status, which becomes an exception unless all is well."""
+    function = getattr(_library, f"gmm_{name}")
+    function.argtypes, function.restype, function.errcheck = argtypes, c_int64, _raise_status
+    return function
+
+
+_ROWS = (POINTER(Rows), POINTER(Mixture), c_int64, c_int64)  # with the range [start, stop)
+accumulate = _function("accumulate", *_ROWS, c_int64, POINTER(Statistics), POINTER(Sums))
+log_prob = _function("log_prob", *_ROWS, c_void_p)
+log_joint = _function("log_joint", *_ROWS, c_void_p)
+ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)
+
+memberships = _function("memberships", c_void_p, c_int64, POINTER(Draws), POINTER(Memberships))
+psis = _function("psis", c_void_p, *[c_int64] * 5, c_void_p)
+merge = _function("merge", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+modes = _function("modes", *[c_void_p] * 3, *[c_int64] * 4, c_void_p, c_void_p)
+plus_plus = _function("plus_plus", c_void_p, *[c_int64] * 3, *[c_void_p] * 4)
+ward = _function("ward", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+moments_of_labels = _function("moments_of_labels", c_void_p, c_void_p, *[c_int64] * 3, c_void_p)
+losses = _function("losses", POINTER(Partitions), c_void_p, c_int64, c_void_p)
+minimise = _function("minimise", POINTER(Partitions), c_int64, c_int64, c_void_p, c_void_p, POINTER(c_double))
+
+_library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
+_library.gmm_available_level.argtypes = (c_int64,)
+_library.gmm_use_level.argtypes = (c_char_p,)
+
+
+def random(rng: np.random.Generator) -> int:
+    """Address of the generator's source of random numbers, for one thread's calls."""
+    return rng.bit_generator.ctypes.bit_generator.value
+
+
+def size_of(struct: type[ctypes.Structure]) -> int:
+    """Bytes that the compiled core thinks the struct of this name has."""
+    return getattr(_library, f"gmm_sizeof_{struct.__name__.lower()}")()
+
+
+def levels() -> list[str]:
+    """The levels that this processor has, best first."""
+    names: list[str] = []
+    while name := _library.gmm_available_level(len(names)):
+        names.append(name.decode())
+    return names
+
+
+def level() -> str:
+    """The level in use."""
+    return _library.gmm_level().decode()
+
+
+def use_level(name: str) -> None:
+    """Run the kernels on another level than the best; not while any runs."""
+    if not _library.gmm_use_level(name.encode()):
+        raise ValueError(f"this processor has the levels {', '.join(levels())}, not {name!r}")
+
+
+if "BAYESGMM_LEVEL" in os.environ:
+    use_level(os.environ["BAYESGMM_LEVEL"])

@@ -1,0 +1,11 @@
+// How Python's ctypes sees this library: plain C functions, each of which returns one of these.
+#pragma once
+#include <stdint.h>
+
+#ifdef _WIN32
+#define API extern "C" __declspec(dllexport)
+#else
+#define API extern "C" __attribute__((visibility("default")))
+#endif
+
+enum Status : int64_t { DONE = 0, NO_MEMORY = 1 };

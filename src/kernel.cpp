@@ -1,0 +1,628 @@
+// The E-step for one level of processor. Compiled several times, with LEVEL its namespace and WIDTH doubles a register.
+#include "kernel.hpp"
+
+#include <string.h>
+
+#include "memory.hpp"
+
+#ifndef LEVEL
+#define LEVEL native
+#endif
+#ifndef WIDTH
+#if defined(__AVX512F__)
+#define WIDTH 8
+#elif defined(__AVX__)
+#define WIDTH 4
+#else
+#define WIDTH 2
+#endif
+#endif
+// What a register file holds decides the tiles: eight sums in 16 registers, sixteen in 32.
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define MANY_REGISTERS 1
+#else
+#define MANY_REGISTERS 0
+#endif
+
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+
+namespace LEVEL {
+namespace {
+#include "lanes.hpp"
+
+constexpr double LOWEST = -1e300;  // stands for log 0 where an infinity would turn into NaN
+constexpr int TILE = MANY_REGISTERS ? 4 : 2;
+constexpr int64_t CACHE = 45000;  // bytes of a block: a little below the usual L1 cache, and
+constexpr int64_t LEAST = 128, MOST = 512;  // rows of it, in
+constexpr int64_t GROUP = 32;  // that distances are taken for at once
+constexpr int64_t PAD = 8;  // between lines, or a row's features would compete for the same few cache lines
+
+// A block of rows, feature by feature: every line has B entries, one a row, and starts on a cache line.
+struct Block {
+    int64_t B, width;
+    double *memory, *log_prob, *weight, *certainty, *joint, *x, *d;
+
+    double* joint_of(int64_t k) const { return joint + k * width; }
+    double* x_of(int64_t j) const { return x + j * width; }
+    double* d_of(int64_t j) const { return d + j * width; }
+};
+
+int64_t block_rows(int64_t n, int64_t lines) {
+    int64_t most = CACHE / (8 * lines);
+    most = most < LEAST ? LEAST : most > MOST ? MOST : most;
+    int64_t blocks = (n + most - 1) / most;
+    if (blocks < 1) blocks = 1;
+    int64_t rows = (n + blocks - 1) / blocks;
+    return ((rows < 1 ? 1 : rows) + GROUP - 1) / GROUP * GROUP;
+}
+
+int64_t n_lines(const Mixture& m) { return 3 + m.K + 2 * m.D; }
+
+Block block_in(const Mixture& m, int64_t B, double* memory) {
+    int64_t w = B + PAD;
+    return {B, w, memory, memory, memory + w, memory + 2 * w, memory + 3 * w, memory + (3 + m.K) * w,
+            memory + (3 + m.K + m.D) * w};
+}
+
+template <int DD>
+void load_rows(const Rows& rows, int64_t D_, int64_t begin, int64_t end, const Block& b) {
+    const int64_t D = DD ? DD : D_, n = end - begin;
+    const double* __restrict X = rows.X + begin * D;
+    if constexpr (DD > 0) {
+        for (int64_t i = 0; i < n; i++)
+            UNROLL for (int j = 0; j < DD; j++) b.x[j * b.width + i] = X[i * D + j] - rows.center[j];
+    } else {
+        for (int64_t j = 0; j < D; j++) {
+            const double c = rows.center[j];
+            double* __restrict x = b.x_of(j);
+            for (int64_t i = 0; i < n; i++) x[i] = X[i * D + j] - c;
+        }
+    }
+    for (int64_t j = 0; j < D; j++)
+        for (int64_t i = n; i < b.B; i++) b.x[j * b.width + i] = 0.0;
+}
+
+INLINE void put_joint(const Block& b, double* line, int64_t k, int64_t at, lanes q, double scale) {
+    q = maximum(splat(scale) - 0.5 * q, splat(LOWEST));
+    store(line + at, q);
+    store(b.log_prob + at, k ? maximum(load(b.log_prob + at), q) : q);
+}
+
+// Log joint densities, and in log_prob the largest of them. With D known all of a row's arithmetic is in registers.
+template <int D>
+void joint_small(const Mixture& m, const Block& b) {
+    constexpr int R = D <= 4 ? 4 : 2;  // vectors of rows at once
+    for (int64_t k = 0; k < m.K; k++) {
+        const double *P = m.P + k * D * D, *mean = m.offsets + k * D;
+        double* line = b.joint_of(k);
+        for (int64_t at = 0; at < b.B; at += R * WIDTH) {
+            lanes d[R][D], q[R];
+UNROLL for (int r = 0; r < R; r++) {
+                q[r] = lanes{};
+UNROLL for (int j = 0; j < D; j++) d[r][j] = load(b.x_of(j) + at + r * WIDTH) - mean[j];
+            }
+            if (m.diagonal) {
+UNROLL for (int j = 0; j < D; j++)
+UNROLL for (int r = 0; r < R; r++) {
+                        lanes u = P[j * D + j] * d[r][j];
+                        q[r] += u * u;
+                    }
+            } else {
+UNROLL for (int j = 0; j < D; j++) {
+                    lanes u[R];
+UNROLL for (int r = 0; r < R; r++) u[r] = P[j] * d[r][0];
+UNROLL for (int i = 1; i <= j; i++)
+UNROLL for (int r = 0; r < R; r++) u[r] += P[i * D + j] * d[r][i];
+UNROLL for (int r = 0; r < R; r++) q[r] += u[r] * u[r];
+                }
+            }
+UNROLL for (int r = 0; r < R; r++) put_joint(b, line, k, at + r * WIDTH, q[r], m.log_scale[k]);
+        }
+    }
+}
+
+// The same for any D: R vectors of rows and C columns of P at a time, whose R C sums stay in registers.
+template <int C, int R>
+INLINE void columns(const double* P, const double* d, int64_t D, int64_t j, bool diagonal, lanes* q) {
+    lanes u[C][R];
+UNROLL for (int c = 0; c < C; c++)
+UNROLL for (int r = 0; r < R; r++) u[c][r] = lanes{};
+    for (int64_t i = diagonal ? j : 0; i <= j; i++) {
+        lanes x[R];
+UNROLL for (int r = 0; r < R; r++) x[r] = load(d + i * GROUP + r * WIDTH);
+UNROLL for (int c = 0; c < C; c++) {
+            double p = P[i * D + j + c];
+UNROLL for (int r = 0; r < R; r++) u[c][r] += p * x[r];
+        }
+    }
+UNROLL for (int i = 1; i < C; i++) {  // the triangle at the end
+        lanes x[R];
+UNROLL for (int r = 0; r < R; r++) x[r] = load(d + (j + i) * GROUP + r * WIDTH);
+UNROLL for (int c = i; c < C; c++) {
+            double p = P[(j + i) * D + j + c];
+UNROLL for (int r = 0; r < R; r++) u[c][r] += p * x[r];
+        }
+    }
+UNROLL for (int c = 0; c < C; c++)
+UNROLL for (int r = 0; r < R; r++) q[r] += u[c][r] * u[c][r];
+}
+
+void joint_large(const Mixture& m, const Block& b) {
+    constexpr int R = 4, C = MANY_REGISTERS ? 4 : 2;
+    const int64_t D = m.D;
+    for (int64_t k = 0; k < m.K; k++) {
+        const double *P = m.P + k * D * D, *mean = m.offsets + k * D;
+        double* line = b.joint_of(k);
+        double* d = b.d;
+        for (int64_t group = 0; group < b.B; group += GROUP) {
+            for (int64_t j = 0; j < D; j++)
+UNROLL for (int r = 0; r < GROUP; r += WIDTH) store(d + j * GROUP + r, load(b.x_of(j) + group + r) - mean[j]);
+#pragma GCC unroll 1
+            for (int64_t part = 0; part < GROUP; part += R * WIDTH) {
+                lanes q[R];
+                for (int r = 0; r < R; r++) q[r] = lanes{};
+                int64_t j = 0;
+                if (m.diagonal) {
+                    for (; j < D; j++) columns<1, R>(P, d + part, D, j, true, q);
+                } else {
+                    for (; j + C <= D; j += C) columns<C, R>(P, d + part, D, j, false, q);
+                    if (D - j == 3) columns<3, R>(P, d + part, D, j, false, q);
+                    if (D - j == 2) columns<2, R>(P, d + part, D, j, false, q);
+                    if (D - j == 1) columns<1, R>(P, d + part, D, j, false, q);
+                }
+                for (int r = 0; r < R; r++) put_joint(b, line, k, group + part + r * WIDTH, q[r], m.log_scale[k]);
+            }
+        }
+    }
+}
+
+// Joint densities become weighted responsibilities; their maximum, the log-sum-exp; certainty, log of the largest.
+void normalise(const Mixture& m, const Block& b) {
+    constexpr int R = MANY_REGISTERS ? 4 : 2;
+    for (int64_t at = 0; at < b.B; at += R * WIDTH) {
+        lanes largest[R], total[R], log[R], r[R];
+        EACH largest[i] = load(b.log_prob + at + i * WIDTH);
+        EACH total[i] = lanes{};
+        double* line = b.joint + at;
+        for (int64_t k = 0; k < m.K; k++, line += b.width) {
+            EACH r[i] = load(line + i * WIDTH) - largest[i];
+            exp_nonpositive<R>(r);
+            EACH store(line + i * WIDTH, r[i]);
+            EACH total[i] += r[i];
+        }
+        log_above_one<R>(total, log);
+        EACH total[i] = load(b.weight + at + i * WIDTH) / total[i];
+        EACH store(b.certainty + at + i * WIDTH, -log[i]);
+        EACH store(b.log_prob + at + i * WIDTH, largest[i] + log[i]);
+        line = b.joint + at;
+        for (int64_t k = 0; k < m.K; k++, line += b.width)
+            EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
+    }
+}
+
+INLINE double dot(const double* a, const double* b, int64_t n) {
+    lanes s = lanes{}, t = lanes{};
+    for (int64_t i = 0; i < n; i += 2 * WIDTH) {
+        s += load(a + i) * load(b + i);
+        t += load(a + i + WIDTH) * load(b + i + WIDTH);
+    }
+    return sum(s + t);
+}
+
+// Sums of a block's tiles lie packed, N to a tile in the order of its entries, until `unpack`: adding to them one by one
+// where they belong would cost as much as the multiply-adds of a short block.
+constexpr int64_t room_for(int64_t n) { return (n + 7) / 8 * 8; }
+
+template <int N>
+INLINE void add_sums(lanes* s, double* packed) {  // both have room for a multiple of WIDTH
+    UNROLL for (int i = 0; i < N; i += WIDTH) store(packed + i, load(packed + i) + totals(s + i));
+}
+
+// Add sum_b r_b (1, x - mean, (x - mean) x') of a block for each component, the lower triangle of the last: with D
+// known all sums of a component stay in registers.
+template <int D, bool DIAGONAL>
+void moments_small(const Mixture& m, const Block& b, double* packed) {
+    constexpr int T = DIAGONAL ? D : D * (D + 1) / 2, N = 1 + D + T, ROOM = room_for(N);
+    for (int64_t k = 0; k < m.K; k++, packed += ROOM) {
+        const double *mean = m.offsets + k * D, *r = b.joint_of(k);
+        lanes s[ROOM];
+        UNROLL for (int n = 0; n < ROOM; n++) s[n] = lanes{};
+        for (int64_t at = 0; at < b.B; at += WIDTH) {
+            lanes weight = load(r + at), x[D];
+            s[0] += weight;
+            UNROLL for (int j = 0; j < D; j++) x[j] = load(b.x_of(j) + at);
+            int n = 1 + D;
+            UNROLL for (int i = 0; i < D; i++) {
+                lanes e = weight * (x[i] - mean[i]);
+                s[1 + i] += e;
+                UNROLL for (int j = DIAGONAL ? i : 0; j <= i; j++) s[n++] += e * x[j];
+            }
+        }
+        add_sums<N>(s, packed);
+    }
+}
+
+// A rows and C columns of the scatter at a time, whose A C sums stay in registers.
+template <int A, int C>
+void tile(const Block& b, int64_t j, double* packed) {
+    constexpr int N = A * C, ROOM = room_for(N), U = N >= 8 ? 1 : 2;  // vectors of rows at once
+    lanes s[U][ROOM];
+    UNROLL for (int u = 0; u < U; u++)
+        UNROLL for (int n = 0; n < ROOM; n++) s[u][n] = lanes{};
+    const double *e = b.d, *x = b.x_of(j);
+    for (int64_t at = 0; at < b.B; at += U * WIDTH)
+        UNROLL for (int u = 0; u < U; u++) {
+            lanes y[C];
+            UNROLL for (int c = 0; c < C; c++) y[c] = load(x + c * b.width + at + u * WIDTH);
+            UNROLL for (int a = 0; a < A; a++) {
+                lanes r = load(e + a * b.width + at + u * WIDTH);
+                UNROLL for (int c = 0; c < C; c++) s[u][a * C + c] += r * y[c];
+            }
+        }
+    if (U == 2)
+        UNROLL for (int n = 0; n < N; n++) s[0][n] += s[U - 1][n];
+    add_sums<N>(s[0], packed);
+}
+
+// Rows [i, i + A) of the scatter of a component with responsibilities r, in tiles of up to T columns.
+template <int A, int T, bool DIAGONAL>
+double* rows_of_scatter(const Block& b, const double* r, const double* mean, int64_t i, double* packed) {
+    constexpr int ROOM = room_for(2 * A);
+    lanes s[ROOM];
+    UNROLL for (int n = 0; n < ROOM; n++) s[n] = lanes{};
+    for (int64_t at = 0; at < b.B; at += WIDTH) {
+        lanes weight = load(r + at);
+        UNROLL for (int a = 0; a < A; a++) {
+            lanes x = load(b.x_of(i + a) + at), e = weight * (x - mean[i + a]);
+            s[a] += e;
+            if (DIAGONAL)
+                s[A + a] += e * x;
+            else
+                store(b.d_of(a) + at, e);
+        }
+    }
+    add_sums<DIAGONAL ? 2 * A : A>(s, packed);
+    packed += ROOM;
+    if (DIAGONAL) return packed;
+    int64_t j = 0;
+    for (; j + T <= i + A; j += T, packed += room_for(A * T)) tile<A, T>(b, j, packed);
+    if constexpr (A < T) {
+        if (i + A - j == 1) tile<A, 1>(b, j, packed), packed += room_for(A);
+        if (i + A - j == 2) tile<A, 2>(b, j, packed), packed += room_for(A * 2);
+        if (i + A - j == 3) tile<A, 3>(b, j, packed), packed += room_for(A * 3);
+    }
+    return packed;
+}
+
+template <bool DIAGONAL>
+void moments_large(const Mixture& m, const Block& b, double* packed) {
+    constexpr int T = TILE;
+    for (int64_t k = 0; k < m.K; k++) {
+        const double *mean = m.offsets + k * m.D, *r = b.joint_of(k);
+        lanes n[WIDTH] = {};
+        for (int64_t at = 0; at < b.B; at += WIDTH) n[0] += load(r + at);
+        add_sums<1>(n, packed);
+        packed += 8;
+        int64_t i = 0;
+        for (; i + T <= m.D; i += T) packed = rows_of_scatter<T, T, DIAGONAL>(b, r, mean, i, packed);
+        if (T > 3 && m.D - i == 3) packed = rows_of_scatter<3, T, DIAGONAL>(b, r, mean, i, packed);
+        if (T > 2 && m.D - i == 2) packed = rows_of_scatter<2, T, DIAGONAL>(b, r, mean, i, packed);
+        if (m.D - i == 1) packed = rows_of_scatter<1, T, DIAGONAL>(b, r, mean, i, packed);
+    }
+}
+
+// Where the packed sums belong; without statistics only how many there are.
+template <int D, bool DIAGONAL>
+int64_t unpack_small(const Mixture& m, const double* packed, const Statistics* s) {
+    constexpr int N = 1 + D + (DIAGONAL ? D : D * (D + 1) / 2), ROOM = room_for(N);
+    for (int64_t k = 0; s && k < m.K; k++, packed += ROOM) {
+        s->counts[k] = packed[0];
+        int n = 1 + D;
+        for (int i = 0; i < D; i++) {
+            s->first[k * D + i] = packed[1 + i];
+            for (int j = DIAGONAL ? i : 0; j <= i; j++) s->scatter[(k * D + i) * D + j] = packed[n++];
+        }
+    }
+    return m.K * ROOM;
+}
+
+int64_t unpack_large(const Mixture& m, const double* packed, const Statistics* s) {
+    const int64_t D = m.D;
+    int64_t at = 0;
+    for (int64_t k = 0; k < m.K; k++) {
+        if (s) s->counts[k] = packed[at];
+        at += 8;
+        for (int64_t i = 0, A; i < D; i += A) {
+            A = D - i < TILE ? D - i : TILE;
+            for (int64_t a = 0; s && a < A; a++) {
+                s->first[k * D + i + a] = packed[at + a];
+                if (m.diagonal) s->scatter[(k * D + i + a) * D + i + a] = packed[at + A + a];
+            }
+            at += room_for(2 * A);
+            for (int64_t j = 0, C; !m.diagonal && j < i + A; j += C) {
+                C = i + A - j < TILE ? i + A - j : TILE;
+                for (int64_t n = 0; s && n < A * C; n++)
+                    s->scatter[(k * D + i + n / C) * D + j + n % C] = packed[at + n];
+                at += room_for(A * C);
+            }
+        }
+    }
+    return at;
+}
+
+struct Steps {
+    void (*load)(const Rows&, int64_t, int64_t, int64_t, const Block&);
+    void (*joint)(const Mixture&, const Block&);
+    void (*moments)(const Mixture&, const Block&, double*);
+    int64_t (*unpack)(const Mixture&, const double*, const Statistics*);
+};
+
+template <int D, bool JOINT, bool MOMENTS>
+Steps steps_of(bool diagonal) {
+    Steps s{load_rows<D>, joint_large, diagonal ? moments_large<true> : moments_large<false>, unpack_large};
+    if constexpr (JOINT) s.joint = joint_small<D>;
+    if constexpr (MOMENTS) {
+        s.moments = diagonal ? moments_small<D, true> : moments_small<D, false>;
+        s.unpack = diagonal ? unpack_small<D, true> : unpack_small<D, false>;
+    }
+    return s;
+}
+
+Steps steps_for(const Mixture& m) {
+    switch (m.D) {
+        case 1: return steps_of<1, true, true>(m.diagonal);
+        case 2: return steps_of<2, true, true>(m.diagonal);
+        case 3: return steps_of<3, true, true>(m.diagonal);
+        case 4: return steps_of<4, true, (MANY_REGISTERS > 0)>(m.diagonal);
+        case 5: return steps_of<5, true, (MANY_REGISTERS > 0)>(m.diagonal);
+        case 6: return steps_of<6, true, false>(m.diagonal);
+        case 7: return steps_of<7, true, false>(m.diagonal);
+        case 8: return steps_of<8, true, false>(m.diagonal);
+    }
+    return steps_of<0, false, false>(m.diagonal);
+}
+
+// A block of rows in memory of its own, and what fills it.
+struct Work {
+    const Rows& rows;
+    const Mixture& m;
+    const Steps steps;
+    const int64_t B;
+    Array<double> memory;
+    Block b;
+
+    Work(const Rows& rows, const Mixture& m, int64_t n)
+        : rows(rows), m(m), steps(steps_for(m)), B(block_rows(n, n_lines(m))), memory(n_lines(m) * (B + PAD)),
+          b(block_in(m, B, memory)) {}
+
+    void joint(int64_t begin, int64_t end) {
+        steps.load(rows, m.D, begin, end, b);
+        steps.joint(m, b);
+    }
+};
+
+// Rows of a known component have no other.
+void set_known(const Work& w, const int64_t* labels, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (labels[i] < 0) continue;
+        for (int64_t k = 0; k < w.m.K; k++) {
+            double& joint = w.b.joint_of(k)[i];
+            if (k == labels[i])
+                w.b.log_prob[i] = joint;
+            else
+                joint = LOWEST;
+        }
+    }
+}
+
+// The scatters so far have one factor from the mean and the other from the center; the lower triangle becomes both.
+void about_means(const Mixture& m, const Statistics& s) {
+    const int64_t D = m.D;
+    for (int64_t k = 0; k < m.K; k++) {
+        double* W = s.scatter + k * D * D;
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t j = m.diagonal ? i : 0; j <= i; j++) {
+                W[i * D + j] -= s.first[k * D + i] * m.offsets[k * D + j];
+                W[j * D + i] = W[i * D + j];
+            }
+    }
+}
+
+Status accumulate(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, bool moments, const Statistics& s,
+                  Sums& sums) {
+    Work w(rows, m, stop - start);
+    const Block& b = w.b;
+    const int64_t n_packed = moments ? w.steps.unpack(m, nullptr, nullptr) : 0;
+    Array<double> packed(n_packed, 0.0);
+    if (missing(w.memory, packed)) return NO_MEMORY;
+    sums = {0.0, 0.0};
+    for (int64_t begin = start; begin < stop; begin += w.B) {
+        const int64_t n = (begin + w.B < stop ? begin + w.B : stop) - begin;
+        for (int64_t i = 0; i < n; i++) b.weight[i] = rows.n_weights == 1 ? rows.weight[0] : rows.weight[begin + i];
+        for (int64_t i = n; i < w.B; i++) b.weight[i] = 0.0;
+        w.joint(begin, begin + n);
+        if (rows.labels) set_known(w, rows.labels + begin, n);
+        normalise(m, b);
+        sums.log_likelihood += dot(b.log_prob, b.weight, w.B);
+        sums.certainty += dot(b.certainty, b.weight, w.B);
+        if (moments) w.steps.moments(m, b, packed);
+    }
+    memset(s.counts, 0, size_t(m.K) * 8);
+    memset(s.first, 0, size_t(m.K * m.D) * 8);
+    memset(s.scatter, 0, size_t(m.K * m.D * m.D) * 8);
+    if (moments) w.steps.unpack(m, packed, &s);
+    about_means(m, s);
+    return DONE;
+}
+
+Status log_prob(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    Work w(rows, m, stop - start);
+    if (missing(w.memory)) return NO_MEMORY;
+    for (int64_t i = 0; i < w.B; i++) w.b.weight[i] = 1.0;
+    for (int64_t begin = start; begin < stop; begin += w.B) {
+        const int64_t end = begin + w.B < stop ? begin + w.B : stop;
+        w.joint(begin, end);
+        normalise(m, w.b);
+        memcpy(out + begin, w.b.log_prob, size_t(end - begin) * 8);
+    }
+    return DONE;
+}
+
+Status log_joint(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    Work w(rows, m, stop - start);
+    if (missing(w.memory)) return NO_MEMORY;
+    for (int64_t begin = start; begin < stop; begin += w.B) {
+        const int64_t end = begin + w.B < stop ? begin + w.B : stop;
+        w.joint(begin, end);
+        for (int64_t k = 0; k < m.K; k++)
+            for (int64_t i = begin; i < end; i++) out[i * m.K + k] = w.b.joint_of(k)[i - begin];
+    }
+    return DONE;
+}
+
+Status ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high) {
+    Array<double> wrong(D, 0.0);  // NaN once an entry of the column is not finite
+    if (missing(wrong)) return NO_MEMORY;
+    for (int64_t j = 0; j < D; j++) {
+        low[j] = __builtin_inf();
+        high[j] = -__builtin_inf();
+    }
+    for (int64_t i = start; i < stop; i++) {
+        const double* x = X + i * D;
+        for (int64_t j = 0; j < D; j++) {
+            low[j] = x[j] < low[j] ? x[j] : low[j];
+            high[j] = x[j] > high[j] ? x[j] : high[j];
+            wrong[j] += 0.0 * x[j];
+        }
+    }
+    for (int64_t j = 0; j < D; j++) {
+        low[j] += wrong[j];
+        high[j] += wrong[j];
+    }
+    return DONE;
+}
+
+// Rows under many draws: lanes are draws, eight of which meet a tile of rows at a time.
+constexpr int EIGHT = 8;
+constexpr int64_t TILE_ROWS = 16, TILE_WIDTH = TILE_ROWS * EIGHT + PAD;
+
+// One tile in memory of its own: an entry of a line is 8 row + draw.
+struct DrawsTile {
+    Array<double> memory, d;
+    double *x, *log_prob, *entropy, *joint;
+
+    DrawsTile(int64_t K, int64_t D) : memory(D * TILE_ROWS + (2 + K) * TILE_WIDTH), d(D * EIGHT * WIDTH) {
+        x = memory;  // (D, TILE_ROWS) minus the center
+        log_prob = x + D * TILE_ROWS;
+        entropy = log_prob + TILE_WIDTH;
+        joint = entropy + TILE_WIDTH;
+    }
+};
+
+// Log joint densities of R rows under WIDTH draws, and in log_prob the largest of them.
+template <int R>
+void joint_of_draws(const Draws& m, const double* at, int64_t row, int64_t draw, const DrawsTile& tile) {
+    at += draw;
+    for (int64_t k = 0; k < m.K; k++) {
+        const lanes scale = load_anywhere(at);
+        at += EIGHT;
+        for (int64_t j = 0; j < m.D; j++, at += EIGHT) {
+            const lanes mean = load_anywhere(at);
+            UNROLL for (int r = 0; r < R; r++)
+                store(tile.d + (j * R + r) * WIDTH, tile.x[j * TILE_ROWS + row + r] - mean);
+        }
+        lanes q[R];
+        UNROLL for (int r = 0; r < R; r++) q[r] = lanes{};
+        for (int64_t j = 0; j < m.D; j++) {
+            lanes u[R];
+            UNROLL for (int r = 0; r < R; r++) u[r] = lanes{};
+            for (int64_t i = 0; i <= j; i++, at += EIGHT) {
+                const lanes p = load_anywhere(at);
+                UNROLL for (int r = 0; r < R; r++) u[r] += p * load(tile.d + (i * R + r) * WIDTH);
+            }
+            UNROLL for (int r = 0; r < R; r++) q[r] += u[r] * u[r];
+        }
+        UNROLL for (int r = 0; r < R; r++) {
+            const int64_t to = (row + r) * EIGHT + draw;
+            q[r] = maximum(scale - 0.5 * q[r], splat(LOWEST));
+            store(tile.joint + k * TILE_WIDTH + to, q[r]);
+            store(tile.log_prob + to, k ? maximum(load(tile.log_prob + to), q[r]) : q[r]);
+        }
+    }
+}
+
+// Joint densities become responsibilities, their maximum the log-sum-exp.
+void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
+    constexpr int R = MANY_REGISTERS ? 4 : 2;
+    for (int64_t at = 0; at < n; at += R * WIDTH) {
+        lanes largest[R], total[R], entropy[R], log[R], r[R], t[R];
+        EACH largest[i] = load(tile.log_prob + at + i * WIDTH);
+        EACH total[i] = entropy[i] = lanes{};
+        double* line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH) {
+            EACH r[i] = t[i] = load(line + i * WIDTH) - largest[i];
+            exp_nonpositive<R>(r);
+            EACH store(line + i * WIDTH, r[i]);
+            EACH total[i] += r[i];
+            EACH entropy[i] -= r[i] * t[i];
+        }
+        log_above_one<R>(total, log);
+        EACH total[i] = 1.0 / total[i];
+        EACH store(tile.log_prob + at + i * WIDTH, largest[i] + log[i]);
+        EACH store(tile.entropy + at + i * WIDTH, entropy[i] * total[i] + log[i]);
+        line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH)
+            EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
+    }
+}
+
+Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
+    constexpr int R = MANY_REGISTERS ? 8 : 4;
+    const DrawsTile tile(m.K, m.D);
+    if (missing(tile.memory, tile.d)) return NO_MEMORY;
+    const int64_t size = m.K * (1 + m.D + m.D * (m.D + 1) / 2) * EIGHT;
+    for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
+        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS, worked = (rows + R - 1) / R * R;
+        for (int64_t j = 0; j < m.D; j++)
+            for (int64_t i = 0; i < worked; i++)
+                tile.x[j * TILE_ROWS + i] = i < rows ? X[(begin + i) * m.D + j] - m.center[j] : 0.0;
+        for (int64_t g = 0; g < m.groups; g++) {
+            for (int64_t row = 0; row < worked; row += R)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH)
+                    joint_of_draws<R>(m, m.values + g * size, row, draw, tile);
+            normalise_draws(m.K, worked * EIGHT, tile);
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+                    const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
+                    store_anywhere(out.log_prob + row * out.width + to, load(tile.log_prob + from));
+                    store_anywhere(out.entropy + row * out.width + to, load(tile.entropy + from));
+                    for (int64_t k = 0; k < m.K; k++)
+                        store_anywhere(out.responsibilities + (row * m.K + k) * out.width + to,
+                                       load(tile.joint + k * TILE_WIDTH + from));
+                }
+        }
+    }
+    return DONE;
+}
+
+double sum_exp(double* x, int64_t n) {
+    constexpr int R = 4;
+    const int64_t all = (n + R * WIDTH - 1) / (R * WIDTH) * (R * WIDTH);
+    for (int64_t i = n; i < all; i++) x[i] = LOWEST;
+    lanes total[R];
+    EACH total[i] = lanes{};
+    for (int64_t at = 0; at < all; at += R * WIDTH) {
+        lanes y[R];
+        EACH y[i] = load(x + at + i * WIDTH);
+        exp_nonpositive<R>(y);
+        EACH total[i] += y[i];
+    }
+    return sum((total[0] + total[1]) + (total[2] + total[3]));
+}
+
+}  // namespace
+
+extern const Kernels table;
+const Kernels table = {STRING(LEVEL), accumulate, log_prob, log_joint, ranges, memberships, sum_exp};
+}  // namespace LEVEL

@@ -1,0 +1,69 @@
+// What reads the data: the structs it is given, and what each level of processor offers. bayesgmm/native.py mirrors the
+// structs. All arrays are C-contiguous and belong to the caller.
+#pragma once
+#include <stdint.h>
+
+#include "api.hpp"
+
+// A mixture, its means as offsets from the center that the rows are taken from; the precision of component k is P_k P_k'.
+struct Mixture {
+    int64_t K, D;             // components, features
+    const double* log_scale;  // (K,) log w_k + log|P_k| - D/2 log 2 pi, nats
+    const double* offsets;    // (K, D) means minus the center
+    const double* P;          // (K, D, D) upper triangular
+    int64_t diagonal;         // whether every P_k is known to be diagonal: then no more of the scatters is filled
+};
+
+struct Rows {
+    const double* X;        // (N, D), D the mixture's
+    const double* center;   // (D,) that the mixture's offsets are taken from
+    const double* weight;   // (n_weights,)
+    int64_t n_weights;      // N, or 1 for a weight that all rows share
+    const int64_t* labels;  // (N,) component, -1 where unknown; null where all are unknown
+};
+
+// Expected statistics about the components' own means, summed over weighted rows.
+struct Statistics {
+    double* counts;   // (K,)
+    double* first;    // (K, D) first moments, in the data's units
+    double* scatter;  // (K, D, D)
+};
+
+struct Sums {
+    double log_likelihood;  // nats
+    double certainty;       // sum of the rows' largest log responsibilities, nats
+};
+
+// Mixtures, one for each of many draws, eight side by side; the last eight are filled up with copies of the last draw.
+struct Draws {
+    int64_t K, D, groups;  // components, features, eights of draws
+    const double* center;  // (D,)
+    const double* values;  // (groups, K, 1 + D + D(D+1)/2, 8) log_scale as in Mixture, means minus the center, columns of P
+};
+
+// What some rows are under the draws, whose number is rounded up to `width`, 8 groups or more.
+struct Memberships {
+    double* responsibilities;  // (n, K, width)
+    double* log_prob;          // (n, width) nats
+    double* entropy;           // (n, width) of the responsibilities, nats
+    int64_t width;
+};
+
+// The kernels of one level. Rows are [start, stop).
+struct Kernels {
+    const char* level;
+    // Sums and, where `moments` is set, statistics of the rows; both are overwritten.
+    Status (*accumulate)(const Rows&, const Mixture&, int64_t start, int64_t stop, bool moments, const Statistics&, Sums&);
+    // out (N,): log mixture densities of the rows, nats; only their entries are written. Weights and labels do not count.
+    Status (*log_prob)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
+    // out (N, K): log w_k + log N(x | mean_k, covariance_k) of the rows, nats.
+    Status (*log_joint)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
+    // low, high (D,): least and largest entry of each column of X (N, D); NaN where an entry is not finite.
+    Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
+    // The n rows of X (n, D) under all draws.
+    Status (*memberships)(const double* X, int64_t n, const Draws&, const Memberships&);
+    // Sum of exp(x_i) for x_i <= 0; x is aligned, has room for a multiple of 64 entries and is overwritten.
+    double (*sum_exp)(double* x, int64_t n);
+};
+
+const Kernels& kernels();  // of the best level that this processor has, or of the one that was asked for

@@ -1,0 +1,95 @@
+"""The compiled core: its structs are what Python thinks, its levels agree, and it survives a fork."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from oracles import random_mixture
+
+from bayesgmm import native
+
+
+@pytest.fixture(params=native.levels())
+def level(request):
+    before = native.level()
+    native.use_level(request.param)
+    yield request.param
+    native.use_level(before)
+
+
+@pytest.mark.parametrize("struct", native.STRUCTS, ids=lambda struct: struct.__name__)
+def test_structs_have_the_sizes_that_the_core_gives_them(struct):
+    assert native.size_of(struct) == native.ctypes.sizeof(struct)
+
+
+@pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 21])
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_every_level_gives_the_same_answers(level, D, covariance):
+    from bayesgmm.expectation import Parameters, expected_statistics
+
+    rng = np.random.default_rng(D)
+    m, X, weight = random_mixture(rng, 3, D), rng.normal(size=(333, D)), rng.uniform(size=333)
+    labels = np.where(rng.uniform(size=333) < 0.1, 1, -1)
+    diagonal = covariance == "diag"
+    P = m.precisions_cholesky * np.eye(D) if diagonal else m.precisions_cholesky
+    parameters = Parameters(np.log(m.weights), m.means, P)
+
+    def answers():
+        yield from expected_statistics(X, weight, labels, np.zeros(D), parameters, diagonal)[:2]
+        yield from expected_statistics(X, weight, labels, np.zeros(D), parameters, diagonal)[2]
+        yield m.log_prob(X)
+        yield m.log_joint(X)
+
+    own = list(answers())
+    native.use_level(native.levels()[-1])
+    for one, other in zip(own, answers(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("name", native.levels())
+def test_the_environment_picks_the_level(name):
+    code = "from bayesgmm import native; print(native.level())"
+    assert run(code, BAYESGMM_LEVEL=name).stdout.strip() == name
+
+
+def test_a_level_that_the_processor_lacks_is_an_error():
+    answer = run("import bayesgmm.native", BAYESGMM_LEVEL="v9")
+    assert answer.returncode
+    assert f"this processor has the levels {', '.join(native.levels())}, not 'v9'" in answer.stderr
+
+
+def test_arrays_that_the_core_cannot_read_are_refused():
+    for array in (np.zeros((4, 4))[:, ::2], np.zeros((4, 4)).T[1:], np.zeros(3, np.float32)):
+        with pytest.raises(TypeError, match="C-contiguous array of float64"):
+            native.address(array)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_child_computes_what_its_parent_does():
+    rng = np.random.default_rng(0)
+    m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
+    expected = m.log_prob(X)  # in threads, which the child does not have
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, m.log_prob(X)[:1000].tobytes())
+        os._exit(0)
+    answer = os.read(read, 8000)
+    os.close(read)
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(np.frombuffer(answer), expected[:1000])
+
+
+def test_more_memory_than_there_is_is_an_error_of_python():
+    with pytest.raises(MemoryError, match="log_prob"):
+        native.log_prob(native.Rows(), native.Mixture(K=2**50, D=1), 0, 0, 0)
