@@ -21,6 +21,7 @@ from bayesgmm.clusters.assignment import assign
 from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import in_picture
 from bayesgmm.observations import numeric_table
 from bayesgmm.selection import CRITERIA
 
@@ -307,7 +308,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
             label = f"{key[0]}, K = {key[1]}"
             ax.plot(x, np.exp(lines).mean(axis=(0, 1)), lw=0.9, color=_COLORS[i % len(_COLORS)], label=label)
         ax.plot(x, np.exp(selection.log_prob(x[:, None])), color="black", lw=2, label="average")
-        ax.set(xlabel=_short(names[0]), ylabel="density")
+        ax.set(xlabel=in_picture(names[0]), ylabel="density")
         ax.legend(frameon=False, fontsize="small")
     else:
         grid = np.stack(np.meshgrid(*(np.linspace(low[j], high[j], 90) for j in (0, 1)), indexing="ij"), axis=-1)
@@ -315,7 +316,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
         filled = ax.contourf(grid[..., 0], grid[..., 1], density, 12, cmap="Greys")
         ax.plot(*values[:, :2].T, ".", ms=3, color=_COLORS[0], label="rows")
         figure.colorbar(filled, ax=ax, label="density")
-        ax.set(xlabel=_short(names[0]), ylabel=_short(names[1]))
+        ax.set(xlabel=in_picture(names[0]), ylabel=in_picture(names[1]))
         ax.legend(frameon=False, fontsize="small")
     ax.set_title("Predictive density, averaged with stacking weights", fontsize="medium")
     _plain(ax)
@@ -370,8 +371,8 @@ def uncertainty(tree: xr.DataTree, assignments: Assignments, *, figure: Figure |
             Line2D([], [], ls="", marker="o", color="0.4", ms=size, label=f"label's probability {probability:g}")
         )
     figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
-    second = _short(names[shown[1]]) if len(shown) > 1 else "1 - the label's probability"
-    ax.set(xlabel=_short(names[shown[0]]), ylabel=second)
+    second = in_picture(names[shown[1]]) if len(shown) > 1 else "1 - the label's probability"
+    ax.set(xlabel=in_picture(names[shown[0]]), ylabel=second)
     note = "; the darker, the less sure a row there would be" if X.shape[1] == 2 else ""
     figure.suptitle(f"Larger: less sure which component{note}", fontsize="medium", x=0.01, ha="left")
     _plain(ax)
@@ -470,7 +471,7 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
     matplotlib.figure.Figure
     """
     values, names = numeric_table(X)
-    labels = [_short(name) for name in names]
+    labels = [in_picture(name) for name in names]
     if values.shape[1] > 2:
         standard = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-300)
         values = standard @ np.linalg.svd(standard, full_matrices=False)[2][:2].T
@@ -565,7 +566,7 @@ def prior_check(
         ax.plot(grid, density[:30].T, color=_COLORS[0], lw=0.5, alpha=0.4)
         ax.plot(grid, density.mean(axis=0), color="black", lw=1.5, label="prior mean")
         ax.plot([], [], color=_COLORS[0], lw=0.8, label="draws from the prior")
-        ax.set(xlabel=_short(names[j]), ylabel="density" if j == 0 else "", ylim=(0, None), xlim=(low, high))
+        ax.set(xlabel=in_picture(names[j]), ylabel="density" if j == 0 else "", ylim=(0, None), xlim=(low, high))
         _plain(ax)
     axes[0].legend(frameon=False, fontsize="small")
     filled = priors.filled_components(len(values), n_components, rng=rng)
@@ -676,7 +677,8 @@ class _Scatter:
             for radius in (1, 2):
                 x, y = _ellipses(self.fit.mixture, k, (i, j), radius).T
                 ax.plot(x, y, color=_color(k), lw=1.5, path_effects=[withStroke(linewidth=2.3, foreground="white")])
-        ax.set(xlabel=self.fit.features[i], xlim=self.limits[i], ylabel=self.fit.features[j], ylim=self.limits[j])
+        x_name, y_name = (in_picture(self.fit.features[f]) for f in (i, j))
+        ax.set(xlabel=x_name, xlim=self.limits[i], ylabel=y_name, ylim=self.limits[j])
         _plain(ax)
 
     def density(self, ax: Axes, j: int, rug: bool) -> None:
@@ -695,7 +697,7 @@ class _Scatter:
         if rug:
             self.points(ax, x, np.full(len(x), -0.04 * np.max(heights)))
             ax.axhline(0, color="0.6", lw=0.6)
-        ax.set(xlabel=self.fit.features[j], xlim=self.limits[j], ylabel="density")
+        ax.set(xlabel=in_picture(self.fit.features[j]), xlim=self.limits[j], ylabel="density")
         _plain(ax)
 
     def legend(self) -> Iterator[Line2D]:
@@ -742,10 +744,10 @@ def _quantities(source: GaussianMixture, fit: EMFit) -> Iterator[tuple[str, np.n
     if fit.n_components > 1:
         yield "weight", source.weights
     for j, name in enumerate(features):
-        yield f"mean\n{_short(name)}", source.means[..., j]
+        yield f"mean\n{in_picture(name)}", source.means[..., j]
     sds = np.sqrt(np.einsum("...ii->...i", source.covariances))
     for j, name in enumerate(features):
-        yield f"sd\n{_short(name)}", sds[..., j]
+        yield f"sd\n{in_picture(name)}", sds[..., j]
     if fit.n_features == 2 and not fit.covariance_model.diagonal:
         yield "correlation", source.covariances[..., 0, 1] / sds.prod(axis=-1)
 
@@ -781,10 +783,6 @@ def _edges(x: np.ndarray) -> list[float]:
     """Histogram edges, few enough to see."""
     edges = np.histogram_bin_edges(x, "auto")
     return (edges if len(edges) <= 81 else np.linspace(x.min(), x.max(), 81)).tolist()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:8]}...{name[-7:]}"
 
 
 def _color(k: int) -> str:

@@ -25,6 +25,7 @@ from bayesgmm.comparison import compare
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
 from bayesgmm.errors import ConvergenceWarning
+from bayesgmm.names import short
 from bayesgmm.selection import CRITERIA, Selection
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
         return None
     certainty = a.probabilities.max(axis=1)
     n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
-    features = [_short(name, 12) for name in analysis.fit.features[:n_values]]
+    features = [short(name, 12) for name in analysis.fit.features[:n_values]]
     table = _table(
         "The least certain rows: their two likeliest components, with 89% intervals",
         *("row", *features, "component", "probability", "or", "probability"),
@@ -330,7 +331,7 @@ def _quantities(tree: xr.DataTree, fit: EMFit) -> Iterator[tuple[str, np.ndarray
         yield "weight", draws.weights
     for what, values in (("mean", draws.means), ("sd", sds)):
         for j, name in enumerate(fit.features[:_FEATURES]):
-            yield f"{what} {_short(name)}", values[..., j]
+            yield f"{what} {short(name)}", values[..., j]
     if fit.n_features == 2 and not fit.covariance_model.diagonal:
         yield "correlation", draws.covariances[..., 0, 1] / sds.prod(axis=-1)
 
@@ -363,16 +364,10 @@ def _parameter(name: str, feature: str, feature_bis: str) -> str:
     if name == "weights":
         return "weight"
     if name == "means":
-        return f"mean {_short(feature)}"
+        return f"mean {short(feature)}"
     if feature == feature_bis:
-        return f"variance {_short(feature)}"
-    return f"covariance {_short(feature)}, {_short(feature_bis)}"
-
-
-def _short(name: str, length: int = 20) -> str:
-    """A long name without its middle, as names often differ in their ends."""
-    head = (length - 3) // 2
-    return name if len(name) <= length else f"{name[:head]}...{name[head + 3 - length :]}"
+        return f"variance {short(feature)}"
+    return f"covariance {short(feature)}, {short(feature_bis)}"
 
 
 def _count(n: int, thing: str) -> str:

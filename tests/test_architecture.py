@@ -22,7 +22,7 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
-    {"lanes", "native", "errors", "files"},
+    {"lanes", "names", "native", "errors", "files"},
 ]
 NUMPY_SIDE = {"errors", "files", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment"}
 NUMPY_SIDE |= {"em", "clusters"}

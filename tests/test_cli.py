@@ -279,6 +279,40 @@ def test_a_range_that_was_killed_between_its_parts_goes_on(folder, tmp_path, mon
             outputs.refuse_to_overwrite(directory)
 
 
+def test_a_picture_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no\nink")
+
+    monkeypatch.setattr(plots, "posterior", fail)
+    monkeypatch.setattr(plots, "similarity", lambda *_: plots.Figure(figsize=(1e6, 1)))  # too large to be saved
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)
+    assert (status, err) == (0, "")
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == (FILES | OF_CLUSTERS) - {"posterior.png", "similarity.png"}
+    said = " ".join(printed.split())
+    assert "posterior.png could not be drawn (ValueError: no ink); everything else is complete." in said
+    assert "similarity.png could not be drawn (ValueError: Image size" in said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["not_drawn"]) == {"posterior.png", "similarity.png"}
+
+
+def test_names_of_columns_are_only_names(tmp_path):
+    names = ["in_$ (out_$)", "[red]x[/red]", "two\nlines\x1b[31m", "$\\frac{$", "\u5927\u304d\u3055"]
+    X = np.random.default_rng(0).normal(size=(60, 5)) + 9 * np.repeat([[0], [1]], 30, axis=0)
+    pd.DataFrame(X, columns=names).to_csv(tmp_path / "t.csv", index=False)
+    status, printed, err = run(
+        "fit", tmp_path / "t.csv", "-k", 2, "--covariance", "diag", "--out", tmp_path / "out", *FEW
+    )
+    assert (status, err) == (0, "")
+    assert "could not be drawn" not in printed
+    assert not any(ord(c) < 32 for c in printed if c != "\n")
+    for name in ("in_$ (out_$)", "[red]x[/red]", "two lines [31m", "$\\frac{$", "\u5927\u304d\u3055"):
+        assert f"mean {name}" in printed
+    assert set(pd.read_csv(tmp_path / "out" / "components.csv")["feature"].dropna()) == set(names)
+    with xr.open_datatree(tmp_path / "out" / "posterior.nc", engine="h5netcdf") as tree:
+        assert list(tree["posterior"]["feature"].values) == names
+
+
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
     drawn = []
 

@@ -4,13 +4,16 @@ import inspect
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import bayesgmm as bg
 from bayesgmm import plots
 from bayesgmm.covariance import NAMES
+from bayesgmm.names import in_picture, short
 
 CASES = {
     "one feature, one component": ("galaxies", 1, 1, "full"),
@@ -37,13 +40,17 @@ def drawn(request):
     X = table(name)
     fit = bg.fit_em(X, K, covariance, n_starts=4, rng=0)
     tree = few_draws(X, fit)
+    return fit, tree, pictures_of(X, fit, tree)
+
+
+def pictures_of(X, fit, tree):
     pictures = {
         "clusters": plots.clusters(X, fit, tree),
         "em_path": plots.em_path(fit),
         "posterior": plots.posterior(tree, fit),
-        "prior_check": plots.prior_check(X, bg.Priors.weakly_informative(X, K), rng=0),
+        "prior_check": plots.prior_check(X, bg.Priors.weakly_informative(X, fit.n_components), rng=0),
     }
-    if K > 1:
+    if fit.n_components > 1:
         assignments, found = bg.assign(tree), bg.partition(tree, rng=0)
         pictures |= {
             "uncertainty": plots.uncertainty(tree, assignments),
@@ -51,7 +58,7 @@ def drawn(request):
             "similarity": plots.similarity(tree, found),
             "credible_ball": plots.credible_ball(X, found, bg.credible_ball(tree, found, rng=0)),
         }
-    return fit, tree, pictures
+    return pictures
 
 
 def few_draws(X, fit):
@@ -76,6 +83,46 @@ def test_axes_bear_the_names_of_the_columns(drawn):
     fit, _, pictures = drawn
     assert set(fit.features[:4]) <= set(words(pictures["clusters"]).split())
     assert set(fit.features[:3]) <= set(words(pictures["posterior"]).split())
+
+
+NASTY = [
+    "in_$ (out_$)",
+    r"$\frac{$",
+    r"$\undefined$",
+    r"\$a\$ $b",
+    "$$",
+    "_hidden",
+    "{%d} & #1 ~^",
+    "[red]bold[/red]",
+    "two\nlines\tand a bell\a",
+    "",
+    " ",
+    "Größe µ²",
+    "a very long name " * 20,
+]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_name_is_shown_character_by_character(name):
+    pictures = []
+    for text, formulas in ((in_picture(name), True), (short(name, 18), False)):
+        figure = Figure(figsize=(3, 0.5), dpi=50)
+        figure.text(0, 0.5, text, parse_math=formulas)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba()))
+    np.testing.assert_array_equal(*pictures)
+    assert len(np.unique(pictures[0])) > 1  # something is to be seen
+    assert len(short(name)) <= 20 and short(name).isprintable()
+
+
+@pytest.mark.parametrize("names", [NASTY[:1], NASTY[1:6:4], NASTY[2:13:5]])
+def test_no_name_of_a_column_spoils_a_picture(names, tmp_path):
+    X = pd.DataFrame(np.asarray(bg.datasets.iris())[:, : len(names)], columns=names)
+    fit = bg.fit_em(X, 2, n_starts=4, rng=0)
+    for name, figure in pictures_of(X, fit, few_draws(X, fit)).items():
+        figure.savefig(tmp_path / name, format="png", dpi=40)
+    assert in_picture(names[0]) in words(plots.clusters(X, fit))
 
 
 def test_what_is_left_out_is_said(drawn):
