@@ -43,6 +43,8 @@ _FIT_EPILOG = """what is written to DIR:
   responsibilities.csv   a line per row: its component, and the probability of each with an interval; its cluster in
                          the partition; tail_probability is near 0 for an outlier
   components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
+  clusters.csv           the posterior by the clusters of the partition; only where the draws do not keep the components
+                         apart, and then responsibilities.csv, tables and pictures go by these clusters too
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers; written last
 With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
@@ -304,14 +306,17 @@ def _one(run: _Run, n_components: int) -> None:
     console = _console()
     K = analysis.fit.n_components
     console.print(f"{_described(run)}; {K} component{'s' * (K != 1)}, covariance {report.model_name(analysis.fit)}")
+    if said := report.ambiguity(analysis):
+        console.print(said)
     console.print()
     for table in report.components_tables(analysis, console.width):
         console.print(table)
         console.print()
-    console.print(report.comparison_table(analysis.comparison))
-    console.print()
+    if not analysis.ambiguous:
+        console.print(report.comparison_table(analysis.comparison))
+        console.print()
     uncertain = report.least_certain_table(analysis, console.width)
-    console.print("With one component every row belongs to it." if uncertain is None else uncertain)
+    console.print(f"With one {analysis.assignments.group} every row belongs to it." if uncertain is None else uncertain)
     console.print()
     _print_sentences(console, [*report.sentences(analysis), *_endings(run, written)])
 
@@ -339,22 +344,31 @@ def _several(run: _Run, counts: Sequence[int]) -> None:
         )
         outputs.begin(run.out)
         not_drawn: dict[str, str] = {}
+        ambiguous: list[int] = []
         for key, tree in selection.posteriors.items():
             tell = stage(f"K={key[1]}: summaries")
             analysis = report.summarise(run.table, selection.fits[key], tree, selection.loos[key], run.seed, {}, tell)
+            ambiguous += [key[1]] * analysis.ambiguous
             each = outputs.write_analysis(analysis, run.out / f"k{key[1]}", run.record)
             not_drawn |= {f"k{key[1]}/{name}": why for name, why in each.not_drawn.items()}
         written = outputs.write_selection(run.table, selection, run.out, run.record, draws=False)
     files = written.files + [f"k{K}/" for _, K in selection.posteriors]
-    _print_selection(run, selection, outputs.Written(files, not_drawn | written.not_drawn))
+    _print_selection(run, selection, outputs.Written(files, not_drawn | written.not_drawn), ambiguous)
 
 
-def _print_selection(run: _Run, selection: Selection, written: Written) -> None:
-    """The criteria side by side, what they say, and what was written."""
+def _print_selection(run: _Run, selection: Selection, written: Written, ambiguous: Sequence[int] = ()) -> None:
+    """Which numbers of components are ambiguous, the criteria side by side, what they say, and what was written."""
     from bayesgmm import report
 
     console = _console()
     console.print(_described(run))
+    if ambiguous:
+        which = ", ".join(f"{K}" for K in ambiguous)
+        console.print(
+            f"The draws do not keep the components of K = {which} apart: nothing can be said of a single one, and the "
+            f"files in {', '.join(f'k{K}/' for K in ambiguous)} go by the clusters of the partition. Prefer fewer "
+            "components, or the same covariance for all (--covariance tied)."
+        )
     console.print()
     console.print(report.criteria_table(selection, console.width))
     console.print()

@@ -1,4 +1,4 @@
-"""The names of a table's columns as they can be shown: people call a column whatever they like."""
+"""How names and numbers of things are put: people call a column whatever they like."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def in_picture(name: str) -> str:
     cost in \$ (\$)
     """
     return short(name, 18).replace("$", r"\$")
+
+
+def counted(n: int, thing: str) -> str:
+    """So many things: "1 row", "2 rows"."""
+    return f"{n} {thing}{'s' * (n != 1)}"

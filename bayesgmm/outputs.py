@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
-_TABLES = ("responsibilities.csv", "components.csv", "selection.csv")
+_TABLES = ("responsibilities.csv", "components.csv", "clusters.csv", "selection.csv")
 
 
 class Written(NamedTuple):
@@ -105,35 +105,40 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
+    (directory / "clusters.csv").unlink(missing_ok=True)  # of an earlier run
     fit, a = analysis.fit, analysis.assignments
     write_tree(analysis.tree, directory / "posterior.nc")
     (directory / PART).unlink(missing_ok=True)
-    columns = {"row": np.arange(len(a.labels)), "label": a.labels}
+    group, prefix = ("cluster", "cluster_") if analysis.ambiguous else ("label", "")
+    columns = {"row": np.arange(len(a.labels)), group: a.labels}
     for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
-        columns |= {f"{name}_{k}": values[:, k] for k in range(fit.n_components)}
-    columns |= {name: getattr(a, name) for name in ("label_probability", "label_lower", "label_upper")}
+        columns |= {f"{prefix}{name}_{k}": values[:, k] for k in range(values.shape[1])}
+    columns |= {f"{group}_{name}": getattr(a, f"label_{name}") for name in ("probability", "lower", "upper")}
     columns |= {name: getattr(a, name) for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
-    if analysis.partition is not None:
+    if analysis.partition is not None and not analysis.ambiguous:
         columns["partition"] = analysis.partition.labels
-    with beside(directory / "responsibilities.csv") as path:
-        pd.DataFrame(columns).to_csv(path, index=False)
-    with beside(directory / "components.csv") as path:
-        analysis.comparison.to_csv(path, index=False)
+    tables = {"responsibilities.csv": pd.DataFrame(columns), "components.csv": analysis.comparison}
+    if analysis.clusters is not None:
+        tables["components.csv"] = analysis.comparison[["parameter", "component", "feature", "feature_bis", "em"]]
+        tables["clusters.csv"] = analysis.clusters
+    for name, table in tables.items():
+        with beside(directory / name) as path:
+            table.to_csv(path, index=False)
+    found, ball = analysis.partition, analysis.ball
     pictures: dict[str, Callable[[], Figure]] = {
         "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a),
         "em_path.png": lambda: plots.em_path(fit),
-        "posterior.png": lambda: plots.posterior(analysis.tree, fit),
+        "posterior.png": lambda: plots.posterior(analysis.tree, fit, partition=a.partition),
     }
-    if fit.n_components > 1:
+    if analysis.draws.n_components > 1:
         pictures["uncertainty.png"] = lambda: plots.uncertainty(analysis.tree, a)
         pictures["least_certain.png"] = lambda: plots.least_certain(a)
-    found, ball = analysis.partition, analysis.ball
     if found is not None and ball is not None:
         pictures["similarity.png"] = lambda: plots.similarity(analysis.tree, found)
         pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, found, ball)
     drawn, not_drawn = _draw(pictures, directory)
     _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
-    return Written(["posterior.nc", "responsibilities.csv", "components.csv", *drawn, SUMMARY], not_drawn)
+    return Written(["posterior.nc", *tables, *drawn, SUMMARY], not_drawn)
 
 
 def _draw(pictures: dict[str, Callable[[], Figure]], directory: Path) -> tuple[list[str], dict[str, str]]:
@@ -187,7 +192,8 @@ def write_selection(
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
-    fit, tree, loo, table, found = analysis.fit, analysis.tree, analysis.loo, analysis.comparison, analysis.partition
+    fit, tree, loo, found = analysis.fit, analysis.tree, analysis.loo, analysis.partition
+    table = analysis.comparison if analysis.clusters is None else analysis.clusters
     return {
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
@@ -206,6 +212,8 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "divergences": int(tree["sample_stats"]["diverging"].sum()),
         "max_r_hat": table["r_hat"].max(),
         "min_ess_bulk": table["ess_bulk"].min(),
+        "ambiguous": analysis.ambiguous,
+        "stray_rate": analysis.stray_rate,
         "ambiguous_rate": tree.attrs["ambiguous_rate"],
         "elpd_loo": float(loo.elpd),
         "elpd_loo_se": float(loo.se),

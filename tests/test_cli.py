@@ -131,6 +131,58 @@ def test_the_three_tables_are_printed_plainly_in_a_hundred_columns(finished):
     assert not any(ord(c) < 32 for c in printed if c != "\n")
 
 
+def shuffled(tree):
+    """The posterior with the components of every other draw the other way round, as if nobody had relabelled."""
+    new = tree.copy(deep=True)
+    for name in ("weights", "means", "covariances"):
+        values = new["posterior"][name].values
+        values[:, ::2] = values[:, ::2, ::-1]
+    return new
+
+
+def test_where_components_are_not_kept_apart_everything_goes_by_clusters(finished, folder, tmp_path, monkeypatch):
+    """And what is said of the clusters is what is said of the components where these are kept apart."""
+    real, out = report.sample_posterior, tmp_path / "out"
+    monkeypatch.setattr(report, "sample_posterior", lambda *a, **k: shuffled(real(*a, **k)))
+    command = ("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    status, printed, err = run(*command)
+    assert (status, err) == (0, "")
+    first = printed.index("The draws do not keep the 2 components apart: in 50% of them")
+    assert first < printed.index("The clusters: posterior mean and 89% interval")
+    said = " ".join(printed.split())
+    assert "try fewer components (-k 1) or the same covariance for all (--covariance tied)" in said
+    assert "EM beside" not in said and "component 0" not in said
+    assert "Of the clusters R-hat is at most" in said
+    assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS | {"clusters.csv"}
+    clear, rows = (pd.read_csv(d / "responsibilities.csv") for d in (finished[0], out))
+    assert (rows["cluster"] == clear["label"]).all()
+    for c in (0, 1):
+        np.testing.assert_allclose(rows[f"cluster_p_{c}"], clear[f"p_{c}"], atol=0.02)
+    clear, clusters = (pd.read_csv(d / name) for d, name in ((finished[0], "components.csv"), (out, "clusters.csv")))
+    change = (clusters["mean"] - clear["mean"]).abs() / clear["sd"]
+    assert change[clear["parameter"] != "covariances"].max() < 0.5  # rows in doubt widen covariances a little
+    assert list(pd.read_csv(out / "components.csv")["em"]) == pytest.approx(list(clear["em"]))
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["ambiguous"], summary["stray_rate"]) == (True, 0.5)
+    monkeypatch.setattr(report, "sample_posterior", real)
+    assert run(*command, "--force")[0] == 0
+    assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS
+    assert json.loads((out / "summary.json").read_text())["ambiguous"] is False
+
+
+def test_many_rows_are_partitioned_from_some(folder, tmp_path, monkeypatch):
+    real, out = report.sample_posterior, tmp_path / "out"
+    monkeypatch.setattr(report, "sample_posterior", lambda *a, **k: shuffled(real(*a, **k)))
+    monkeypatch.setattr(report, "_PARTITION_ROWS", 100)
+    status, printed, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    assert status == 0
+    assert "The partition has 2 clusters: it was found from 100 rows drawn at random" in " ".join(printed.split())
+    assert {path.name for path in out.iterdir()} == (FILES | OF_CLUSTERS | {"clusters.csv"}) - {
+        "similarity.png",
+        "credible_ball.png",
+    }
+
+
 def test_a_finished_result_is_refused_before_any_work(finished, folder, monkeypatch):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -233,6 +285,18 @@ def test_many_features_and_components_stay_within_the_page(tmp_path):
     assert "in components.csv: 2 other features" in said
     assert "other parameters are in components.csv" in said
     assert "component 7" in said
+
+
+def test_numbers_whose_components_are_not_kept_apart_are_named_first(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "stray_rate", lambda _, labels: float(labels.max()))  # from two components on
+    few = [*FEW, "--covariance", "tied", "--columns", "waiting"]
+    status, printed, _ = run("fit", folder / "geyser.csv", "-k", "1:2", "--out", tmp_path / "out", *few)
+    assert status == 0
+    said = " ".join(printed.split())
+    assert "do not keep the components of K = 2 apart" in said and "files in k2/ go by the clusters" in said
+    assert said.index("do not keep") < said.index("Which mixture?")
+    assert (tmp_path / "out" / "k2" / "clusters.csv").exists()
+    assert not (tmp_path / "out" / "k1" / "clusters.csv").exists()
 
 
 def test_an_interrupted_fit_leaves_nothing(folder, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import bayesgmm as bg
 from bayesgmm import plots
 from bayesgmm.covariance import NAMES
-from bayesgmm.names import in_picture, short
+from bayesgmm.names import counted, in_picture, short
 
 CASES = {
     "one feature, one component": ("galaxies", 1, 1, "full"),
@@ -52,7 +52,12 @@ def pictures_of(X, fit, tree):
     }
     if fit.n_components > 1:
         assignments, found = bg.assign(tree), bg.partition(tree, rng=0)
+        grouped = bg.assign(tree, partition=found)
         pictures |= {
+            "clusters by cluster": plots.clusters(X, fit, tree, grouped),
+            "posterior by cluster": plots.posterior(tree, fit, partition=found),
+            "uncertainty by cluster": plots.uncertainty(tree, grouped),
+            "least_certain by cluster": plots.least_certain(grouped),
             "uncertainty": plots.uncertainty(tree, assignments),
             "least_certain": plots.least_certain(assignments),
             "similarity": plots.similarity(tree, found),
@@ -138,6 +143,44 @@ def test_the_legend_counts_the_rows_of_each_component(drawn):
     counts = np.bincount(bg.assign(tree).labels, minlength=fit.n_components)
     for k, n in enumerate(counts):
         assert f"component {k} ({n} row" in words(pictures["clusters"])
+
+
+def test_pictures_by_cluster_show_the_partition_and_no_component(drawn):
+    fit, tree, pictures = drawn
+    if fit.n_components == 1:
+        pytest.skip("one component has no other")
+    found = bg.partition(tree, rng=0)
+    for name, figure in pictures.items():
+        if name.endswith("by cluster"):
+            said = words(figure)
+            assert "component 0" not in said and "EM" not in said
+            assert f"cluster {min(found.n_clusters, 6) - 1}" in said
+    for c, n in enumerate(np.bincount(found.labels)):
+        assert f"cluster {c} ({n} row" in words(pictures["clusters by cluster"])
+    black = [line for ax in pictures["posterior by cluster"].axes for line in ax.lines if line.get_color() == "black"]
+    assert black == []
+
+
+def test_the_clusters_densities_add_up_to_the_posterior_mean_density(drawn):
+    fit, tree, pictures = drawn
+    if fit.n_components == 1 or fit.n_features == 2:
+        pytest.skip("without densities by cluster")
+    lines = pictures["clusters by cluster"].axes[0].lines
+    whole = next(line for line in lines if line.get_color() == "black")
+    parts = [line.get_ydata() for line in lines if len(line.get_xdata()) == 400 and line is not whole]
+    np.testing.assert_allclose(np.sum(parts, axis=0), whole.get_ydata())
+    marginal = bg.as_mixture(tree).marginal([0])
+    mean = np.exp(marginal.log_prob(whole.get_xdata()[:, None])).mean(axis=(0, 1))
+    loose = 1e-9 if fit.n_features == 1 else 0.2  # of all draws, or of 50
+    np.testing.assert_allclose(whole.get_ydata(), mean, atol=loose * mean.max())
+
+
+def test_clusters_need_the_posterior_to_be_outlined():
+    X = bg.datasets.old_faithful()
+    fit = bg.fit_em(X, 2, rng=0)
+    tree = few_draws(X, fit)
+    with pytest.raises(bg.InputError, match="give the tree too"):
+        plots.clusters(X, fit, assignments=bg.assign(tree, partition=bg.partition(tree, rng=0)))
 
 
 def test_the_posterior_picture_marks_the_em_estimate(drawn):
@@ -233,7 +276,7 @@ def test_pictures_of_clusters_say_what_they_show(drawn):
     found = bg.partition(tree, rng=0)
     assert f"the partition: {found.n_clusters} clusters" in words(pictures["credible_ball"])
     texts = [text.get_text() for text in pictures["similarity"].axes[0].texts]
-    assert [t.splitlines()[1] for t in texts] == [f"{n} rows" for n in np.bincount(found.labels)]
+    assert [t.splitlines()[1] for t in texts] == [counted(n, "row") for n in np.bincount(found.labels).tolist()]
     shown = [t.get_text() for t in pictures["least_certain"].axes[0].get_yticklabels()]
     least = np.argmin(bg.assign(tree).label_probability)
     assert shown[0] == f"row {least}"
