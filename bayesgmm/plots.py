@@ -16,8 +16,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import assign
 from bayesgmm.clusters.draws import posterior_draws
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from bayesgmm.bayes.priors import Priors
     from bayesgmm.clusters.assignment import Assignments
     from bayesgmm.clusters.partition import CredibleBall, Partition
     from bayesgmm.em.fit import EMFit
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, which colour-blind readers can tell apart, without yellow: too pale for lines.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dv"
-_ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
+_ELLIPSE_DRAWS, _BAND_DRAWS, _PRIOR_DRAWS = 50, 200, 1000
 _PAIRED_FEATURES = 4  # a grid of more pairs is too small to read
 _POINTS = 5000  # more would cover one another
 _WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
@@ -568,20 +568,28 @@ def _numbers(partition: Partition) -> list[int]:
 
 def prior_check(
     X: Any,
-    priors: Priors,
+    priors: Priors | None = None,
     n_components: int | None = None,
-    covariance: str = "full",
+    covariance: str | CovarianceModel = "full",
     *,
     rng: Any = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """What priors expect before they see a table: its features beside tables drawn from them, and filled components.
+    """What priors expect before they see a table: densities, the components' sds and outlines, and how many are filled.
+
+    For each of the first four features the densities of mixtures drawn from the priors over the table's histogram, and
+    below the sds of their components beside the table's; components of a few mixtures over the rows; and how many
+    components would hold at least one of as many rows. Where sds lie far from any a cluster could have, or no drawn
+    mixture covers the rows, the priors say more than they should.
 
     Parameters
     ----------
     X : (N, D) table
-    priors : Priors
-    n_components, covariance : as in `Priors.sample`
+    priors : Priors, optional
+        `Priors.weakly_informative` by default.
+    n_components : int, optional
+        Needed unless the priors have a concentration for each component.
+    covariance : str or CovarianceModel
     rng : Generator, seed or None
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
@@ -589,32 +597,102 @@ def prior_check(
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If ``X`` is not a table of numbers, the priors are for other features, or the number of components is not known.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> figure = bg.plots.prior_check(bg.datasets.old_faithful(), n_components=2, rng=0)
+    >>> figure.get_suptitle()
+    'What the priors expect before they see the table: 2 components, covariance VVV'
     """
     values, names = numeric_table(X)
+    N, D = values.shape
+    K = n_components or (0 if priors is None else priors.n_components)
+    if K == 0:
+        raise InputError("prior_check needs n_components, unless the priors have a concentration for each component")
+    if priors is None:
+        priors = Priors.weakly_informative(X, K)
+    if priors.n_features != D:
+        raise InputError(f"the priors are for {priors.n_features} features, the table has {D}")
     rng = np.random.default_rng(rng)
-    shown = min(values.shape[1], _PAIRED_FEATURES)
-    figure = Figure(figsize=(3.4 * (shown + 1), 3.4), layout="constrained") if figure is None else figure
-    *axes, last = figure.subplots(1, shown + 1)
-    drawn = priors.sample(_BAND_DRAWS, n_components, covariance, rng=rng)
-    for j, ax in enumerate(axes):
-        x = values[:, j]
-        low, high = x.min() - np.ptp(x), x.max() + np.ptp(x)
-        grid = np.linspace(low, high, 300)
-        density = np.exp(drawn.marginal([j]).log_prob(grid[:, None]))
-        ax.hist(x, bins=_edges(x), density=True, color="0.85", label="the table")
-        ax.plot(grid, density[:30].T, color=_COLORS[0], lw=0.5, alpha=0.4)
-        ax.plot(grid, density.mean(axis=0), color="black", lw=1.5, label="prior mean")
-        ax.plot([], [], color=_COLORS[0], lw=0.8, label="draws from the prior")
-        ax.set(xlabel=in_picture(names[j]), ylabel="density" if j == 0 else "", ylim=(0, None), xlim=(low, high))
-        _plain(ax)
-    axes[0].legend(frameon=False, fontsize="small")
-    filled = priors.filled_components(len(values), n_components, rng=rng)
-    last.bar(np.arange(1, len(filled)), filled[1:], color=_COLORS[0])
-    last.set(xlabel="components that hold a row", ylabel="prior probability", ylim=(0, 1))
-    last.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _plain(last)
-    figure.suptitle("What the priors expect before they see the table", x=0.01, ha="left")
+    drawn = priors.sample(_PRIOR_DRAWS, K, covariance, rng=rng)
+    sds = np.sqrt(np.einsum("...ii->...i", drawn.covariances)).reshape(-1, D)
+    low, high, middle = values.min(axis=0), values.max(axis=0), values.std(axis=0)
+    reach = np.stack([2 * low - high, 2 * high - low], axis=1)  # as much room again on either side
+
+    shown = min(D, _PAIRED_FEATURES)
+    figure = Figure(figsize=(max(3.1 * (shown + 1), 7.4), 5.8), layout="constrained") if figure is None else figure
+    grid = figure.subplots(2, shown + 1, squeeze=False)
+    for j in range(shown):
+        _prior_densities(grid[0, j], values[:, j], drawn.marginal([j]), reach[j])
+        _prior_sds(grid[1, j], sds[:, j], middle[j])
+        grid[0, j].set_xlabel(in_picture(names[j]))
+        grid[1, j].set_xlabel(f"sd of a component,\n{in_picture(names[j])}")
+    grid[0, 0].set_ylabel("density")
+    filled = priors.filled_components(N, K, rng=rng)
+    bars = grid[0, shown]
+    bars.bar(np.arange(1, len(filled)), filled[1:], color=_COLORS[0])
+    bars.set(xlabel="components that hold a row", ylabel="prior probability", ylim=(0, 1))
+    bars.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _plain(bars)
+    if D == 1:
+        grid[1, shown].remove()
+    else:
+        _prior_outlines(grid[1, shown], values, drawn, reach)
+        grid[1, shown].set(xlabel=in_picture(names[0]), ylabel=in_picture(names[1]))
+    handles = [
+        Line2D([], [], ls="", marker="s", ms=9, color="0.8", label="the table, and its sd (dashed)"),
+        Line2D([], [], color="black", lw=1.5, label="prior mean of the density"),
+        Line2D([], [], color=_COLORS[0], lw=0.8, label="mixtures drawn from the priors"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    model = CovarianceModel.named(covariance).label(D)
+    note = f"; the first {shown} of {D} features" if shown < D else ""
+    title = f"What the priors expect before they see the table: {counted(K, 'component')}, covariance {model}{note}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def _prior_densities(ax: Axes, x: np.ndarray, drawn: GaussianMixture, reach: np.ndarray) -> None:
+    """Densities of one feature over its histogram."""
+    grid = np.linspace(reach[0], reach[1], 300)
+    density = np.exp(drawn.log_prob(grid[:, None]))
+    heights, *_ = ax.hist(x, bins=_edges(x), density=True, color="0.85")
+    ax.plot(grid, density[:30].T, color=_COLORS[0], lw=0.5, alpha=0.4)
+    ax.plot(grid, density.mean(axis=0), color="black", lw=1.5)
+    ax.set(xlim=reach, ylim=(0, 2 * np.max(heights)))  # a narrow component would flatten all else
+    _plain(ax)
+
+
+def _prior_sds(ax: Axes, sds: np.ndarray, of_table: float) -> None:
+    """The components' sds on a logarithmic axis, and the table's."""
+    low, high = np.quantile(sds, [0.005, 0.995])
+    edges = np.geomspace(min(low, of_table) / 1.2, max(high, of_table) * 1.2, 41)
+    ax.hist(sds, bins=edges.tolist(), color=_COLORS[0], alpha=0.6)
+    ax.axvline(of_table, color="0.3", lw=1.5, ls="--")
+    ax.set(xscale="log", yticks=[], xlim=(edges[0], edges[-1]))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    _plain(ax)
+    ax.spines["left"].set_visible(False)
+
+
+def _prior_outlines(ax: Axes, values: np.ndarray, drawn: GaussianMixture, reach: np.ndarray) -> None:
+    """The components of a few drawn mixtures, each in a colour of its own, over the rows; of two features."""
+    rows = values[np.linspace(0, len(values) - 1, min(len(values), 500)).astype(int)]
+    ax.plot(*rows[:, :2].T, ".", ms=2, color="0.6", zorder=0)
+    for k in range(drawn.n_components):
+        lines = list(_ellipses(drawn, k, (0, 1), 2)[: len(_COLORS) - 1])
+        ax.add_collection(LineCollection(lines, colors=_COLORS[: len(lines)], linewidths=1.1))
+    ax.set(xlim=reach[0], ylim=reach[1], title=f"components of {len(_COLORS) - 1} mixtures, 2 sd")
+    ax.title.set_fontsize("small")
+    _plain(ax)
 
 
 def _criterion(ax: Axes, selection: Selection, name: str) -> None:
