@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "errors": ("BayesGMMError", "InputError", "DegenerateFitError", "ConvergenceWarning"),
+    "errors": ("BayesGMMError", "InputError", "DegenerateFitError", "SamplingError", "ConvergenceWarning"),
     "mixture": ("GaussianMixture",),
     "covariance": ("CovarianceModel",),
     "em.fit": ("EMFit", "fit_em"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayesgmm.bayes.diagnosis import VARIABLES
+from bayesgmm.bayes.relabel import VARIABLES
 from bayesgmm.em.fit import EMFit
 from bayesgmm.errors import InputError
 

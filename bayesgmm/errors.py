@@ -13,5 +13,9 @@ class DegenerateFitError(BayesGMMError, RuntimeError):
     """Every start of a fit ended with a component collapsed onto too few distinct rows."""
 
 
+class SamplingError(BayesGMMError, RuntimeError):
+    """The sampler ended before it had drawn anything to return."""
+
+
 class ConvergenceWarning(UserWarning):
     """A result that was returned although its computation did not finish; the message says how far it got."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
 from bayesgmm.em.search import Maximum, Start, Status
+from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
@@ -67,7 +66,6 @@ class Kept:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             pass
         made = make()
-        self._directory.mkdir(parents=True, exist_ok=True)
         with beside(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **made)  # type: ignore[arg-type]
         return made
@@ -77,6 +75,7 @@ def _arrays(fit: EMFit) -> dict[str, np.ndarray]:
     """A fit as arrays."""
     record: dict[str, Any] = {name: getattr(fit, name) for name in _NUMBERS}
     record |= {"features": fit.features, "covariance": fit.covariance_model.name, "status": fit.status.name}
+    record["names"] = fit.mixture.features
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
     record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail) for m in fit.maxima]
     arrays = {name: getattr(fit.mixture, name) for name in _PARAMETERS}
@@ -90,10 +89,12 @@ def _fit(arrays: dict[str, np.ndarray]) -> EMFit:
     record = json.loads(str(arrays["record"]))
     path = arrays["path"]
     path.flags.writeable = False
+    names = record.pop("names")
 
     def mixture(suffix: str = "") -> GaussianMixture | None:
-        parts = [name + suffix for name in _PARAMETERS]
-        return GaussianMixture(*(arrays[name] for name in parts)) if parts[0] in arrays else None
+        if "weights" + suffix not in arrays:
+            return None
+        return GaussianMixture(**{name: arrays[name + suffix] for name in _PARAMETERS}, features=names)
 
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
     maxima = tuple(
@@ -106,14 +107,3 @@ def _fit(arrays: dict[str, np.ndarray]) -> EMFit:
     return EMFit(
         best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, features=features, **record
     )
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same directory, renamed to ``path`` if all goes well and removed if not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

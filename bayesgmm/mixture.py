@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.errors import InputError
-from bayesgmm.observations import numeric_table, positive_integer
+from bayesgmm.observations import check_names, numeric_table, positive_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,9 @@ class GaussianMixture:
     means : (..., K, D)
     covariances : (..., K, D, D)
         Symmetric positive definite.
+    features : sequence of D str, optional
+        Names. A table whose columns have other names, or the same in another order, is then refused; one without
+        names, such as an array, is not. The mixture of a fit has the names of the table's columns, if there are any.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class GaussianMixture:
     weights: np.ndarray
     means: np.ndarray
     covariances: np.ndarray
+    features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("weights", "means", "covariances"):
@@ -58,6 +62,10 @@ class GaussianMixture:
             raise InputError(
                 f"weights {w}, means {m} and covariances {c} must have shapes (..., K), (..., K, D) and (..., K, D, D)"
             )
+        if self.features is not None:
+            object.__setattr__(self, "features", tuple(str(name) for name in self.features))
+            if len(set(self.features)) != len(self.features) or len(self.features) != m[-1]:
+                raise InputError(f"features must be {m[-1]} different names, not {list(self.features)}")
         if not (np.isfinite(self.weights).all() and (self.weights >= 0).all()):
             raise InputError("weights must be finite and not negative")
         sums = self.weights.sum(axis=-1)
@@ -181,6 +189,7 @@ class GaussianMixture:
             weights=np.take_along_axis(self.weights, order, axis=-1),
             means=np.take_along_axis(self.means, order[..., None], axis=-2),
             covariances=np.take_along_axis(self.covariances, order[..., None, None], axis=-3),
+            features=self.features,
         )
 
     def marginal(self, features: Sequence[int]) -> GaussianMixture:
@@ -190,6 +199,7 @@ class GaussianMixture:
             weights=self.weights,
             means=self.means[..., index],
             covariances=self.covariances[..., index[:, None], index],
+            features=self._names(index),
         )
 
     def conditional(self, given: Mapping[int, float]) -> GaussianMixture:
@@ -228,6 +238,7 @@ class GaussianMixture:
             weights=weights / weights.sum(axis=-1, keepdims=True),
             means=self.means[..., rest] + (gain @ residual[..., None])[..., 0],
             covariances=(covariances + np.swapaxes(covariances, -1, -2)) / 2,
+            features=self._names(rest),
         )
 
     def cdf(self, x: Any) -> np.ndarray:
@@ -307,14 +318,19 @@ class GaussianMixture:
             raise InputError(f"features are positions 0..{self.n_features - 1}, not {features!r}")
         return index
 
+    def _names(self, index: np.ndarray) -> tuple[str, ...] | None:
+        """Names of some of the features, if they have any."""
+        return None if self.features is None else tuple(self.features[j] for j in index)
+
     def _each(self, function: Callable[..., np.ndarray], X: Any) -> np.ndarray:
         """Stack ``function(X, center, parameters, diagonal)`` over the batch."""
         from bayesgmm.expectation import Parameters
 
-        X, _ = numeric_table(X)
+        table, (X, _) = X, numeric_table(X)
         D, K = self.n_features, self.n_components
         if X.shape[1] != D:
             raise InputError(f"the table has {X.shape[1]} columns, the mixture {D} features")
+        check_names(table, self.features)
         P = self.precisions_cholesky.reshape(-1, K, D, D)
         means, weights = self.means.reshape(-1, K, D), self.weights.reshape(-1, K)
         diagonal = not np.triu(P, 1).any()

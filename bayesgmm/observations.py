@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numbers
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +24,15 @@ class Observations:
     Attributes
     ----------
     values : (N, D) float64, C-contiguous, read-only
-    features : D column names
+    features : D column names; x0, x1, ... where the table has none
     sample_weight : (N,) non-negative weights, or (1,) where every row counts once; read-only
+    named : whether the names are the table's own
     """
 
     values: np.ndarray
     features: tuple[str, ...]
     sample_weight: np.ndarray
+    named: bool = False
 
     @property
     def n_observations(self) -> int:
@@ -86,7 +91,38 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
         for i in range(j):
             if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j]):
                 raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
-    return Observations(values, features, weight)
+    return Observations(values, features, weight, names_of(X) is not None)
+
+
+def names_of(X: Any) -> tuple[str, ...] | None:
+    """Column names of a table that has some (pandas, polars, Arrow); an array has none."""
+    names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's columns are the values
+    return None if names is None else tuple(str(name) for name in names)
+
+
+def made_up_names(n: int) -> tuple[str, ...]:
+    """What the columns of a table without names are called."""
+    return tuple(f"x{j}" for j in range(n))
+
+
+def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
+    """Refuse a table whose columns have other names than those that were fitted, or another order.
+
+    Where one of the two has no names there is nothing to compare.
+
+    Raises
+    ------
+    InputError
+        With both lists of names.
+    """
+    names = names_of(X)
+    if names is None or fitted is None or names == fitted:
+        return
+    if sorted(names) == sorted(fitted):
+        raise InputError(
+            f"the columns {list(names)} are in another order than those that were fitted; give X[{list(fitted)}]"
+        )
+    raise InputError(f"the columns {list(names)} are not those that were fitted, {list(fitted)}")
 
 
 def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -102,20 +138,10 @@ def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _checked(X: Any) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, np.ndarray]:
     """Values, column names, and the least and largest entry of each column."""
-    if X is None or isinstance(X, (dict, str, bytes, numbers.Number)):
-        what = "nothing" if X is None else f"a {type(X).__name__}"
-        raise InputError(f"a table of numbers, rows by columns, is needed; got {what}")
-    if hasattr(X, "columns") and not isinstance(X, np.ndarray):
-        names = [str(name) for name in X.columns]
-        repeated = [name for i, name in enumerate(names) if name in names[:i]]
-        if repeated:
-            raise InputError(f"two columns are called {repeated[0]!r}; rename one")
-        columns = [
-            _float_column(np.ma.asarray(np.asarray(X[c])), name) for c, name in zip(X.columns, names, strict=True)
-        ]
-        values = np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
-    else:
+    if names_of(X) is None:
         values, names = _from_array(X)
+    else:
+        values, names = _from_columns(X)
     from bayesgmm.expectation import column_ranges
 
     values = np.ascontiguousarray(values).view()
@@ -134,23 +160,78 @@ def _checked(X: Any) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, np.ndarra
     return values, tuple(names), low, high
 
 
+def _from_columns(X: Any) -> tuple[np.ndarray, list[str]]:
+    """Values and names of a table whose columns have names."""
+    names = list(names_of(X) or ())
+    repeated = [name for i, name in enumerate(names) if name in names[:i]]
+    if repeated:
+        raise InputError(f"two columns are called {repeated[0]!r}; rename one")
+    keys = names if hasattr(X, "column_names") else list(X.columns)
+    columns, problems = [], {}
+    for key, name in zip(keys, names, strict=True):
+        try:
+            columns.append(_float_column(np.ma.asarray(np.asarray(X[key])), name))
+        except InputError as error:
+            problems[name] = str(error)
+    if problems:
+        first, *others = problems
+        also = f" (nor can {', '.join(map(repr, others))} be used)" if others else ""
+        raise InputError(problems[first] + also)
+    return (np.stack(columns, axis=1) if columns else np.empty((len(X), 0))), names
+
+
 def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
+    """Values and made-up names of an array, or of what can become one."""
     try:
         raw = X if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
     except ValueError as error:
-        raise InputError(f"the rows of the table differ in length: {error}") from error
+        if isinstance(X, (list, tuple)):
+            lengths = [len(row) if hasattr(row, "__len__") else 1 for row in X]
+            other = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
+            detail = f"row 0 has {lengths[0]} entries, row {other} has {lengths[other]}" if other else str(error)
+            raise InputError(f"the rows of the table differ in length: {detail}") from error
+        raise _no_table(X, str(error)) from error
+    except Exception as error:  # whatever an __array__ raises
+        raise _no_table(X, str(error)) from error
+    if raw.dtype.names is not None or raw.ndim == 0 or (raw.ndim == 1 and raw.size and raw.dtype.kind == "O"):
+        raise _no_table(X)
     if raw.ndim == 1:
+        if not raw.size:
+            raise InputError("the table is empty: it has no rows")
         raise InputError(
             "a table has two dimensions, this array has one; for one feature use X.reshape(-1, 1) "
             "(a pandas Series: .to_frame()), for one row X.reshape(1, -1)"
         )
     if raw.ndim != 2:
         raise InputError(f"a table has two dimensions, rows by columns; this array has {raw.ndim}")
-    names = [f"x{j}" for j in range(raw.shape[1])]
+    names = list(made_up_names(raw.shape[1]))
     if raw.dtype.kind in "fiub" and not isinstance(raw, np.ma.MaskedArray):
-        return raw.astype(np.float64, copy=False), names
+        return np.asarray(raw).astype(np.float64, copy=False), names
     columns = [_float_column(raw[:, j], name) for j, name in enumerate(names)]
     return (np.stack(columns, axis=1) if columns else np.empty(raw.shape)), names
+
+
+def _no_table(X: Any, reason: str = "") -> InputError:
+    """The error for what is no table: its type, and how to make a table of it."""
+    first = X[0] if isinstance(X, (list, tuple)) and X else X
+    if X is None or isinstance(X, numbers.Number):
+        cure = ""
+    elif hasattr(X, "nnz") and hasattr(X, "toarray"):
+        cure = "; it is sparse: give X.toarray()"
+    elif isinstance(X, (str, bytes, os.PathLike)):
+        cure = "; read the file first, as with pandas.read_csv(X)"
+    elif isinstance(first, Mapping) or getattr(getattr(X, "dtype", None), "names", None) is not None:
+        cure = "; give pandas.DataFrame(X)"
+    elif isinstance(first, Iterator):
+        cure = "; give list(X)" if first is X else "; give [list(row) for row in X]"
+    elif isinstance(X, Iterable) and not isinstance(X, (list, tuple)) and not hasattr(X, "__array__"):
+        cure = "; give a list of rows, an array or a DataFrame"
+    else:
+        cure = "; give an array or a DataFrame"
+    kind = type(X).__name__ + (f" of {type(first).__name__}" if first is not X else "")
+    what = "not None" if X is None else f"not a value of type {kind}"
+    reason = f" ({' '.join(reason.split())})" if reason else ""
+    return InputError(f"a table of numbers, rows by columns, is needed, {what}{reason}{cure}")
 
 
 def _float_column(column: np.ndarray, name: str) -> np.ndarray:
@@ -166,7 +247,7 @@ def _float_column(column: np.ndarray, name: str) -> np.ndarray:
     for row, entry in enumerate(column.tolist()):
         if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
             out[row] = np.nan
-        elif isinstance(entry, numbers.Real):
+        elif isinstance(entry, (numbers.Real, Decimal)):
             out[row] = float(entry)
         else:
             raise InputError(

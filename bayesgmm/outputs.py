@@ -1,4 +1,4 @@
-"""The directory a run leaves: every file is written beside and renamed, `summary.json` last."""
+"""The directory a run leaves: every file is whole or not there, and `summary.json`, the last, says that all are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bayesgmm.errors import InputError
-from bayesgmm.kept import beside
+from bayesgmm.files import beside
 
 if TYPE_CHECKING:
     from bayesgmm.report import Analysis
@@ -38,6 +38,8 @@ def refuse_to_overwrite_input(table: Path, directory: Path) -> None:
 def refuse_to_overwrite(directory: Path, *, own_command: str | None = None) -> None:
     """Check before any work that a directory can take a result and holds no finished one.
 
+    Finished is a directory with a summary, unless it is one of several in a directory that is itself unfinished.
+
     Parameters
     ----------
     directory : Path
@@ -55,8 +57,9 @@ def refuse_to_overwrite(directory: Path, *, own_command: str | None = None) -> N
         raise InputError(f"{there} is a file; give --out a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"nothing can be written to {there}; give another directory with --out")
-    summary = directory / SUMMARY
-    if summary.exists() and (own_command is None or _command_of(summary) != own_command):
+    summary, parent = directory / SUMMARY, directory.parent
+    one_of_several = (parent / UNFINISHED).is_dir() and not (parent / SUMMARY).exists()
+    if summary.exists() and not one_of_several and (own_command is None or _command_of(summary) != own_command):
         raise InputError(f"{directory} holds a finished result; give --force to overwrite it, or another --out")
 
 
@@ -87,11 +90,11 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     import pandas as pd
 
     from bayesgmm import plots
+    from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
     fit, a = analysis.fit, analysis.assignments
-    with beside(directory / "posterior.nc") as path:
-        analysis.tree.to_netcdf(path, engine="h5netcdf")
+    write_tree(analysis.tree, directory / "posterior.nc")
     (directory / PART).unlink(missing_ok=True)
     columns = {"row": np.arange(len(a.labels)), "label": a.labels}
     for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
@@ -129,6 +132,7 @@ def write_selection(
     import shutil
 
     from bayesgmm import plots
+    from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
     with beside(directory / "selection.csv") as path:
@@ -141,8 +145,7 @@ def write_selection(
             figure.savefig(path, format="png", dpi=150)
     posteriors = {f"posterior-{name}-{K}.nc": tree for (name, K), tree in selection.posteriors.items() if draws}
     for name, tree in posteriors.items():
-        with beside(directory / name) as path:
-            tree.to_netcdf(path, engine="h5netcdf")
+        write_tree(tree, directory / name)
     said = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),

@@ -20,9 +20,9 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
-    {"lanes", "native", "errors"},
+    {"lanes", "native", "errors", "files"},
 ]
-NUMPY_SIDE = {"errors", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
+NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
 NUMPY_SIDE |= {"clusters"}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")

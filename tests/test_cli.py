@@ -259,6 +259,26 @@ def test_an_interrupted_write_leaves_whole_files_and_no_sign_of_an_end(folder, t
     }
 
 
+def test_a_range_that_was_killed_between_its_parts_goes_on(folder, tmp_path, monkeypatch):
+    """The directories that it has filled are no finished results of their own."""
+    out, summary = tmp_path / "out", outputs._write_summary
+
+    def killed(directory, content):
+        summary(directory, content)
+        raise KeyboardInterrupt
+
+    command = ("fit", folder / "geyser.csv", "-k", "1:2", "--covariance", "tied", "--out", out, *FEW)
+    monkeypatch.setattr(outputs, "_write_summary", killed)
+    assert run(*command)[0] == 130
+    assert (out / "k1" / "summary.json").exists() and not (out / "summary.json").exists()
+    monkeypatch.setattr(outputs, "_write_summary", summary)
+    status, _, err = run(*command)
+    assert (status, err) == (0, "")
+    for directory in (out, out / "k1", out / "k2"):
+        with pytest.raises(bg.InputError, match="finished result"):
+            outputs.refuse_to_overwrite(directory)
+
+
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
     drawn = []
 
@@ -397,6 +417,7 @@ def test_a_kept_fit_comes_back_as_it_was_and_for_its_table_only(tmp_path):
         np.testing.assert_array_equal(getattr(back.mixture, name), getattr(fit.mixture, name))
         for ours, its in zip(back.maxima, fit.maxima, strict=True):
             np.testing.assert_array_equal(getattr(ours.mixture, name), getattr(its.mixture, name))
+    assert back.mixture.features == fit.mixture.features == fit.features
     for name in ("log_likelihood", "bic", "icl", "status", "starts", "maxima", "features", "spurious"):
         assert getattr(back, name) == getattr(fit, name)
     for table, seed in ((X, 1), (X + 1, 0)):

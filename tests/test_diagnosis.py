@@ -212,11 +212,81 @@ def test_only_the_draws_are_needed(three):
     assert bg.diagnose(tree).good
 
 
+def replaced(tree, **groups):
+    """The tree with some of its groups replaced, or left out where they are None."""
+    new = {name: group.to_dataset() for name, group in tree.children.items()} | groups
+    new = xr.DataTree.from_dict({name: group for name, group in new.items() if group is not None})
+    new.attrs = tree.attrs
+    return new
+
+
+def laid_out(three):
+    """A tree whose chains are in two modes, with coordinates as `sample_posterior` gives them."""
+    m, X = three
+    moved = bg.GaussianMixture(m.weights, m.means + np.array([1.0, 0.0]), m.covariances)
+    parts = [wobbling(m, 3, DRAWS, np.random.default_rng(3), 0.02), wobbling(moved, 1, DRAWS, np.random.default_rng(4))]
+    lp = healthy()["lp"] - np.array([[0.0], [0.0], [0.0], [9.0]])
+    tree = tree_of(join(parts), X, m, healthy(lp=lp), relabelling="hungarian")
+    coords = {"chain": np.arange(CHAINS), "draw": np.arange(DRAWS), "component": np.arange(3)}
+    new = {name: group.to_dataset() for name, group in tree.children.items()}
+    return replaced(
+        tree, **{n: g.assign_coords({k: v for k, v in coords.items() if k in g.dims}) for n, g in new.items()}
+    )
+
+
+def test_the_order_of_dimensions_does_not_matter(three):
+    tree = laid_out(three)
+    expected = bg.diagnose(tree)
+    assert expected.findings[0].startswith(
+        "Chain 3 sits in another mode than chains 0, 1 and 2 (log posterior lower by"
+    )
+    for order in (("component", "draw", "chain"), ("draw", "chain", "component")):
+        turned = tree["posterior"].to_dataset().transpose(*order, ...)
+        assert bg.diagnose(replaced(tree, posterior=turned)) == expected
+        np.testing.assert_array_equal(bg.as_mixture(replaced(tree, posterior=turned)).means, bg.as_mixture(tree).means)
+    statistics = tree["sample_stats"].to_dataset().transpose("draw", "chain")
+    assert bg.diagnose(replaced(tree, sample_stats=statistics)) == expected
+    assert (
+        bg.diagnose(replaced(tree, posterior=tree["posterior"].to_dataset().stack(sample=("chain", "draw"))))
+        == expected
+    )
+
+
+def test_some_of_the_draws_are_judged_by_their_own_statistics(three):
+    """Whether the posterior alone is cut or the whole tree; without coordinates, statistics of others are left out."""
+    tree = laid_out(three)
+    posterior = tree["posterior"].to_dataset()
+    for some in ({"chain": [1, 3]}, {"draw": slice(50, 300)}, {"chain": [3, 0], "draw": slice(0, None, 2)}):
+        whole, alone = bg.diagnose(tree.isel(some)), bg.diagnose(replaced(tree, posterior=posterior.isel(some)))
+        assert whole == alone and "(log posterior lower by 9" in whole.findings[0] and "Chain 3" in whole.findings[0]
+    bare = posterior.isel(chain=[1, 3]).drop_vars("chain")
+    other = bg.diagnose(replaced(tree, posterior=bare, log_likelihood=None))
+    assert other.findings[0].startswith("Chain 1 sits in another mode than chain 0:")
+
+
+@pytest.mark.parametrize("chain", [2, [2]])
+def test_one_chain_is_judged_without_the_others(three, chain):
+    found = bg.diagnose(laid_out(three).isel(chain=chain))
+    assert found.good and found.text.startswith("Converged: one chain, so no R-hat")
+
+
+def test_chains_relabelled_each_in_its_own_way_are_told_apart(three):
+    m, X = three
+    order = xr.DataArray([[0, 1, 2], [1, 0, 2], [0, 1, 2], [0, 1, 2]], dims=("chain", "component"))
+    tree = tree_of(steady(m), X, m, healthy(), relabelling="hungarian")
+    found = bg.diagnose(replaced(tree, posterior=tree["posterior"].to_dataset().isel(component=order)))
+    assert not found.good and found.findings[0].startswith("Chain 1 sits in another mode than chains 0, 2 and 3")
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
         (None, "needs a posterior"),
         (xr.DataTree.from_dict({"posterior": xr.Dataset({"means": 1.0})}), "has no weights and no covariances"),
+        (
+            xr.DataTree.from_dict({"posterior": xr.Dataset({n: (("iteration",), [1.0]) for n in NAMES})}),
+            "the draws have the dimensions iteration; diagnose needs chain and draw",
+        ),
     ],
 )
 def test_what_is_no_posterior_is_refused(tree, message):

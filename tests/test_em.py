@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from oracles import direct_log_prob, random_mixture, reference, table
 from scipy import stats
+from scipy.linalg import expm
 from sklearn.mixture import GaussianMixture as ScikitLearn
 
 import bayesgmm as bg
@@ -261,7 +262,7 @@ def priors_for(X, K):
     D = X.shape[1]
     return bg.Priors(
         np.linspace(1.5, 3.0, K),
-        bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3),
+        bg.NormalMeans(X.mean(axis=0), covariance=np.cov(X.T).reshape(D, D) / 9),
         bg.InverseWishart(D + 6, 2 * np.cov(X.T).reshape(D, D)),
     )
 
@@ -269,7 +270,7 @@ def priors_for(X, K):
 def log_prior(m, p, covariance):
     """Logarithm of the prior density of weights, means and covariances, by scipy."""
     value = stats.dirichlet(p.concentration).logpdf(m.weights)
-    value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
+    value += stats.multivariate_normal(p.means.location, p.means.covariance).logpdf(m.means).sum()
     df, scale, D = p.covariances.df, p.covariances.scale, m.n_features
     margin = stats.invgamma((df - D + 1) / 2, scale=np.diag(scale) / 2)
     for S in m.covariances[: 1 if covariance == "tied" else None]:
@@ -315,6 +316,90 @@ def test_map_em_ends_at_a_maximum(covariance):
         assert objective(weights=m.weights + shift * np.array([1, -1])) < top + 1e-9
         assert objective(means=m.means + 1e-3 * X.std(axis=0) * rng.normal(size=(2, 2))) < top + 1e-9
         assert objective(covariances=m.covariances * scale) < top + 1e-9
+
+
+def hierarchical_priors_for(X, K):
+    """Informative enough to move the estimate, with a scale matrix to be learnt."""
+    D = X.shape[1]
+    scale = bg.HierarchicalInverseWishart(D + 4, D + 1, np.cov(X.T).reshape(D, D) / 20, floor=0.1)
+    return bg.Priors(np.linspace(1.5, 3.0, K), bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3), scale)
+
+
+def log_hierarchical_prior(m, p, covariance, B):
+    """Logarithm of the prior density with B integrated out: p(covariances | B) p(B) / p(B | covariances), by scipy.
+
+    Any B will do. The covariances are (K, D, D) matrices, or independent variances: one per feature, or one alone.
+    """
+    prior, D = p.covariances, m.n_features
+    value = stats.dirichlet(p.concentration).logpdf(m.weights)
+    value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
+    covariances = m.covariances[: 1 if covariance[0] == "E" else None]
+    df, g, S0 = prior.df, prior.scale_df, prior.scale_matrix
+    floor = np.einsum("ij,kji->", prior.floor * prior.typical_scale, np.linalg.inv(covariances))
+    value -= 0.5 * floor / (D if covariance[1] == "I" else 1)  # the constant that goes with it is left out
+    if covariance[2] != "I":
+        value += sum(stats.invwishart(df, B).logpdf(S) for S in covariances)
+        posterior = np.linalg.inv(np.linalg.inv(S0) + np.linalg.inv(covariances).sum(axis=0))
+        after = stats.wishart(g + len(covariances) * df, posterior)
+        return value + stats.wishart(g, S0).logpdf(B) - after.logpdf(B)
+    own = df - D + 1
+    variances, scales, B = np.einsum("kjj->kj", covariances), np.diag(S0), np.diag(B)
+    if covariance[1] == "I":
+        variances, scales, B = variances[:, :1], scales.mean(keepdims=True), B[:1]
+    value += stats.invgamma(own / 2, scale=B / 2).logpdf(variances).sum()
+    value += stats.gamma(g / 2, scale=2 * scales).logpdf(B).sum()
+    rate = (1 / scales + (1 / variances).sum(axis=0)) / 2
+    return value - stats.gamma((g + len(variances) * own) / 2, scale=1 / rate).logpdf(B).sum()
+
+
+def neighbours(m, covariance, size, rng):
+    """Mixtures on either side, of the same covariance model."""
+    K, D = m.n_components, m.n_features
+    weights, means = rng.normal(size=K), rng.normal(size=(K, D)) * np.sqrt(np.diag(m.covariance))
+    letters = {"I": 0, "E": 1, "V": K}
+    volumes = np.broadcast_to(rng.normal(size=(letters[covariance[0]], 1)), (K, 1))
+    shapes = np.broadcast_to(rng.normal(size=(max(letters[covariance[1]], 1), D)), (K, D)) * (covariance[1] != "I")
+    turns = np.broadcast_to(rng.normal(size=(max(letters[covariance[2]], 1), D, D)), (K, D, D)) * (covariance[2] != "I")
+    values, axes = np.linalg.eigh(m.covariances)
+    if covariance[2] == "I":
+        values, axes = np.einsum("kjj->kj", m.covariances), np.eye(D)[None]
+    turns = turns - np.swapaxes(turns, -1, -2)
+    for h in (size, -size):
+        logs = np.log(values) + h * (volumes + shapes - shapes.mean(axis=1, keepdims=True))
+        turned = np.array([expm(h * turn) for turn in turns]) @ axes
+        moved = (turned * np.exp(logs)[:, None]) @ np.swapaxes(turned, -1, -2)
+        share = m.weights * np.exp(h * weights)
+        yield bg.GaussianMixture(share / share.sum(), m.means + h * means, moved)
+
+
+@pytest.mark.parametrize(
+    ("D", "covariance"),
+    [(2, name) for name in ("VVV", "EEE", "VVI", "EEI", "VII", "EII", "VEV", "VVE")] + [(1, "VII"), (1, "EII")],
+)
+def test_map_em_integrates_the_scale_matrix_out(D, covariance):
+    """The derivative of log-likelihood plus marginal log prior is zero at the end, and no step of the path loses."""
+    X = table("old_faithful")[:60, :D]
+    priors, rng = hierarchical_priors_for(X, 2), np.random.default_rng(0)
+    fit = bg.fit_em(X, 2, covariance, priors=priors, rng=0, tolerance=1e-11)
+    B = priors.covariances.typical_scale
+
+    def objective(m, B=B):
+        return direct_log_prob(m, X).sum() + log_hierarchical_prior(m, priors, covariance, B)
+
+    top = objective(fit.mixture)
+    assert objective(fit.mixture, 1.7 * B) == pytest.approx(top, abs=1e-8)  # nothing hangs on B: it is integrated out
+    for _ in range(20):
+        up, down = (objective(m) for m in neighbours(fit.mixture, covariance, 1e-3, rng))
+        assert max(up, down) < top
+        assert abs(up - down) < 1e-2 * (2 * top - up - down)
+    start = bg.fit_em(X, 2, covariance, rng=1).mixture
+    climbs = [
+        bg.fit_em(X, 2, covariance, priors=priors, starts=[start], max_iterations=m, tolerance=0.0) for m in (1, 3, 50)
+    ]
+    objectives = [objective(climb.mixture) for climb in climbs]
+    offsets = [o - c.log_likelihood_path[-1] for o, c in zip(objectives, climbs, strict=True)]
+    np.testing.assert_allclose(offsets, top - fit.log_likelihood_path[-1], atol=1e-8)
+    assert (np.diff(climbs[-1].log_likelihood_path) > -1e-9).all()
 
 
 def test_priors_keep_components_from_collapsing():

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from oracles import direct_log_joint, direct_log_prob, random_mixture
 from scipy import stats
@@ -97,6 +98,41 @@ def test_what_is_no_mixture_is_refused(change, message):
 def test_rows_of_another_width_are_refused(rng):
     with pytest.raises(bg.InputError, match="3 columns, the mixture 2 features"):
         random_mixture(rng, 2, 2).responsibilities(np.zeros((4, 3)))
+
+
+def test_columns_in_another_order_are_refused(rng):
+    X = pd.DataFrame(rng.normal(size=(60, 3)), columns=["a", "b", "c"])
+    mixture = bg.fit_em(X, 2, rng=0).mixture
+    assert mixture.features == ("a", "b", "c")
+    expected = mixture.log_prob(X.to_numpy())
+    for m in (mixture, mixture.permute([1, 0]), pickle.loads(pickle.dumps(mixture))):
+        np.testing.assert_allclose(m.log_prob(X), expected)
+        for method in ("predict", "log_joint", "responsibilities", "log_likelihood", "tail_probability"):
+            with pytest.raises(
+                bg.InputError, match=r"\['a', 'c', 'b'\] are in another order .* give X\[\['a', 'b', 'c'"
+            ):
+                getattr(m, method)(X[["a", "c", "b"]])
+        with pytest.raises(bg.InputError, match=r"\['a', 'b', 'd'\] are not those that were fitted"):
+            m.predict(X.rename(columns={"c": "d"}))
+    assert mixture.marginal([2, 0]).features == ("c", "a")
+    np.testing.assert_allclose(
+        mixture.marginal([2, 0]).log_prob(X[["c", "a"]]), mixture.marginal([2, 0]).log_prob(X.to_numpy()[:, [2, 0]])
+    )
+    assert mixture.conditional({1: 0.0}).features == ("a", "c")
+
+
+def test_where_there_are_no_names_none_are_compared(rng):
+    X = rng.normal(size=(60, 2))
+    mixture = bg.fit_em(X, 2, rng=0).mixture
+    assert mixture.features is None and mixture.marginal([1]).features is None
+    np.testing.assert_array_equal(mixture.predict(pd.DataFrame(X, columns=["x1", "x0"])), mixture.predict(X))
+
+
+def test_names_are_as_many_as_features_and_differ(rng):
+    m = random_mixture(rng, 2, 2)
+    for names in (["a"], ["a", "a"]):
+        with pytest.raises(bg.InputError, match="features must be 2 different names"):
+            bg.GaussianMixture(m.weights, m.means, m.covariances, names)
 
 
 def test_conditional_times_marginal_is_the_joint_density(rng):

@@ -1,11 +1,29 @@
 """Bad tables get one clear error that names the place; good ones pass unchanged."""
 
+from decimal import Decimal
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from scipy import sparse
 
 import bayesgmm as bg
 from bayesgmm.observations import numeric_table, observations
+
+
+class Tensor:
+    """Of another library: an array, or one that will not be one."""
+
+    def __init__(self, values, error=None):
+        self.values, self.error = values, error
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error:
+            raise self.error
+        return np.asarray(self.values, dtype)
+
 
 X = np.random.default_rng(0).normal(size=(50, 2))
 
@@ -27,7 +45,22 @@ BAD = {
     "three dimensions": (np.zeros((3, 3, 3)), "has 3"),
     "scalar": (3.0, "table of numbers"),
     "nothing": (None, "table of numbers"),
-    "ragged": ([[1.0, 2.0], [3.0]], "differ in length"),
+    "ragged": ([[1.0, 2.0], [3.0]], "differ in length: row 0 has 2 entries, row 1 has 1"),
+    "dict": ({"a": [1.0, 2.0]}, r"not a value of type dict; give pandas.DataFrame\(X\)"),
+    "dicts": ([{"a": 1.0}, {"a": 2.0}], r"type list of dict; give pandas.DataFrame\(X\)"),
+    "generator": ((row for row in X), r"type generator; give list\(X\)"),
+    "generators": ([iter(row) for row in X], r"give \[list\(row\) for row in X\]"),
+    "sparse": (sparse.csr_array(X), r"type csr_array; it is sparse: give X.toarray\(\)"),
+    "path": (Path("table.csv"), r"read the file first, as with pandas.read_csv\(X\)"),
+    "fit": (bg.GaussianMixture([1.0], [[0.0]], [[[1.0]]]), "type GaussianMixture; give an array or a DataFrame"),
+    "structured": (np.zeros(9, dtype=[("a", float)]), r"give pandas.DataFrame\(X\)"),
+    "tensor": (Tensor(X, RuntimeError("use tensor.detach()")), r"type Tensor \(use tensor.detach\(\)\)"),
+    "no rows": ([], "no rows"),
+    "Arrow with a gap": (pa.table({"a": [1.0, None], "b": [2.0, 3.0]}), "row 1, column 'a' is missing"),
+    "several columns": (
+        pd.DataFrame({"a": X[:, 0], "kind": ["u"] * 50, "when": pd.date_range("2020", periods=50), "b": X[:, 1]}),
+        r"'kind' holds text .* \(nor can 'when' be used\)",
+    ),
     "constant": (np.c_[X, np.ones(50)], "'x2' is constant"),
     "duplicate": (np.c_[X, X[:, 0]], "'x0' and 'x2' are identical"),
     "complex": (X + 1j, "complex"),
@@ -58,8 +91,17 @@ def test_a_bad_table_is_refused_with_the_place(what):
 
 @pytest.mark.parametrize(
     "same",
-    [X.tolist(), pd.DataFrame(X), np.asfortranarray(X), X.astype(object), np.ma.masked_array(X)],
-    ids=["lists", "DataFrame", "column-major", "objects", "unmasked"],
+    [
+        X.tolist(),
+        pd.DataFrame(X),
+        np.asfortranarray(X),
+        X.astype(object),
+        np.ma.masked_array(X),
+        pa.table({"a": X[:, 0], "b": X[:, 1]}),
+        Tensor(X),
+        [[Decimal(x) for x in row] for row in X.tolist()],
+    ],
+    ids=["lists", "DataFrame", "column-major", "objects", "unmasked", "Arrow", "tensor", "decimals"],
 )
 def test_every_kind_of_table_gives_the_same_numbers(same):
     np.testing.assert_array_equal(numeric_table(same)[0], X)

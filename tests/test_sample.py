@@ -127,6 +127,32 @@ def test_draws_are_kept_and_an_interrupted_run_goes_on(faithful, tmp_path, monke
     np.testing.assert_array_equal(again["posterior"]["means"], tree["posterior"]["means"])
 
 
+@pytest.mark.parametrize("sampler", ["nutpie", "pymc"])
+def test_too_few_tuning_steps_are_refused(faithful, sampler):
+    for tune in (0, 9):
+        with pytest.raises(bg.InputError, match=f"tune must be a whole number of at least 10, not {tune}"):
+            bg.sample_posterior(*faithful, tune=tune, sampler=sampler)
+    with pytest.raises(bg.InputError, match="tune must be"):
+        bg.kfold(*faithful, tune=0)
+
+
+def test_the_fewest_tuning_steps_are_enough_to_draw(faithful):
+    with pytest.warns(bg.ConvergenceWarning):
+        tree = bg.sample_posterior(*faithful, tune=nuts.LEAST_TUNE, draws=20, rng=0)
+    assert tree["posterior"].sizes["draw"] == 20 and tree.attrs["tune"] == nuts.LEAST_TUNE
+
+
+def test_a_failure_of_the_sampler_is_the_packages_own_error(faithful, monkeypatch):
+    """Here no start has a finite density; the panic of too few tuning steps is one too."""
+    with monkeypatch.context() as patch:
+        patch.setattr(nuts, "_OVERDISPERSION", 1e300)
+        with pytest.raises(bg.SamplingError, match=r"the sampler nutpie failed: .*sampler='pymc'"):
+            bg.sample_posterior(*faithful, draws=20, rng=0)
+    monkeypatch.setattr("bayesgmm.bayes.sample.LEAST_TUNE", 0)
+    with pytest.raises(bg.SamplingError, match="the sampler nutpie failed"):
+        bg.sample_posterior(*faithful, tune=0, draws=20, rng=0)
+
+
 def test_a_file_of_something_else_is_not_overwritten(faithful, tmp_path):
     X, fit = faithful
     out = tmp_path / "draws.nc"

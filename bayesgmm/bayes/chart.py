@@ -26,6 +26,7 @@ class Chart(NamedTuple):
     above_copies: int
     off_diagonal: int
     strength: float
+    floor: float
     first: np.ndarray
     second: np.ndarray
     dirichlet: np.ndarray
@@ -196,25 +197,32 @@ def log_prior(theta, chart, K, D, gradient):
     for i in range(n_squares):
         value += 0.5 * chart.first[i % chart.columns] * theta[chart.start + i]
         gradient[chart.start + i] += 0.5 * chart.first[i % chart.columns]
-    if chart.kind == BARTLETT:
+    fixed = 1.0 if chart.kind == BARTLETT else chart.floor  # share of the scale matrix that is not integrated out
+    if fixed > 0.0:
         for i in range(n_squares):
-            square = math.exp(theta[chart.start + i])
+            square = fixed * math.exp(theta[chart.start + i])
             value -= 0.5 * square
             gradient[chart.start + i] -= 0.5 * square
         for i in range(n_above):
-            value -= 0.5 * theta[above + i] ** 2
-            gradient[above + i] -= theta[above + i]
-    elif chart.off_diagonal:
+            value -= 0.5 * fixed * theta[above + i] ** 2
+            gradient[above + i] -= fixed * theta[above + i]
+    if chart.kind == BARTLETT:
+        pass
+    elif chart.off_diagonal and chart.columns > 1:
         value += _log_marginal(theta, chart, D, above, gradient)
-    else:
+    else:  # a scale for each column, or one for all entries (then only are there any above the diagonal)
         for j in range(chart.columns):
-            total, power = chart.strength, 0.5 * (chart.copies * chart.first[j] + chart.strength)
+            total, power = chart.strength, 0.5 * (chart.copies * chart.first[j] + n_above + chart.strength)
             for c in range(chart.copies):
                 total += math.exp(theta[chart.start + c * chart.columns + j])
+            for i in range(n_above):
+                total += theta[above + i] ** 2
             value -= power * math.log(total)
             for c in range(chart.copies):
                 i = chart.start + c * chart.columns + j
                 gradient[i] -= power * math.exp(theta[i]) / total
+            for i in range(n_above):
+                gradient[above + i] -= 2.0 * power * theta[above + i] / total
     if chart.ratios:
         size = chart.dirichlet.size
         concentration = chart.dirichlet.sum()

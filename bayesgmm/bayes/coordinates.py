@@ -5,29 +5,29 @@ upper triangular. For the inverse Wishart A has Bartlett's distribution: squares
 above it standard normal, all independent. A model with shared, diagonal or spherical covariances keeps fewer of them.
 VEI and VEE multiply one A by relative volumes, distributed as those of independent spherical covariances would be; EVI
 and EVV give the squares of each component the same product, their ratios distributed as free ones would be: in either
-case a Dirichlet vector, in log ratios to its geometric mean. Under `LKJ` the coordinates are standard deviations and
-partial correlations (Lewandowski, Kurowicka & Joe 2009).
+case a Dirichlet vector, in log ratios to its geometric mean. Under the hierarchical prior the scale matrix is
+integrated out: all of it, its diagonal (diagonal models), or, where the squares have one product (spherical models, EVI
+and EVV), the one factor by which it is larger or smaller than expected. Under `LKJ` the coordinates are standard
+deviations and partial correlations (Lewandowski, Kurowicka & Joe 2009).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.special import betaln, gammaln
+from scipy.integrate import quad
+from scipy.special import betaln, gammaln, logsumexp
 
-from bayesgmm.bayes.priors import LKJ, HierarchicalInverseWishart, InverseWishart, Priors
+from bayesgmm.bayes.priors import LKJ, InverseWishart, Priors
 from bayesgmm.covariance import CovarianceModel, precision_cholesky
 from bayesgmm.errors import InputError
 
 SUPPORTED = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVV", "VVV")
-_UNRELATED = {  # models whose covariances are not independent draws of one prior, by prior
-    HierarchicalInverseWishart: ("EVI", "EVV"),
-    LKJ: ("VEI", "EVI", "VEE", "EVV"),
-}
+_NOT_LKJ = ("VEI", "EVI", "VEE", "EVV")  # models whose covariances are not independent draws of one prior
 
 BARTLETT, MARGINAL, CORRELATIONS = range(3)  # inverse Wishart; with its scale matrix integrated out; LKJ
 NONE, VOLUMES, SQUARES = range(3)  # what the Dirichlet vectors are the ratios of
@@ -49,6 +49,7 @@ class PrecisionCoordinates:
     beta : (off_diagonal,) parameter of the partial correlations' symmetric beta prior
     U : (D, D) upper triangular
     strength : degrees of freedom of the scale matrix's own Wishart prior
+    floor : share of the scale matrix's mean that is added to it
     """
 
     kind: int
@@ -64,12 +65,18 @@ class PrecisionCoordinates:
     beta: np.ndarray
     U: np.ndarray
     strength: float = 0.0
+    floor: float = 0.0
     scales: str = ""
 
     @property
     def vectors(self) -> int:
         """Number of Dirichlet vectors."""
         return {NONE: 0, VOLUMES: 1, SQUARES: self.n_components}[self.ratios]
+
+    @property
+    def scale_matrix_is_full(self) -> bool:
+        """Whether a hierarchical scale matrix has entries off its diagonal to learn, not only sizes."""
+        return self.off_diagonal > 0 and self.columns > 1
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
@@ -92,15 +99,16 @@ class PrecisionCoordinates:
         if self.kind == BARTLETT:
             value -= self.copies * (d / 2 * math.log(2) + gammaln(d / 2)).sum() + above / 2 * math.log(2 * math.pi)
         elif self.kind == MARGINAL:
-            size, n_matrices = (D, 1) if self.off_diagonal else (1, self.columns)
-            df, g = d[-1], self.strength
+            size, n_matrices = (D, 1) if self.scale_matrix_is_full else (1, self.columns)
+            df, g, alone = d[-1], self.strength, 0 if self.scale_matrix_is_full else above
 
             def log_gamma(a: float) -> float:
                 return gammaln((a - np.arange(size)) / 2).sum()
 
-            each = log_gamma(self.copies * df + g) - self.copies * log_gamma(df) - log_gamma(g)
+            each = log_gamma(self.copies * df + alone + g) - self.copies * log_gamma(df) - log_gamma(g)
             value += n_matrices * (each + size * g / 2 * math.log(g))
             value -= above / 2 * math.log(math.pi)
+            value -= n_matrices * _log_mean_acceptance(g, g * self.floor, (self.copies * df + alone) / 2, size)
         else:
             value += self.copies * _LOG_CONSTANTS[self.scales](self.first, self.second).sum()
             value -= self.above_copies * betaln(self.beta, self.beta).sum()
@@ -136,17 +144,57 @@ class PrecisionCoordinates:
 
     def _given_scale_matrices(self, squares, above, rng):
         """Bartlett's squares and entries above, about a drawn scale matrix C C' in place of the identity."""
-        n, D = len(squares), len(self.U)
-        if not self.off_diagonal:
-            return squares / rng.chisquare(self.strength, (n, 1, self.columns)) * self.strength, above
+        n, D, g = len(squares), len(self.U), self.strength
+        size = D if self.scale_matrix_is_full else 1
+        power = (self.copies * self.first[-1] + (0 if size > 1 else self.sizes[1])) / 2
+        W = np.empty((n, 1 if size > 1 else self.columns, size, size))
+        missing = np.ones(W.shape[:2], dtype=bool)
+        while missing.any():  # the floor makes small scale matrices less probable
+            drawn = _wishart(g, size, int(missing.sum()), rng)
+            kept = np.log(rng.random(len(drawn))) < _log_acceptance(drawn, g * self.floor, power)
+            places = np.argwhere(missing)[kept]
+            W[places[:, 0], places[:, 1]] = drawn[kept]
+            missing[places[:, 0], places[:, 1]] = False
+        W = W / g + self.floor * np.eye(size)
+        if size == 1:
+            scale = W[:, None, :, 0, 0]
+            return squares / scale, above / np.sqrt(scale[..., :1])
         A = np.zeros((n, self.copies, D, D))
         A[..., np.arange(D), np.arange(D)] = np.sqrt(squares)
         A[..., *np.triu_indices(D, 1)] = above
-        C = np.zeros((n, 1, D, D))
-        C[..., np.arange(D), np.arange(D)] = np.sqrt(rng.chisquare(self.strength - np.arange(D), (n, 1, D)))
-        C[..., *np.tril_indices(D, -1)] = rng.standard_normal((n, 1, D * (D - 1) // 2))
-        A = np.linalg.solve(np.swapaxes(C, -1, -2) / math.sqrt(self.strength), A)
+        A = np.linalg.solve(np.swapaxes(np.linalg.cholesky(W), -1, -2), A)
         return np.diagonal(A, axis1=-2, axis2=-1) ** 2, A[..., *np.triu_indices(D, 1)]
+
+
+def _wishart(df: float, size: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws (n, size, size) of the Wishart distribution about the identity, by Bartlett's decomposition."""
+    C = np.zeros((n, size, size))
+    C[:, np.arange(size), np.arange(size)] = np.sqrt(rng.chisquare(df - np.arange(size), (n, size)))
+    C[:, *np.tril_indices(size, -1)] = rng.standard_normal((n, size * (size - 1) // 2))
+    return C @ np.swapaxes(C, -1, -2)
+
+
+def _log_acceptance(W: np.ndarray, floor: float, power: float) -> np.ndarray:
+    """Log of (|W| / |W + floor I|)^power for matrices W (n, size, size): what a floor leaves of their probability."""
+    return power * (np.linalg.slogdet(W)[1] - np.linalg.slogdet(W + floor * np.eye(W.shape[-1]))[1])
+
+
+@lru_cache
+def _log_mean_acceptance(df: float, floor: float, power: float, size: int) -> float:
+    """Log of its mean over the Wishart distribution; of matrices by 20 000 fixed draws, to about 0.002."""
+    if floor == 0:
+        return 0.0
+    if size > 1:
+        log_ratio = _log_acceptance(_wishart(df, size, 20_000, np.random.default_rng(0)), floor, power)
+        return float(logsumexp(log_ratio) - math.log(len(log_ratio)))
+
+    def integrand(log_w: float) -> float:
+        w = math.exp(log_w)
+        return math.exp(df / 2 * log_w - w / 2 - df / 2 * math.log(2) - gammaln(df / 2) - power * math.log1p(floor / w))
+
+    places = [math.log(floor), math.log(df)]
+    low, high = places[0] - 80, math.log(df + 40 * math.sqrt(df) + 100)
+    return math.log(quad(integrand, low, high, points=places, limit=400, epsabs=0, epsrel=1e-11)[0])
 
 
 _LOG_CONSTANTS = {
@@ -160,7 +208,7 @@ def precision_coordinates(model: CovarianceModel, priors: Priors) -> PrecisionCo
     """The coordinates of a covariance model, or an `InputError` that names the models there are."""
     prior, K, D = priors.covariances, priors.n_components, priors.n_features
     model = model.for_features(D)
-    possible = [name for name in SUPPORTED if name not in _UNRELATED.get(type(prior), ())]
+    possible = [name for name in SUPPORTED if not (isinstance(prior, LKJ) and name in _NOT_LKJ)]
     if model.name not in possible:
         raise InputError(
             f"the posterior of covariance {model.name} is not available with {prior.title} covariances; fit one of "
@@ -189,7 +237,7 @@ def precision_coordinates(model: CovarianceModel, priors: Priors) -> PrecisionCo
         return PrecisionCoordinates(
             CORRELATIONS, first=first, second=second, dirichlet=none, beta=beta, U=np.eye(D), scales=name, **shape
         )
-    scale, strength = prior.typical_scale, getattr(prior, "scale_df", 0.0)
+    scale, strength, floor = prior.typical_scale, getattr(prior, "scale_df", 0.0), getattr(prior, "floor", 0.0)
     U = np.zeros((D, D))
     if model.diagonal:
         variances = np.full(D, np.diag(scale).mean()) if model.shape == "I" else np.diag(scale)
@@ -207,5 +255,6 @@ def precision_coordinates(model: CovarianceModel, priors: Priors) -> PrecisionCo
         beta=none,
         U=U,
         strength=strength,
+        floor=floor,
         **shape,
     )

@@ -42,12 +42,12 @@ _SIZES = (
     *("kind", "scales", "copies", "columns", "ratios", "above_copies", "off_diagonal", "n_dirichlet"),
 )
 _ARRAYS = (
-    *("X", "sample_weight", "center", "concentration", "location", "scale", "strength"),
+    *("X", "sample_weight", "center", "concentration", "location", "precision", "strength"),
     *("first", "second", "dirichlet", "beta", "U", "origin", "factor", "left_out_rows", "left_out_log_odds"),
 )
 (_N, _D, _K, _N_WEIGHTS, _N_LEFT_OUT, _DIAGONAL, _WHITENED) = range(7)
 (_KIND, _SCALES, _COPIES, _COLUMNS, _RATIOS, _ABOVE_COPIES, _OFF, _N_DIRICHLET) = range(7, 15)
-(_X, _WEIGHT, _CENTER, _CONCENTRATION, _LOCATION, _SCALE, _STRENGTH) = range(15, 22)
+(_X, _WEIGHT, _CENTER, _CONCENTRATION, _LOCATION, _PRECISION, _STRENGTH) = range(15, 22)
 (_FIRST, _SECOND, _DIRICHLET, _BETA, _U, _ORIGIN, _FACTOR, _LEFT_OUT, _LOG_ODDS, _TABLE) = range(22, 32)
 
 
@@ -71,7 +71,8 @@ def _chart(table, K, D):
         table[_RATIOS],
         table[_ABOVE_COPIES],
         off,
-        carray(_pointer(table[_STRENGTH]), (1,))[0],
+        carray(_pointer(table[_STRENGTH]), (2,))[0],
+        carray(_pointer(table[_STRENGTH]), (2,))[1],
         carray(_pointer(table[_FIRST]), (columns,)),
         carray(_pointer(table[_SECOND]), (columns,)),
         carray(_pointer(table[_DIRICHLET]), (table[_N_DIRICHLET],)),
@@ -131,7 +132,7 @@ def _value_and_gradient(table, theta, gradient):
     row_weight = carray(_pointer(table[_WEIGHT]), (table[_N_WEIGHTS],))
     center = carray(_pointer(table[_CENTER]), (D,))
     concentration = carray(_pointer(table[_CONCENTRATION]), (K,))
-    location, scale = carray(_pointer(table[_LOCATION]), (D,)), carray(_pointer(table[_SCALE]), (D,))
+    location, precision = carray(_pointer(table[_LOCATION]), (D,)), carray(_pointer(table[_PRECISION]), (D, D))
     chart = _chart(table, K, D)
 
     log_weights, A, P = np.empty(K), np.empty((K, D, D)), np.empty((K, D, D))
@@ -171,9 +172,10 @@ def _value_and_gradient(table, theta, gradient):
             for i in range(j + 1):
                 z[j] += P[k, i, j] * first[k, i]
         for i in range(D):
-            standard = (offsets[k, i] + center[i] - location[i]) / scale[i]
-            value -= 0.5 * standard * standard
-            s = -standard / scale[i]
+            s = 0.0
+            for j in range(D):
+                s -= precision[i, j] * (offsets[k, j] + center[j] - location[j])
+            value += 0.5 * s * (offsets[k, i] + center[i] - location[i])
             for j in range(i, D):
                 s += P[k, i, j] * z[j]
             gradient[K - 1 + k * D + i] = s
@@ -273,7 +275,7 @@ def mixtures(thetas: np.ndarray, K: int, D: int, coordinates: PrecisionCoordinat
     c = coordinates
     sizes = (c.kind, SCALES[c.scales], c.copies, c.columns, c.ratios, c.above_copies, c.off_diagonal)
     arrays = (np.ascontiguousarray(array) for array in (c.first, c.second, c.dirichlet, c.beta, c.U))
-    _unpack(flat, K, D, Chart(K - 1 + K * D, *sizes, c.strength, *arrays), weights, means, covariances)
+    _unpack(flat, K, D, Chart(K - 1 + K * D, *sizes, c.strength, c.floor, *arrays), weights, means, covariances)
     batch = thetas.shape[:-1]
     return GaussianMixture(
         weights=weights.reshape(*batch, K),
@@ -314,9 +316,9 @@ class Density:
     @cached_property
     def log_constant(self) -> float:
         """What the value lacks, in nats, of the log of likelihood times normalised prior density of theta."""
-        K, a, scale = self.priors.n_components, self.priors.concentration, self.priors.means.scale
+        K, a, D = self.priors.n_components, self.priors.concentration, self.priors.n_features
         weights = math.log(K) + gammaln(a.sum()) - gammaln(a).sum()
-        means = -K * (0.5 * math.log(2 * math.pi) + np.log(scale)).sum()
+        means = -0.5 * K * (D * math.log(2 * math.pi) + np.linalg.slogdet(self.priors.means.covariance)[1])
         return float(weights + means + self.coordinates.log_constant)
 
     @cached_property
@@ -327,8 +329,8 @@ class Density:
             "center": self.center,
             "concentration": self.priors.concentration,
             "location": self.priors.means.location,
-            "scale": self.priors.means.scale,
-            "strength": np.array([self.coordinates.strength]),
+            "precision": self.priors.means.precision,
+            "strength": np.array([self.coordinates.strength, self.coordinates.floor]),
             **{name: getattr(self.coordinates, name) for name in ("first", "second", "dirichlet", "beta", "U")},
             "origin": np.zeros(1) if self.origin is None else self.origin,
             "factor": np.zeros(1) if self.factor is None else self.factor,

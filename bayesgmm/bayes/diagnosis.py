@@ -13,12 +13,10 @@ from scipy.special import chdtri
 
 from bayesgmm.alignment import divergence
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import blocks_of_rows, mixture_of, relabelling, rows_of
+from bayesgmm.bayes.relabel import VARIABLES, blocks_of_rows, mixture_of, of_draws, posterior_of, relabelling, rows_of
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 
-VARIABLES = ("weights", "means", "covariances")
 _APART = 2.0  # chains whose means differ by so many of their own standard deviations sit in different modes
 _OFTEN = 0.05  # what happens in fewer of the draws is not worth a sentence
 _OVERLAP = 1.0  # nats of symmetric divergence; two unit normals at a distance of one
@@ -106,11 +104,7 @@ def diagnose(tree: xr.DataTree, priors: Priors | None = None) -> Diagnosis:
     >>> bg.diagnose(tree).good, bg.diagnose(tree).findings
     (True, ())
     """
-    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        raise InputError("diagnose needs a posterior: the DataTree that sample_posterior returned")
-    if missing := [name for name in VARIABLES if name not in tree["posterior"]]:
-        raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
-    posterior = tree["posterior"].to_dataset()[list(VARIABLES)]
+    posterior = posterior_of(tree, "diagnose")
     if posterior.sizes["draw"] < 4:
         return Diagnosis(False, "Not checked: convergence cannot be judged from fewer than four draws a chain.", ())
     return _in_words(*_judge(tree, posterior, priors), posterior.sizes["component"])
@@ -121,7 +115,9 @@ def _judge(tree: xr.DataTree, posterior: xr.Dataset, priors: Priors | None) -> t
     import arviz as az
 
     chains = posterior.sizes["chain"]
-    statistics = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else xr.Dataset()
+    statistics = (
+        of_draws(tree["sample_stats"].to_dataset(), posterior) if "sample_stats" in tree.children else xr.Dataset()
+    )
     with np.errstate(invalid="ignore"):  # a constant, as the weight of a single component, has no R-hat
         bulk, tail = _flat(az.ess(posterior)), _flat(az.ess(posterior, method="tail"))
         r_hat = _flat(az.rhat(posterior)) if chains > 1 else {}
@@ -131,7 +127,7 @@ def _judge(tree: xr.DataTree, posterior: xr.Dataset, priors: Priors | None) -> t
     findings = list(_numbers(tree, draws))
     if numbered := not findings:
         if suspicious := _suspicious(posterior, r_hat):
-            modes, height = _modes(tree, draws, statistics)
+            modes, height = _modes(draws, _heights(tree, posterior, statistics))
             findings += _disagreement(posterior, held, suspicious, modes, height)
     findings += _sampling(tree, statistics, bulk, tail, chains, separate=len(modes) > 1)
     if numbered and held is not None:
@@ -191,23 +187,33 @@ def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, flo
 
 def separate_modes(tree: xr.DataTree) -> list[np.ndarray]:
     """Positions of the chains in each mode that chains do not move between, the highest first."""
-    return _modes(tree, mixture_of(tree["posterior"]), tree["sample_stats"].to_dataset())[0]
+    lp = tree["sample_stats"].to_dataset()["lp"].values
+    return _modes(mixture_of(tree["posterior"]), ("log posterior", lp))[0]
+
+
+def _heights(tree: xr.DataTree, posterior: xr.Dataset, statistics: xr.Dataset) -> tuple[str, np.ndarray] | None:
+    """How high the draws (chain, draw) are, and what that is of; or None where the tree does not say."""
+    if "lp" in statistics:
+        return "log posterior", statistics["lp"].values
+    if "log_likelihood" in tree.children:
+        each = of_draws(tree["log_likelihood"].to_dataset(), posterior)
+        if "observations" in each:
+            return "log-likelihood", each["observations"].sum("observation").values
+    return None
 
 
 def _modes(
-    tree: xr.DataTree, draws: GaussianMixture, statistics: xr.Dataset
+    draws: GaussianMixture, heights: tuple[str, np.ndarray] | None
 ) -> tuple[list[np.ndarray], tuple[str, np.ndarray] | None]:
     """Positions of the chains in each mode, the highest first; and each chain's average height, with its name."""
     chains = draws.batch_shape[0]
     variances = np.einsum("...kii->...ki", draws.covariances)
     parts = [draws.weights, draws.means, np.log(variances)]
     height = None
-    if "lp" in statistics:
-        parts.append(statistics["lp"].values)
-        height = "log posterior", statistics["lp"].values.mean(axis=1)
-    elif "log_likelihood" in tree.children:
-        log_likelihood = tree["log_likelihood"].to_dataset()["observations"]
-        height = "log-likelihood", log_likelihood.sum("observation").mean("draw").values
+    if heights is not None:
+        height = heights[0], heights[1].mean(axis=1)
+        if heights[0] == "log posterior":
+            parts.append(heights[1])
     values = np.concatenate([part.reshape(*draws.batch_shape, -1) for part in parts], axis=2)
     mean, variance = values.mean(axis=1), values.var(axis=1) + 1e-300
     gap = np.abs(mean[:, None] - mean) / np.sqrt((variance[:, None] + variance) / 2)
@@ -269,7 +275,8 @@ def _sampling(
             "a longer tuning (tune)",
             fault=True,
         )
-    bfmi = float(az.bfmi(tree)["energy"].min()) if "energy" in statistics else 1.0
+    energy = xr.DataTree.from_dict({"sample_stats": statistics})
+    bfmi = float(az.bfmi(energy)["energy"].min()) if "energy" in statistics else 1.0
     if bfmi < 0.3:
         yield Finding(f"The energy mixes badly (E-BFMI {bfmi:.2f}).", "a longer tuning (tune)", fault=True)
     kind, ess = min((("bulk", bulk), ("tail", tail)), key=lambda pair: min(pair[1].values()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +20,11 @@ from scipy.special import expit, gammaln
 from bayesgmm.alignment import divergence, match
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import InverseWishart, Priors
 from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import fit_em
-from bayesgmm.errors import InputError
+from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 
 if TYPE_CHECKING:
@@ -410,9 +411,13 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
     rows, held_out = (np.linalg.solve(factor, (t - origin).T).T for t in (thetas, others))
     best, best_score, failures = GaussianMixture(np.ones(1), np.zeros((1, n)), np.eye(n)[None]), -math.inf, 0
     for components in range(1, max(2, S // (5 * n) + 1)):
-        priors = Priors.weakly_informative(rows, components)
-        fit = fit_em(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
-        score = fit.log_prob(held_out).mean()
+        weak = Priors.weakly_informative(rows, components)
+        scale = np.cov(rows.T).reshape(n, n) / components ** (2 / n)
+        priors = replace(weak, covariances=InverseWishart(n + 2, scale))
+        score = -math.inf
+        with suppress(DegenerateFitError):  # then fewer components must do
+            fit = fit_em(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
+            score = fit.log_prob(held_out).mean()
         if score > best_score + 0.01:
             best, best_score, failures = fit, score, 0
         else:

@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.model import check_priors
-from bayesgmm.bayes.nuts import nutpie_draws
+from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.psis import smoothed_loo
 from bayesgmm.bayes.tree import as_mixture, density_of
@@ -625,7 +625,7 @@ def kfold(
     """
     draws, chains = positive_integer(draws, "draws", least=_FEWEST_DRAWS), positive_integer(chains, "chains")
     good_k = _good_k(draws * chains)
-    tune = positive_integer(tune, "tune", least=0)
+    tune = positive_integer(tune, "tune", least=LEAST_TUNE)
     rng = np.random.default_rng(rng)
     if not isinstance(fit, EMFit):
         priors = priors if priors is not None else Priors.weakly_informative(X, fit)

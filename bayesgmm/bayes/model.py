@@ -77,7 +77,11 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
             weights = pm.Dirichlet("weights", a=priors.concentration, dims="component")
         else:
             weights = pm.Deterministic("weights", pt.ones(1), dims="component")
-        means = pm.Normal("means", priors.means.location, priors.means.scale, dims=("component", "feature"))
+        dims, location = ("component", "feature"), priors.means.location
+        if priors.means.correlated:
+            means = pm.MvNormal("means", location, priors.means.covariance, dims=dims)
+        else:
+            means = pm.Normal("means", location, priors.means.scale, dims=dims)
         P = pt.broadcast_to(_precisions(coordinates, K, D), (K, D, D))
         inverse = pt.linalg.inv(P)
         pm.Deterministic(
@@ -134,14 +138,18 @@ def _precisions(c: PrecisionCoordinates, K: int, D: int):
 
         def split(values):
             squares = pt.exp(values[:n_squares]).reshape((c.copies, c.columns))
-            return squares, values[n_squares:].reshape((c.copies, c.off_diagonal)) if c.off_diagonal else None
+            return squares, values[n_squares:].reshape((c.above_copies, c.off_diagonal)) if c.off_diagonal else None
 
         def log_density(values, _):
             squares, above = split(values)
-            value = 0.5 * (c.first * pt.log(squares)).sum()
-            if above is None:
-                power = c.copies * c.first + c.strength
-                return value - 0.5 * (power * pt.log(c.strength + squares.sum(axis=0))).sum() + c.own_constant
+            value = 0.5 * (c.first * pt.log(squares)).sum() - 0.5 * c.floor * squares.sum()
+            if above is not None:
+                value = value - 0.5 * c.floor * (above**2).sum()
+            if not c.scale_matrix_is_full:
+                power, total = c.copies * c.first + c.sizes[1] + c.strength, c.strength + squares.sum(axis=0)
+                if above is not None:
+                    total = total + (above**2).sum()
+                return value - 0.5 * (power * pt.log(total)).sum() + c.own_constant
             A = diagonal_and_above(squares, above)
             total = c.strength * pt.eye(D) + pt.matmul(A, A.transpose(0, 2, 1)).sum(axis=0)
             return value - 0.5 * (c.copies * c.first[-1] + c.strength) * pt.linalg.slogdet(total)[1] + c.own_constant

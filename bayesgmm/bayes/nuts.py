@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
+from bayesgmm.errors import BayesGMMError, SamplingError
 from bayesgmm.expectation import n_threads
 
+LEAST_TUNE = 10  # steps; of fewer the step size learns nothing, and of none nutpie panics
 _OVERDISPERSION = 1.5  # sd of the chains' starts in units of the normal approximation's
 _TARGET_ACCEPT = 0.9  # shorter steps than usual, for the tails of small components
 _STATISTICS = {
@@ -75,6 +78,11 @@ def nutpie_draws(
     Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is told the number
     of draws done, and ``on_part`` what there is, every so many seconds. Interrupted, what there is comes back,
     incomplete; or the interrupt goes on where there is nothing.
+
+    Raises
+    ------
+    SamplingError
+        If the sampler fails.
     """
     import nutpie
     from nutpie.compile_pymc import CompiledPyMCModel
@@ -111,35 +119,56 @@ def nutpie_draws(
         if progress is not None:
             progress(sum(state.finished_draws for state in chain_states))
 
-    background = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=min(chains, n_threads()),
-        seed=seed,
-        save_warmup=False,
-        progress_bar=False,
-        progress_callback=tell,
-        blocking=False,
-        target_accept=_TARGET_ACCEPT,
-    )
+    with _own_errors():
+        background = nutpie.sample(
+            compiled,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=min(chains, n_threads()),
+            seed=seed,
+            save_warmup=False,
+            progress_bar=False,
+            progress_callback=tell,
+            blocking=False,
+            target_accept=_TARGET_ACCEPT,
+        )
     try:
-        while on_part is not None:
+        while True:
             try:
-                return _draws_of(background.wait(timeout=seconds))
+                with _own_errors():
+                    trace = background.wait(timeout=None if on_part is None else seconds)
+                return _draws_of(trace)
             except TimeoutError:
-                if part := _part_of(background.inspect()):
+                with _own_errors():
+                    part = _part_of(background.inspect())
+                if on_part is not None and part is not None:
                     on_part(part)
-        return _draws_of(background.wait())
     except KeyboardInterrupt:
-        part = _part_of(background.abort())
+        with _own_errors():
+            part = _part_of(background.abort())
         if part is None:
             raise
         return part
     except BaseException:
-        background.cancel()
+        with suppress(SamplingError), _own_errors():
+            background.cancel()
         raise
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What goes wrong in the sampler, a panic of its compiled part too, as this package's own error."""
+    try:
+        yield
+    except (BayesGMMError, TimeoutError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SamplingError(
+            f"the sampler nutpie failed: {what}. Try another rng or priors, or sampler='pymc'; if it fails for every "
+            "rng, it is an error in bayesgmm or nutpie to report"
+        ) from None
 
 
 def _draws_of(trace: Any) -> Draws:

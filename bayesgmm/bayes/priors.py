@@ -32,25 +32,70 @@ def _show(values: np.ndarray) -> str:
     return "[" + ", ".join(_show(v) for v in values) + "]"
 
 
+_MEANS_SPREAD = 4.0  # sd of the means' default prior, in the table's sds
+_FLOOR = 1e-4  # of the covariances' default prior
+
+
 @dataclass(frozen=True, eq=False)
 class NormalMeans:
-    """Independent normal prior of the component means, the same for every component.
+    """Normal prior of the component means, independent and the same for every component.
 
     Parameters
     ----------
     location : (D,)
-    scale : (D,)
-        Standard deviations.
+    scale : (D,), optional
+        Standard deviations of independent features.
+    covariance : (D, D), optional
+        Symmetric positive definite, in place of ``scale``, which then is the roots of its diagonal.
+
+    Raises
+    ------
+    InputError
+        Unless exactly one of scale and covariance is given, positive and of the location's size.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.NormalMeans([0.0, 10.0], [1.0, 5.0]).covariance
+    array([[ 1.,  0.],
+           [ 0., 25.]])
     """
 
     location: np.ndarray
-    scale: np.ndarray
+    scale: np.ndarray = None  # type: ignore[assignment]
+    covariance: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "location", _frozen(self.location, "location of the means' prior", 1))
-        object.__setattr__(self, "scale", _frozen(self.scale, "scale of the means' prior", 1))
-        if self.location.shape != self.scale.shape or not (self.scale > 0).all():
+        location = _frozen(self.location, "location of the means' prior", 1)
+        if (self.scale is None) == (self.covariance is None):
+            raise InputError("the means' prior needs a scale or a covariance, one of them")
+        if self.covariance is None:
+            scale = _frozen(self.scale, "scale of the means' prior", 1)
+            covariance = _frozen(np.diag(scale**2), "covariance of the means' prior", 2)
+        else:
+            covariance = _frozen(self.covariance, "covariance of the means' prior", 2)
+            scale = _frozen(np.sqrt(np.maximum(np.diag(covariance), 0)), "scale of the means' prior", 1)
+        if location.shape != scale.shape or not (scale > 0).all():
             raise InputError("the means' prior needs as many positive scales as locations")
+        correlation = covariance / np.outer(scale, scale)
+        if not (np.allclose(correlation, correlation.T) and np.linalg.eigvalsh(correlation)[0] > 0):
+            raise InputError("the covariance of the means' prior must be symmetric and positive definite")
+        for name, value in (("location", location), ("scale", scale), ("covariance", covariance)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Inverse of the covariance (D, D)."""
+        correlation = self.covariance / np.outer(self.scale, self.scale)  # features may be in very different units
+        return np.linalg.inv(correlation) / np.outer(self.scale, self.scale)
+
+    @property
+    def correlated(self) -> bool:
+        """Whether any two features' means are correlated."""
+        return bool(np.count_nonzero(self.covariance) > len(self.scale))
+
+    def __str__(self) -> str:
+        return f"Normal({_show(self.location)}, sd {_show(self.scale)}{', correlated' if self.correlated else ''})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +156,18 @@ class InverseWishart:
             return self.df - D + 3, diagonal
         return (self.df - D + 3) / D, np.eye(D) * np.diag(self.scale).mean() / D
 
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """No degrees of freedom: the scatter is known."""
+        return 0.0, np.eye(len(self.scale))
+
 
 @dataclass(frozen=True, eq=False)
 class HierarchicalInverseWishart:
     """Inverse-Wishart covariances whose scale matrix, the same for all components, has a Wishart prior itself.
 
-    Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean scale_df scale_matrix.
-    The components so learn their common size from each other. With one feature it is Richardson & Green's (1997) prior:
-    a variance's inverse is Gamma(df / 2, B / 2), and B Gamma(scale_df / 2, 1 / (2 scale_matrix)).
+    Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean M = scale_df
+    scale_matrix. The components so learn their common size from each other. With one feature it is Richardson & Green's
+    (1997) prior: a variance's inverse is Gamma(df / 2, B / 2), and B Gamma(scale_df / 2, 1 / (2 scale_matrix)).
 
     Parameters
     ----------
@@ -126,13 +175,21 @@ class HierarchicalInverseWishart:
         Degrees of freedom, above D - 1.
     scale_matrix : (D, D)
         Symmetric positive definite.
+    floor : float
+        The product of all components' densities is multiplied by exp(-floor tr(M inverse covariance) / 2) for each.
+        Covariances are then inverse Wishart(df, B + floor M), and small B less probable. With 0 the posterior of a
+        table in which more than about K df rows are equal, or lie in one plane, is not proper: a component may shrink
+        on them without end.
     """
 
     df: float
     scale_df: float
     scale_matrix: np.ndarray
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (np.isfinite(self.floor) and self.floor >= 0):
+            raise InputError(f"the floor of the hierarchical prior must be a share, at least 0, not {self.floor}")
         scale = InverseWishart(self.df, self.scale_matrix).scale
         InverseWishart(self.scale_df, scale)
         object.__setattr__(self, "scale_matrix", scale)
@@ -149,9 +206,28 @@ class HierarchicalInverseWishart:
         """Prior mean of the scale matrix (D, D)."""
         return self.scale_df * self.scale_matrix
 
+    def worth(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
+        """The rows, and their expected scatter (D, D), that the prior of one covariance is worth in an M-step."""
+        return InverseWishart(self.df, self.typical_scale).worth(model)
+
+    def worth_of_scale(self, model: CovarianceModel, n_components: int) -> tuple[float, np.ndarray]:
+        """Degrees of freedom and scale matrix (D, D) of that scatter's own prior, given K precisions' degrees as well.
+
+        Given the precisions the scatter has mean degrees (scale^-1 + sum of precisions)^-1: Wishart, or in a diagonal
+        model a chi-square of its own for each feature, in a spherical one a single one.
+        """
+        D, copies = self.n_features, 1 if model.volume == "E" else n_components
+        own = self.df - D + 1 if model.diagonal else self.df
+        scale = np.diag(np.diag(self.scale_matrix)) if model.diagonal else self.scale_matrix
+        if model.diagonal and model.shape == "I":
+            return (self.scale_df + copies * own) / D, np.eye(D) * np.diag(scale).mean()
+        return self.scale_df + copies * own, scale
+
     def __str__(self) -> str:
+        at_least = f" + {self.floor:g} of its mean" if self.floor else ""
         return (
-            f"inverse Wishart(df {self.df:g}, scale B), B ~ Wishart(df {self.scale_df:g}, {_show(self.scale_matrix)})"
+            f"inverse Wishart(df {self.df:g}, scale B{at_least}), "
+            f"B ~ Wishart(df {self.scale_df:g}, {_show(self.scale_matrix)})"
         )
 
 
@@ -255,8 +331,8 @@ class Priors:
     >>> import bayesgmm as bg
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
-    means ~ Normal([3.35, 69.5], sd [3.5, 53])
-    covariances ~ inverse Wishart(df 4, scale [[0.649, 6.96], [6.96, 92.1]])
+    means ~ Normal([3.49, 70.9], sd [4.57, 54.4], correlated)
+    covariances ~ inverse Wishart(df 4, scale B + 0.0001 of its mean), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
     """
 
     concentration: np.ndarray
@@ -279,18 +355,24 @@ class Priors:
 
     @classmethod
     def weakly_informative(cls, X: Any, n_components: int) -> Priors:
-        """Scaled from the data: Dirichlet(1); Normal(midrange, range^2); inverse Wishart(D + 2, S / K^(2/D)).
+        """Scaled from the data: wide priors of weights and means, and covariances that learn their common size.
 
-        S is the data's covariance (Fraley & Raftery 2007), so that a component is expected to fill 1/K of the volume.
+        Weights are Dirichlet(1). Means are normal about the data's mean with 16 times its covariance S: a standard
+        deviation of four of the table's, about its range. No linear map of the features changes what these say.
+        Covariances are `HierarchicalInverseWishart` with D + 2 degrees of freedom: components are expected to be alike
+        in size and shape, but which size is learned from the rows. Its scale matrix has D degrees of freedom, as few as
+        a whole number can be, and the mean S / K^(2/D), with S the data's covariance (Fraley & Raftery 2007), so that
+        before any row is seen a component is expected to fill 1/K of the table's volume. A ten-thousandth of that is
+        its floor, which matters to components a hundredth as wide as expected.
         """
         K = positive_integer(n_components, "n_components")
         table = observations(X)
-        low, high = table.values.min(axis=0), table.values.max(axis=0)
+        mean, spread = whole_table(table)
         D = table.n_features
         return cls(
             concentration=np.ones(K),
-            means=NormalMeans((low + high) / 2, high - low),
-            covariances=InverseWishart(D + 2, whole_table(table)[1] / K ** (2 / D)),
+            means=NormalMeans(mean, covariance=_MEANS_SPREAD**2 * spread),
+            covariances=HierarchicalInverseWishart(D + 2, D, spread / K ** (2 / D) / D, _FLOOR),
         )
 
     @property
@@ -348,7 +430,7 @@ class Priors:
         coordinates = precision_coordinates(CovarianceModel.named(covariance), priors)
         K, D = priors.n_components, priors.n_features
         log_weights = np.log(np.maximum(rng.dirichlet(priors.concentration, n), 1e-300))
-        means = priors.means.location + priors.means.scale * rng.standard_normal((n, K, D))
+        means = rng.multivariate_normal(priors.means.location, priors.means.covariance, (n, K), method="cholesky")
         ratios = (log_weights - log_weights.mean(axis=1, keepdims=True))[:, :-1]
         thetas = np.concatenate([ratios, means.reshape(n, -1), coordinates.prior_draws(n, rng)], axis=1)
         return mixtures(thetas, K, D, coordinates)
@@ -389,10 +471,9 @@ class Priors:
         return _built(json.loads(text))
 
     def __str__(self) -> str:
-        m = self.means
         return (
             f"weights ~ Dirichlet({_show(np.atleast_1d(self.concentration))[1:-1]})\n"
-            f"means ~ Normal({_show(m.location)}, sd {_show(m.scale)})\n"
+            f"means ~ {self.means}\n"
             f"covariances ~ {self.covariances}"
         )
 
@@ -414,7 +495,8 @@ _KINDS = {
 
 def _plain(value: Any) -> Any:
     if type(value).__name__ in _KINDS:
-        return {"kind": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        given = (f.name for f in fields(value) if not (isinstance(value, NormalMeans) and f.name == "scale"))
+        return {"kind": type(value).__name__} | {name: _plain(getattr(value, name)) for name in given}
     return np.asarray(value).tolist()
 
 

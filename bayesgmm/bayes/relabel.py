@@ -16,8 +16,11 @@ import xarray as xr
 from bayesgmm.alignment import cheapest_order, divergence, margin
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import made_up_names
 
 METHODS = ("hungarian", "ecr", "stephens")
+VARIABLES = ("weights", "means", "covariances")
+_LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 _BLOCK_BYTES = 32e6  # of responsibilities held at a time; the work on them takes about three times as much
 
 
@@ -90,8 +93,9 @@ def relabel(tree: xr.DataTree, method: str = "hungarian", *, target: str | Gauss
     >>> bg.relabel(tree, "stephens").attrs["switch_rate"]
     0.0
     """
-    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        raise InputError("relabel needs a posterior: the DataTree that sample_posterior returned")
+    posterior_of(tree, "relabel")
+    if not {"chain", "draw"} <= set(tree["posterior"].dims):
+        raise InputError("relabel needs draws with the dimensions chain and draw, not stacked, nor of a single chain")
     if method not in METHODS:
         raise InputError(f"unknown relabelling method {method!r}; use one of {', '.join(METHODS)}")
     if tree.attrs.get("relabelling") == "none":
@@ -214,6 +218,48 @@ def rows_of(tree: xr.DataTree) -> np.ndarray | None:
     return tree["observed_data"].to_dataset()["observations"].values if "observed_data" in tree.children else None
 
 
+def posterior_of(tree: xr.DataTree, what: str) -> xr.Dataset:
+    """The draws of a mixture's parameters, (chain, draw, component, ...), also of one chain or stacked.
+
+    Raises
+    ------
+    InputError
+        If the tree has none; ``what`` needs them.
+    """
+    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
+        raise InputError(f"{what} needs a posterior: the DataTree that sample_posterior returned")
+    posterior = tree["posterior"].to_dataset()
+    if missing := [name for name in VARIABLES if name not in posterior]:
+        raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
+    posterior = posterior[list(VARIABLES)]
+    indexes = {name: index for name, index in posterior.indexes.items() if name in posterior.dims}
+    posterior = posterior.unstack([name for name, index in indexes.items() if set(index.names) == {"chain", "draw"}])
+    if "draw" not in posterior.dims:
+        raise InputError(
+            f"the draws have the dimensions {', '.join(map(str, posterior.dims))}; {what} needs chain and draw"
+        )
+    if "chain" not in posterior.dims:
+        posterior = posterior.expand_dims("chain")
+    return posterior.transpose(*_LAYOUT)
+
+
+def of_draws(group: xr.Dataset, posterior: xr.Dataset) -> xr.Dataset:
+    """What a group of a tree says of the draws of a posterior, perhaps some of the tree's; nothing if not of all."""
+    if "chain" not in group.dims and "draw" in group.dims:
+        group = group.expand_dims("chain")
+    for dim in ("chain", "draw"):
+        if dim in posterior.coords and dim in group.coords and dim in group.dims:
+            if not np.isin(posterior[dim], group[dim]).all():
+                return xr.Dataset()
+            group = group.sel({dim: posterior[dim].values})
+        if group.sizes.get(dim) != posterior.sizes[dim]:
+            return xr.Dataset()
+    return group.transpose("chain", "draw", ...)
+
+
 def mixture_of(group: Any) -> GaussianMixture:
-    """The mixture, or batch of them, whose parameters a group of a tree holds."""
-    return GaussianMixture(**{name: group[name].values for name in ("weights", "means", "covariances")})
+    """The mixture, or batch of them, whose parameters a group of a tree holds, in whatever order of dimensions."""
+    ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore") for name in VARIABLES}
+    names = tuple(map(str, group["feature"].values)) if "feature" in group.coords else ()
+    named = names and names != made_up_names(len(names))
+    return GaussianMixture(**{name: a.values for name, a in ordered.items()}, features=names if named else None)

@@ -23,13 +23,13 @@ from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.evidence import evidence_of_draws
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.model import build_model, check_priors
-from bayesgmm.bayes.nuts import Draws, nutpie_draws, pymc_draws
+from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabelling
-from bayesgmm.bayes.tree import as_mixture, draws_tree
+from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
-from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import positive_integer
 
@@ -65,7 +65,7 @@ def sample_posterior(
         "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
     draws, tune, chains : int
-        Draws to keep and to tune with, per chain.
+        Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
     sampler : {"nutpie", "pymc"}
         "nutpie" samples the compiled density, whitened by its curvature at the mode; "pymc" samples `build_model`'s
         model with PyMC's own NUTS.
@@ -99,6 +99,8 @@ def sample_posterior(
     ------
     InputError
         If table, fit and priors do not belong together, or the covariance model is not available.
+    SamplingError
+        If the sampler fails.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def sample_posterior(
     array([0.4, 0.6])
     """
     draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
-    tune = positive_integer(tune, "tune", least=0)
+    tune = positive_integer(tune, "tune", least=LEAST_TUNE)
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
     if method not in ("nuts", "laplace"):
@@ -171,7 +173,7 @@ def sample_posterior(
             verdict = Verdict(False, f"Not converged: {tree.attrs['partial']}. {verdict.text}")
     tree.attrs["convergence"] = verdict.text
     if out is not None:
-        _write(tree, Path(out))
+        write_tree(tree, Path(out))
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
@@ -271,7 +273,7 @@ def _by_nutpie(
 
         def keep(part: Draws, together: Callable[[Draws], Draws] = together) -> None:
             if out is not None:
-                _write(tree_of(together(part), final=False), out)
+                write_tree(tree_of(together(part), final=False), out)
 
         drawn = nutpie_draws(
             density,
@@ -303,7 +305,7 @@ def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarra
     def log_evidence(group: np.ndarray) -> float:
         thetas, heights = drawn.thetas[group], drawn.statistics["lp"][group]
         for method in ("bridge", "laplace"):  # the second where draws are too few, or too sticky
-            with suppress(InputError):
+            with suppress(BayesGMMError):
                 estimates = evidence_of_draws(density, thetas, heights, target, method, rng).estimates
                 if known := [float(e.value) for e in estimates.values() if math.isfinite(e.value)]:
                     return known[0]
@@ -335,13 +337,6 @@ def multinomial_share(weights: np.ndarray, n: int) -> np.ndarray:
     share = np.floor(weights * n).astype(np.intp)
     share[np.argsort(share - weights * n)[: n - share.sum()]] += 1
     return share
-
-
-def _write(tree: xr.DataTree, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    tree.to_netcdf(beside, engine="h5netcdf")
-    beside.replace(path)
 
 
 def _earlier(path: Path, density: Density, fit: EMFit) -> xr.DataTree:

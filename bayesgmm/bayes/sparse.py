@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from bayesgmm.bayes.priors import InverseWishart, Priors
+from bayesgmm.bayes.priors import LKJ, HierarchicalInverseWishart, Priors
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.expectation import in_threads
 
@@ -38,6 +38,7 @@ def filled_draws(
     tune: int,
     thin: int = 1,
     concentration: float = 1 / CONCENTRATION_RATE,
+    scale_matrix: np.ndarray | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Number of filled components, and the concentration, (chains, draws) each.
@@ -46,7 +47,7 @@ def filled_draws(
     ----------
     X : (N, D)
     priors : Priors
-        Of means and covariances (`InverseWishart`).
+        Of means and covariances (`InverseWishart` or `HierarchicalInverseWishart`).
     model : CovarianceModel
         One of `MODELS`.
     labels : (chains, N)
@@ -58,21 +59,26 @@ def filled_draws(
         To keep and to leave out, each of ``thin`` sweeps.
     concentration : float
         To start from.
+    scale_matrix : (D, D), optional
+        Of the hierarchical prior, to start from; its prior mean by default.
     tell : callable
         Called with the number of draws done, and their total.
     """
-    assert isinstance(priors.covariances, InverseWishart)
+    assert not isinstance(priors.covariances, LKJ)
     assert model.name in MODELS
     chains = len(labels)
     z, mu, alpha = labels.astype(np.int64), np.array(means, dtype=np.float64), np.full(chains, concentration)
     filled, concentrations = np.empty((chains, tune + draws), np.int64), np.empty((chains, tune + draws))
     structure = FULL if not model.diagonal else DIAGONAL if model.shape != "I" else SPHERICAL
-    scale = np.diag(priors.covariances.scale)
-    if structure == SPHERICAL:
-        scatter = np.diag([scale.mean(), *[0.0] * (len(scale) - 1)])  # one variance, whose scatter is kept in a corner
-    else:
-        scatter = np.array(priors.covariances.scale) if structure == FULL else np.diag(scale)
-    prior = priors.means.location, priors.means.scale**-2.0, float(priors.covariances.df), scatter
+    prior = priors.means.location, priors.means.precision, float(priors.covariances.df)
+    own = priors.covariances
+    B = np.tile(_structured(own.typical_scale if scale_matrix is None else scale_matrix, structure), (chains, 1, 1))
+    # degrees of freedom of the scale matrix, inverse of its own, and its floor
+    hyperprior = 0.0, np.zeros_like(B[0]), np.zeros_like(B[0])
+    if isinstance(own, HierarchicalInverseWishart):
+        M = _structured(own.scale_matrix, structure)
+        floor = own.floor * own.scale_df * M
+        hyperprior = float(own.scale_df), np.linalg.pinv(M), floor  # a spherical one has a corner only
     streams = rng.spawn(chains)
 
     for first in range(0, tune + draws, _AT_ONCE):
@@ -80,12 +86,21 @@ def filled_draws(
 
         def chain(c: int, _: int, part: slice = part) -> None:
             out = filled[c, part], concentrations[c, part]
-            _sample(X, z[c], mu[c], alpha[c], *prior, structure, model.volume == "E", thin, streams[c], *out)
+            arguments = (*prior, B[c], *hyperprior, structure, model.volume == "E", thin, streams[c])
+            _sample(X, z[c], mu[c], alpha[c], *arguments, *out)
             alpha[c] = out[1][-1]
 
         in_threads(chain, [(c, c + 1) for c in range(chains)])
         tell(min(first + _AT_ONCE, tune + draws), tune + draws)
     return filled[:, tune:], concentrations[:, tune:]
+
+
+def _structured(scale: np.ndarray, structure: int) -> np.ndarray:
+    """What of a scale matrix (D, D) a model uses: all, its diagonal, or in the first place the mean of that."""
+    if structure == FULL:
+        return np.array(scale)
+    diagonal = np.diag(scale)
+    return np.diag([diagonal.mean(), *[0.0] * (len(diagonal) - 1)] if structure == SPHERICAL else diagonal)
 
 
 def filled_prior(N: int, K: int, rng: np.random.Generator, draws: int = 20_000) -> np.ndarray:
@@ -142,14 +157,32 @@ def _add_scatter(x, mean, structure, W):
 
 
 @njit(cache=True, error_model="numpy")
+def _draw_scale_matrix(B, df, strength, inverse, P, copies, structure, rng):
+    """B given the precisions P P' of the first ``copies`` components: Wishart, as a precision given a scatter is."""
+    D = len(B)
+    total = inverse.copy()
+    for k in range(copies):
+        if structure == SPHERICAL:
+            total[0, 0] += P[k, 0, 0] ** 2
+        else:
+            total += P[k] @ P[k].T
+    own = df if structure == FULL else df - D + 1
+    rows = (copies - 1) * own + strength
+    A = np.empty((D, D))
+    _precision_factor(total, df, rows / D if structure == SPHERICAL else rows, structure, rng, A)
+    if structure == SPHERICAL:
+        B[0, 0] = A[0, 0] ** 2
+    else:
+        B[:] = A @ A.T
+
+
+@njit(cache=True, error_model="numpy")
 def _draw_mean(location, precision, P, n, total, rng, mean):
     """A mean given n rows of sum ``total`` with precision P P'."""
     D = len(mean)
     A = n * (P @ P.T)
-    b = A @ (total / max(n, 1.0)) + precision * location
-    for j in range(D):
-        A[j, j] += precision[j]
-    L = np.linalg.cholesky(A)
+    b = A @ (total / max(n, 1.0)) + precision @ location
+    L = np.linalg.cholesky(A + precision)
     u = np.linalg.solve(L, b)
     for j in range(D):
         u[j] += rng.standard_normal()
@@ -169,9 +202,10 @@ def _log_concentration(alpha, counts, N):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sample(
-    X, z, means, alpha, location, precision, df, scatter, structure, shared, thin, rng, filled, concentration
+    X, z, means, alpha, location, precision, df, B, strength, inverse, floor, structure, shared, thin, rng,
+    filled, concentration,
 ):  # fmt: skip
-    """One chain, from the assignments z and the means, which change in place."""
+    """One chain, from the assignments z, the means and the scale matrix B, which change in place."""
     N, D = X.shape
     K = len(means)
     counts, totals, W = np.zeros(K), np.zeros((K, D)), np.empty((K, D, D))
@@ -179,7 +213,7 @@ def _sample(
     for sweep in range(len(filled) * thin):
         counts[:] = 0.0
         totals[:] = 0.0
-        W[:] = scatter
+        W[:] = B + floor
         for i in range(N):
             k = z[i]
             counts[k] += 1.0
@@ -192,6 +226,8 @@ def _sample(
             else:
                 half[k] = _precision_factor(W[k], df, N if shared else counts[k], structure, rng, P[k])
             _draw_mean(location, precision, P[k], counts[k], totals[k], rng, means[k])
+        if strength > 0.0:
+            _draw_scale_matrix(B, df, strength, inverse, P, 1 if shared else K, structure, rng)
         for _ in range(_CONCENTRATION_STEPS):
             proposed = alpha * math.exp(1.5 * rng.standard_normal())
             gain = _log_concentration(proposed, counts, N) - _log_concentration(alpha, counts, N)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import xarray as xr
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.initialize import whole_table
+from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import observations
 
@@ -77,6 +80,12 @@ def draws_tree(
     return tree
 
 
+def write_tree(tree: xr.DataTree, path: Path) -> None:
+    """Write a tree to a netCDF file, which is whole or as it was before."""
+    with beside(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+
+
 def as_mixture(tree: xr.DataTree) -> GaussianMixture:
     """The posterior draws of a tree as one `GaussianMixture` with batch shape (chain, draw).
 
@@ -88,12 +97,7 @@ def as_mixture(tree: xr.DataTree) -> GaussianMixture:
     >>> bg.as_mixture(tree).batch_shape
     (2, 500)
     """
-    posterior = tree["posterior"].to_dataset()
-    return GaussianMixture(
-        weights=posterior["weights"].values,
-        means=posterior["means"].values,
-        covariances=posterior["covariances"].values,
-    )
+    return mixture_of(tree["posterior"].to_dataset())
 
 
 def density_of(tree: xr.DataTree) -> Density:

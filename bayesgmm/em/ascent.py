@@ -27,6 +27,7 @@ from bayesgmm.expectation import (
 from bayesgmm.numba_kernel import accumulate
 
 MEMORY = 6  # differences that the acceleration remembers
+_SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
 N_NUMBERS = 12
@@ -51,9 +52,12 @@ class Penalty(NamedTuple):
 
     concentration: np.ndarray  # (K,) Dirichlet concentration - 1
     location: np.ndarray  # (D,) prior means' offset from the center
-    precision: np.ndarray  # (D,) prior precision of the means
+    precision: np.ndarray  # (D, D) prior precision of the means
     rows: float  # that the prior of a covariance is worth
-    scatter: np.ndarray  # (D, D) and their scatter
+    scatter: np.ndarray  # (D, D) and their scatter; its prior mean where it has a prior itself
+    degrees: float  # of freedom of the scatter given the covariances; 0 where it has no prior
+    scale_precision: np.ndarray  # (D, D) inverse of the scale matrix of the scatter's own prior
+    floor: np.ndarray  # (D, D) scatter that is added to one with a prior
 
 
 class Fixed(NamedTuple):
@@ -93,6 +97,7 @@ class State(NamedTuple):
     fallback: np.ndarray  # moments to go on from where an extrapolation fails
     last: np.ndarray  # (2, size): z and its residual one accepted step ago
     differences: np.ndarray  # (2, MEMORY, size): of z and of the residuals
+    accepted: np.ndarray  # (2, K, D, D): covariances and precision factors of the last step that was not undone
     numbers: np.ndarray
     path: np.ndarray  # (max_iterations + 1,) objective after each iteration: log-likelihood plus log prior
 
@@ -111,6 +116,7 @@ def new_state(K: int, D: int, max_iterations: int) -> State:
         np.empty(size),
         np.empty((2, size)),
         np.empty((2, MEMORY, size)),
+        np.empty((2, K, D, D)),
         np.zeros(N_NUMBERS),
         np.empty(max_iterations + 1),
     )
@@ -143,10 +149,8 @@ def _penalised_mean(penalty, n, mean, P, offset):
             s = 0.0
             for m in range(max(i, j), D):
                 s += P[i, m] * P[j, m]
-            A[i, j] = n * s
-            b[i] += n * s * mean[j]
-        A[i, i] += penalty.precision[i]
-        b[i] += penalty.precision[i] * penalty.location[i]
+            A[i, j] = n * s + penalty.precision[i, j]
+            b[i] += n * s * mean[j] + penalty.precision[i, j] * penalty.location[j]
     precision_cholesky(A, Q)
     for i in range(D):
         offset[i] = 0.0
@@ -159,11 +163,63 @@ def _penalised_mean(penalty, n, mean, P, offset):
 
 
 @njit(error_model="numpy")
+def _expected_scatter(penalty, share, P, scatter):
+    """Fill scatter with its mean given the precisions P P'; return its log determinant but for a constant.
+
+    Given them it is Wishart, as its prior is, so that covariances and this mean in turn climb to where both are right
+    with the scatter integrated out: an EM algorithm inside the M-step.
+    """
+    K, D = P.shape[0], P.shape[1]
+    precision, Q = penalty.scale_precision.copy(), np.empty((D, D))
+    for i in range(D):
+        for j in range(D):
+            for k in range(K):
+                for m in range(max(i, j), D):
+                    precision[i, j] += share * P[k, i, m] * P[k, j, m]
+    precision_cholesky(precision, Q)
+    log_det = 0.0
+    for i in range(D):
+        log_det += 2.0 * math.log(Q[i, i])
+        for j in range(D):
+            s = 0.0
+            for m in range(max(i, j), D):
+                s += Q[i, m] * Q[j, m]
+            scatter[i, j] = penalty.degrees * s + penalty.floor[i, j]
+    return log_det
+
+
+@njit(error_model="numpy")
+def _log_prior(problem, state, share):
+    """Logarithm of the prior density of the parameters, but for a constant, with the scatter integrated out."""
+    offsets, P = state.parameters.offsets, state.parameters.precisions_cholesky
+    penalty = problem.penalty
+    K, D = offsets.shape
+    value = 0.0
+    for k in range(K):
+        if penalty.concentration[k] != 0.0:
+            value += penalty.concentration[k] * math.log(state.weights[k])
+        for j in range(D):
+            value += share * penalty.rows * math.log(P[k, j, j])
+            from_prior = offsets[k, j] - penalty.location[j]
+            for i in range(D):
+                value -= 0.5 * from_prior * penalty.precision[j, i] * (offsets[k, i] - penalty.location[i])
+            known = penalty.floor if penalty.degrees > 0.0 else penalty.scatter
+            if penalty.rows > 0.0:
+                for i in range(j + 1):
+                    for m in range(j + 1):
+                        value -= 0.5 * share * P[k, i, j] * known[i, m] * P[k, m, j]
+    if penalty.degrees > 0.0:
+        value += 0.5 * penalty.degrees * _expected_scatter(penalty, share, P, np.empty((D, D)))
+    return value
+
+
+@njit(error_model="numpy")
 def _maximise(problem, state):
     """Parameters that maximise the expected log posterior of state.z; the component that has collapsed, or -1.
 
-    With a prior of the means this is a conditional maximisation: means given the covariances they had, then covariances
-    given the means (Meng & Rubin 1993). At the first step there are none and the means are taken unpenalised.
+    With priors the means given the covariances, the scatter that the covariances' prior expects where that has a prior
+    itself, and the covariances given both are taken in turn until they stop changing (Meng & Rubin 1993), from those
+    they had. At the first step there are none: means are taken unpenalised first, and the scatter's prior mean.
     """
     log_scale, offsets, P = state.parameters
     penalty, fixed = problem.penalty, problem.fixed
@@ -172,49 +228,55 @@ def _maximise(problem, state):
     means, S = state.z[K : K + K * D].reshape(K, D), state.z[K + K * D :].reshape(K, D, D)
     pull = False
     for j in range(D):
-        pull = pull or penalty.precision[j] > 0.0
+        pull = pull or penalty.precision[j, j] > 0.0
     share = 1.0 / K if problem.volume == 1 else 1.0  # a shared covariance has one prior
     n, weights = np.empty(K), state.weights
+    scatter, before = penalty.scatter.copy(), np.empty(D)
     empty = _weights(problem, counts, weights)
     if empty >= 0:
         return empty
     for k in range(K):
         if not counts[k] > (0.0 if penalty.rows > 0.0 or fixed.has_covariance[k] else 1e-8):
             return k
-        if fixed.has_mean[k]:
-            copy_into(offsets[k], fixed.offsets[k])
-        elif pull and state.numbers[ITERATION] >= 0.0:
-            _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
-        else:
-            copy_into(offsets[k], means[k])
         n[k] = counts[k] + share * penalty.rows
-        for i in range(D):
-            for j in range(D):
-                shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
-                W[k, i, j] = counts[k] * (S[k, i, j] + shift) + share * penalty.scatter[i, j]
-                if not abs(W[k, i, j]) < 1e300:
-                    return k
     warm = state.numbers[ITERATION] >= 0.0
-    constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, warm, state.covariances)
-    log_prior = 0.0
-    for k in range(K):
-        if fixed.has_covariance[k]:
-            copy_into(state.covariances[k].reshape(D * D), fixed.covariances[k].reshape(D * D))
-        if not precision_cholesky(state.covariances[k], P[k]) > 1e-13:
-            return k
-        log_scale[k] = math.log(weights[k]) - 0.5 * D * math.log(2.0 * math.pi)
-        log_prior += penalty.concentration[k] * math.log(weights[k])
-        for j in range(D):
-            if P[k, j, j] > 1e12 * problem.reference[j]:
+    for _ in range(_SWEEPS):
+        if penalty.degrees > 0.0 and warm:
+            _expected_scatter(penalty, share, P, scatter)
+        for k in range(K):
+            if fixed.has_mean[k]:
+                copy_into(offsets[k], fixed.offsets[k])
+            elif pull and warm:
+                _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
+            else:
+                copy_into(offsets[k], means[k])
+            for i in range(D):
+                for j in range(D):
+                    shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
+                    W[k, i, j] = counts[k] * (S[k, i, j] + shift) + share * scatter[i, j]
+                    if not abs(W[k, i, j]) < 1e300:
+                        return k
+        constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, warm, state.covariances)
+        moved = 0.0 if warm else 1.0
+        for k in range(K):
+            if fixed.has_covariance[k]:
+                copy_into(state.covariances[k].reshape(D * D), fixed.covariances[k].reshape(D * D))
+            for j in range(D):
+                before[j] = P[k, j, j]
+            if not precision_cholesky(state.covariances[k], P[k]) > 1e-13:
                 return k
+            for j in range(D):
+                if P[k, j, j] > 1e12 * problem.reference[j]:
+                    return k
+                moved = max(moved, abs(before[j] / P[k, j, j] - 1.0))
+        if not (pull or penalty.degrees > 0.0) or moved < 1e-10:
+            break
+        warm = True
+    for k in range(K):
+        log_scale[k] = math.log(weights[k]) - 0.5 * D * math.log(2.0 * math.pi)
+        for j in range(D):
             log_scale[k] += math.log(P[k, j, j])
-            log_prior += share * penalty.rows * math.log(P[k, j, j])
-            log_prior -= 0.5 * penalty.precision[j] * (offsets[k, j] - penalty.location[j]) ** 2
-            if penalty.rows > 0.0:
-                for i in range(j + 1):
-                    for m in range(j + 1):
-                        log_prior -= 0.5 * share * P[k, i, j] * penalty.scatter[i, m] * P[k, m, j]
-    state.numbers[PENALTY] = log_prior
+    state.numbers[PENALTY] = _log_prior(problem, state, share) if penalty.rows > 0.0 else 0.0
     return -1
 
 
@@ -324,7 +386,13 @@ def _remember(state, f):
 
 @njit
 def _undo(state):
-    """Take the plain step instead of an extrapolated one, and forget all but the newest difference."""
+    """Take the plain step instead of an extrapolated one, and forget all but the newest difference.
+
+    An M-step goes on from the parameters before it, so that these, too, must be those of the last accepted step.
+    """
+    copy_into(state.covariances.reshape(state.covariances.size), state.accepted[0].reshape(state.covariances.size))
+    P = state.parameters.precisions_cholesky
+    copy_into(P.reshape(P.size), state.accepted[1].reshape(P.size))
     state.numbers[EXTRAPOLATED] = 0.0
     state.numbers[QUIET] = 0.0
     state.numbers[REMEMBERED] = min(state.numbers[REMEMBERED], 1.0)
@@ -383,6 +451,9 @@ def advance(problem, state, log_likelihood, certainty):
                 return CONVERGED
         if iteration >= problem.max_iterations:
             return EXHAUSTED
+        copy_into(state.accepted[0].reshape(state.covariances.size), state.covariances.reshape(state.covariances.size))
+        P = state.parameters.precisions_cholesky
+        copy_into(state.accepted[1].reshape(P.size), P.reshape(P.size))
         _moments(state, state.fallback)
         f = np.empty(state.z.size)
         for i in range(f.size):

@@ -16,12 +16,13 @@ from bayesgmm.em.initialize import NO_LABELS, given, portfolio, whole_table
 from bayesgmm.em.search import Climber, Maximum, Start, Status, search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import Observations, observations, positive_integer
+from bayesgmm.observations import Observations, check_names, observations, positive_integer
 
 if TYPE_CHECKING:
     from bayesgmm.em.information import StandardErrors
 
 
+_SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
 _SPREAD_ROWS = 50_000  # that the origin and the units of a climb are taken from
 
 
@@ -180,7 +181,7 @@ def fit_em(
         components that are free. Single covariances can be fixed where they vary freely (full, diag, spherical).
     priors : Priors, optional
         Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
-        cannot collapse.
+        cannot collapse. The covariances' prior is inverse Wishart, or hierarchical: its scale matrix is integrated out.
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
@@ -279,7 +280,9 @@ def fit_from(
         )
     numbers = found.best.numbers[0]
     means = found.best.offsets[0] + climber.center
-    mixture = GaussianMixture(weights=found.best.weights[0], means=means, covariances=found.best.covariances[0])
+    best = found.best
+    names = table.features if table.named else None
+    mixture = GaussianMixture(best.weights[0], means, best.covariances[0], names)
     if align_to is not None or not {"labels", "fixed"} & set(parts):
         mixture = mixture.permute(_order(mixture, align_to))
     found.path.flags.writeable = False
@@ -309,8 +312,7 @@ def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unknown: tuple[str, ...
     table = observations(X, sample_weight)
     if table.n_features != fit.n_features:
         raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
-    if hasattr(X, "columns") and table.features != fit.features:
-        raise InputError(f"the columns {list(table.features)} are not those that were fitted, {list(fit.features)}")
+    check_names(X, fit.mixture.features)
     if table.n_observations != fit.n_observations:
         raise InputError(
             f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the table that was fitted"
@@ -320,6 +322,13 @@ def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unknown: tuple[str, ...
     for name in unknown:
         if name in fit.given:
             raise InputError(f"{what} cannot take account of {name}=, which the fit was made with; refit without")
+    if "labels" not in fit.given:
+        here = float((fit.mixture.log_prob(table.values) * table.sample_weight).sum())
+        if abs(here - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(here):
+            raise InputError(
+                f"this is another table than was fitted, though as large: its log-likelihood under the fit is "
+                f"{here:.2f}, not {fit.log_likelihood:.2f}; give the table that was fitted, or refit"
+            )
     return table
 
 
@@ -411,7 +420,9 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     """The priors as the M-step sees them; none are the likelihood alone."""
     D = len(center)
     if priors is None:
-        return ascent.Penalty(np.zeros(K), np.zeros(D), np.zeros(D), 0.0, np.zeros((D, D)))
+        return ascent.Penalty(
+            np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D), np.zeros((D, D))
+        )
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
     if not hasattr(priors.covariances, "worth"):
@@ -425,8 +436,18 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
             f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"
         )
     rows, scatter = priors.covariances.worth(model)
+    degrees, scale = priors.covariances.worth_of_scale(model, K)
+    factor = np.empty_like(scale)
+    precision_cholesky(scale, factor)
     return ascent.Penalty(
-        priors.concentration - 1, priors.means.location - center, priors.means.scale**-2.0, float(rows), scatter
+        priors.concentration - 1,
+        priors.means.location - center,
+        priors.means.precision,
+        float(rows),
+        scatter,
+        float(degrees),
+        factor @ factor.T,
+        getattr(priors.covariances, "floor", 0.0) * scatter,
     )
 
 
