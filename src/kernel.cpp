@@ -1,9 +1,8 @@
 // The E-step for one level of processor. Compiled several times, with LEVEL its namespace and WIDTH doubles a register.
 #include "kernel.hpp"
 
+#include <stdlib.h>
 #include <string.h>
-
-#include "memory.hpp"
 
 #ifndef LEVEL
 #define LEVEL native
@@ -30,6 +29,7 @@
 namespace LEVEL {
 namespace {
 #include "lanes.hpp"
+#include "memory.hpp"
 
 constexpr double LOWEST = -1e300;  // stands for log 0 where an infinity would turn into NaN
 constexpr int TILE = MANY_REGISTERS ? 5 : 3;
