@@ -135,18 +135,20 @@ class Pass:
         self.rows = compiled_rows(self.X, row_weight, labels, center)
         self.mixture = native.Mixture(self.K, self.D, *map(address, self.parameters), diagonal)
         self.ranges = _ranges(self.n, self.K, self.D, diagonal)
+        self._parts = np.empty((len(self.ranges), self.K * (1 + self.D + self.D**2)))  # statistics of each chunk
 
     def statistics(self, moments: bool = True) -> tuple[float, float, Statistics]:
         """What `expected_statistics` returns."""
-        parts = [empty_statistics(self.K, self.D) for _ in self.ranges]
         sums = [native.Sums() for _ in self.ranges]
+        n, D = self.K, self.D  # entries of the counts; D times as many of the first moments, D^2 times of the scatters
+        into = [native.Statistics(*(at + 8 * n * skip for skip in (0, 1, 1 + D))) for at in map(address, self._parts)]
 
         def task(i, start, stop):
-            into = native.Statistics(*map(address, parts[i]))
-            native.accumulate(self.rows, self.mixture, start, stop, moments, into, sums[i])
+            native.accumulate(self.rows, self.mixture, start, stop, moments, into[i], sums[i])
 
         in_threads(task, [(i, *chunk) for i, chunk in enumerate(self.ranges)])
-        total = parts[0] if len(parts) == 1 else Statistics(*(np.sum(p, axis=0) for p in zip(*parts, strict=True)))
+        counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
+        total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
         return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), total
 
 

@@ -7,15 +7,27 @@
 
 namespace {
 
-// Two sums at once, which need not wait for one another.
+typedef double pair __attribute__((vector_size(16)));
+
+pair load(const double* x) {
+    pair p;
+    memcpy(&p, x, sizeof p);
+    return p;
+}
+
+// Eight sums at once, which need not wait for one another.
 double dot(const double* x, const double* y, int64_t n) {
-    double s = 0.0, t = 0.0;
+    double total = 0.0;
     int64_t i = 0;
-    for (; i + 2 <= n; i += 2) {
-        s += x[i] * y[i];
-        t += x[i + 1] * y[i + 1];
+    if (n >= 8) {
+        pair s[4] = {};
+        for (; i + 8 <= n; i += 8)
+            for (int64_t j = 0; j < 4; j++) s[j] += load(x + i + 2 * j) * load(y + i + 2 * j);
+        const pair sum = (s[0] + s[1]) + (s[2] + s[3]);
+        total = sum[0] + sum[1];
     }
-    return i < n ? s + t + x[i] * y[i] : s + t;
+    for (; i < n; i++) total += x[i] * y[i];
+    return total;
 }
 
 // Replace the rows of values (K, M) by their sum, where a factor is shared.
