@@ -24,8 +24,8 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
     {"lanes", "names", "native", "errors", "files"},
 ]
-NUMPY_SIDE = {"errors", "files", "lanes", "native", "observations", "mixture", "expectation", "covariance", "alignment"}
-NUMPY_SIDE |= {"em", "clusters"}
+NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
+NUMPY_SIDE |= {"clusters"}
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 

@@ -29,10 +29,10 @@ from bayesgmm.bayes.coordinates import (
     precision_coordinates,
 )
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.covariance import CovarianceModel, copy_into
+from bayesgmm.covariance import CovarianceModel
 from bayesgmm.expectation import Parameters, Statistics
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.numba_kernel import accumulate, fill_log_prob
+from bayesgmm.numba_kernel import accumulate, copy_into, fill_log_prob
 from bayesgmm.observations import Observations
 
 # Layout of the table of integers that the compiled functions take: sizes and codes, then addresses of arrays.

@@ -278,7 +278,7 @@ def fit_from(
             f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more "
             "distinct rows"
         )
-    numbers = found.best.numbers[0]
+    end = found.best.progress[0]
     means = found.best.offsets[0] + climber.center
     best = found.best
     names = table.features if table.named else None
@@ -290,16 +290,16 @@ def fit_from(
         mixture=mixture,
         covariance_model=model,
         status=found.status,
-        log_likelihood=float(numbers[ascent.LOG_LIKELIHOOD]),
+        log_likelihood=float(end["log_likelihood"]),
         log_likelihood_path=found.path,
-        n_iterations=int(numbers[ascent.ITERATION]),
-        remaining_gain=float(numbers[ascent.REMAINING]),
+        n_iterations=int(end["iteration"]),
+        remaining_gain=float(end["remaining"]),
         starts=found.starts,
         maxima=found.maxima,
         n_observations=table.n_observations,
         total_weight=table.total_weight,
         features=table.features,
-        certainty=float(numbers[ascent.CERTAINTY]),
+        certainty=float(end["certainty"]),
         given=parts,
         n_fixed=_n_fixed(climber.problem.fixed, model, D),
     )
@@ -352,7 +352,7 @@ def prepare(
     """The climber of a table, and the covariance (D, D) that set its units."""
     center, spread = _center_and_spread(table)
     problem = ascent.Problem(
-        *model.codes,
+        model,
         table.total_weight,
         _reference(spread, model, table.features, priors is not None),
         _metric(table.total_weight, spread, K),

@@ -92,9 +92,7 @@ class Climber:
     def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
         """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
         weights = self.table.sample_weight[None] if row_weights is None else row_weights
-        return ascent.climb(
-            self.table.values, weights, self.labels, self.center, self.model.diagonal, self.problem, moments
-        )
+        return ascent.climb(self.table.values, weights, self.labels, self.center, self.problem, moments)
 
     def limited(self, max_iterations: int) -> Climber:
         """The same with no more iterations than these."""
@@ -175,7 +173,7 @@ def search(
         starts = [_start(kind, brief, i) for i, kind in enumerate(kinds)]
         starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
         alive = np.flatnonzero(brief.codes != ascent.DEGENERATE)
-        finalists = alive[np.argsort(-brief.numbers[alive, ascent.VALUE], kind="stable")].tolist()
+        finalists = alive[np.argsort(-brief.progress["value"][alive], kind="stable")].tolist()
         if large:
             finalists = _worth_climbing(short, brief, finalists)
         finalists = finalists[:n_finalists]
@@ -226,7 +224,7 @@ def _worth_climbing(short: Climber, brief: ascent.Outcomes, order: list[int]) ->
     def hopeless(i: int) -> bool:
         if not brief.codes[i] == brief.codes[best] == ascent.CONVERGED:
             return False
-        if brief.numbers[best, ascent.VALUE] - brief.numbers[i, ascent.VALUE] < 2 * _SHORT_TOLERANCE:
+        if brief.progress["value"][best] - brief.progress["value"][i] < 2 * _SHORT_TOLERANCE:
             return True
         behind = log_prob(best) - log_prob(i)
         return bool(behind.sum() > 4 * math.sqrt(len(behind) * behind.var()))
@@ -249,7 +247,7 @@ class _Climb:
 
     @property
     def value(self) -> float:
-        return float(self.outcomes.numbers[0, ascent.VALUE])
+        return float(self.outcomes.progress["value"][0])
 
     def maximum(self, center: np.ndarray) -> Maximum:
         """Where it ended, with the parameters in the table's units."""
@@ -264,7 +262,7 @@ class _Climb:
 
 def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
     outcomes, state = climber.climb(moments)
-    path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
+    path = state.path[: int(outcomes.progress["iteration"][0]) + 1].copy()
     why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
     return _Climb(outcomes, path, why)
 
@@ -276,7 +274,7 @@ def _run_out(climber: Climber, climbs: list[_Climb]) -> list[_Climb]:
         unfinished.remove(leader)
         n = len(leader.path) - 1
         rest = _carry_on(climber.limited(climber.problem.max_iterations - n), leader.outcomes.moments)
-        rest.outcomes.numbers[:, ascent.ITERATION] += n
+        rest.outcomes.progress["iteration"] += n
         path = np.concatenate((leader.path, rest.path[1:]))
         leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, path, rest.why_spurious
     return unfinished
@@ -294,10 +292,10 @@ def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
-    n = int(outcomes.numbers[i, ascent.ITERATION])
+    n = int(outcomes.progress["iteration"][i])
     status = _STATUS[int(outcomes.codes[i])]
     if status is not Status.DEGENERATE:
-        return Start(kind, status, float(outcomes.numbers[i, ascent.VALUE]), n)
-    k = int(outcomes.numbers[i, ascent.COMPONENT])
+        return Start(kind, status, float(outcomes.progress["value"][i]), n)
+    k = int(outcomes.progress["component"][i])
     detail = f"component {k} collapsed with {max(outcomes.moments[i, k], 0.0):.2f} effective rows"
     return Start(kind, status, -math.inf, n, detail)
