@@ -27,6 +27,7 @@ from bayesgmm.expectation import (
 from bayesgmm.numba_kernel import accumulate
 
 MEMORY = 6  # differences that the acceleration remembers
+_EMPTY = 1e-4  # rows: fewer hold no component, and none that shrinks towards nothing has converged with more
 _SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
@@ -37,13 +38,13 @@ N_NUMBERS = 12
     PENALTY,
     CERTAINTY,
     GAIN,
-    RATIO,
     REMAINING,
     ITERATION,
     REMEMBERED,
     EXTRAPOLATED,
     QUIET,
     COMPONENT,
+    ROUNDING,
 ) = range(N_NUMBERS)
 
 
@@ -78,12 +79,22 @@ class Problem(NamedTuple):
     shape: int
     orientation: int
     total: float  # sum of the rows' weights
+    center: np.ndarray  # (D,) of the table, from which means are offset
     reference: np.ndarray  # (D,) diagonal of the data's own precision factor
     metric: np.ndarray  # (K + K D + K D D,) units of the moments
     penalty: Penalty
     fixed: Fixed
     tolerance: float
     max_iterations: int
+
+
+class Accepted(NamedTuple):
+    """Where a step that is undone returns to: fields as in `State`."""
+
+    parameters: Parameters
+    weights: np.ndarray
+    covariances: np.ndarray
+    z: np.ndarray
 
 
 class State(NamedTuple):
@@ -97,7 +108,7 @@ class State(NamedTuple):
     fallback: np.ndarray  # moments to go on from where an extrapolation fails
     last: np.ndarray  # (2, size): z and its residual one accepted step ago
     differences: np.ndarray  # (2, MEMORY, size): of z and of the residuals
-    accepted: np.ndarray  # (2, K, D, D): covariances and precision factors of the last step that was not undone
+    accepted: Accepted  # the last step that was not undone
     numbers: np.ndarray
     path: np.ndarray  # (max_iterations + 1,) objective after each iteration: log-likelihood plus log prior
 
@@ -116,7 +127,12 @@ def new_state(K: int, D: int, max_iterations: int) -> State:
         np.empty(size),
         np.empty((2, size)),
         np.empty((2, MEMORY, size)),
-        np.empty((2, K, D, D)),
+        Accepted(
+            Parameters(np.empty(K), np.empty((K, D)), np.empty((K, D, D))),
+            np.empty(K),
+            np.empty((K, D, D)),
+            np.empty(size),
+        ),
         np.zeros(N_NUMBERS),
         np.empty(max_iterations + 1),
     )
@@ -134,6 +150,8 @@ def _weights(problem, counts, weights):
             total += counts[k] + concentration[k]
     for k in range(weights.size):
         weights[k] = fixed.weights[k] if fixed.has_weight[k] else free * (counts[k] + concentration[k]) / total
+        if problem.penalty.rows > 0.0 and weights[k] >= 0.0:
+            weights[k] = max(weights[k], 1e-300)  # a prior lets a component be empty
         if not weights[k] > 0.0:
             return k
     return -1
@@ -231,12 +249,12 @@ def _maximise(problem, state):
         pull = pull or penalty.precision[j, j] > 0.0
     share = 1.0 / K if problem.volume == 1 else 1.0  # a shared covariance has one prior
     n, weights = np.empty(K), state.weights
-    scatter, before = penalty.scatter.copy(), np.empty(D)
+    scatter, before, rounded = penalty.scatter.copy(), np.empty(D), np.empty((K, D))
     empty = _weights(problem, counts, weights)
     if empty >= 0:
         return empty
     for k in range(K):
-        if not counts[k] > (0.0 if penalty.rows > 0.0 or fixed.has_covariance[k] else 1e-8):
+        if not counts[k] >= (0.0 if penalty.rows > 0.0 or fixed.has_covariance[k] else _EMPTY):
             return k
         n[k] = counts[k] + share * penalty.rows
     warm = state.numbers[ITERATION] >= 0.0
@@ -250,6 +268,10 @@ def _maximise(problem, state):
                 _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
             else:
                 copy_into(offsets[k], means[k])
+            for j in range(D):  # to what the mean will be in the table's own units, so that nothing is lost on return
+                offset = (problem.center[j] + offsets[k, j]) - problem.center[j]
+                rounded[k, j] = offset - offsets[k, j]
+                offsets[k, j] = offset
             for i in range(D):
                 for j in range(D):
                     shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
@@ -272,10 +294,19 @@ def _maximise(problem, state):
         if not (pull or penalty.degrees > 0.0) or moved < 1e-10:
             break
         warm = True
+    state.numbers[ROUNDING] = 0.0
     for k in range(K):
         log_scale[k] = math.log(weights[k]) - 0.5 * D * math.log(2.0 * math.pi)
+        square = 0.0
         for j in range(D):
             log_scale[k] += math.log(P[k, j, j])
+            s = 0.0
+            for i in range(j + 1):
+                s += P[k, i, j] * rounded[k, i]
+            square += s * s
+        if square > 1e-4:
+            return k  # it is no wider than a hundred times the steps between numbers as large as its mean
+        state.numbers[ROUNDING] += 0.5 * counts[k] * square
     state.numbers[PENALTY] = _log_prior(problem, state, share) if penalty.rows > 0.0 else 0.0
     return -1
 
@@ -385,14 +416,25 @@ def _remember(state, f):
 
 
 @njit
+def _copy_step(source, target):
+    """Copy parameters and the moments they were made from, of a `State` or of what it has accepted."""
+    for k in range(source.weights.size):
+        target.parameters.log_scale[k] = source.parameters.log_scale[k]
+        target.weights[k] = source.weights[k]
+        copy_into(target.parameters.offsets[k], source.parameters.offsets[k])
+        for i in range(source.covariances.shape[1]):
+            copy_into(target.parameters.precisions_cholesky[k, i], source.parameters.precisions_cholesky[k, i])
+            copy_into(target.covariances[k, i], source.covariances[k, i])
+    copy_into(target.z, source.z)
+
+
+@njit
 def _undo(state):
     """Take the plain step instead of an extrapolated one, and forget all but the newest difference.
 
     An M-step goes on from the parameters before it, so that these, too, must be those of the last accepted step.
     """
-    copy_into(state.covariances.reshape(state.covariances.size), state.accepted[0].reshape(state.covariances.size))
-    P = state.parameters.precisions_cholesky
-    copy_into(P.reshape(P.size), state.accepted[1].reshape(P.size))
+    _copy_step(state.accepted, state)
     state.numbers[EXTRAPOLATED] = 0.0
     state.numbers[QUIET] = 0.0
     state.numbers[REMEMBERED] = min(state.numbers[REMEMBERED], 1.0)
@@ -416,8 +458,9 @@ def advance(problem, state, log_likelihood, certainty):
     """Take the log-likelihood and statistics of an E-step, decide, and make the next parameters.
 
     A step that was extrapolated and lost log-likelihood is undone. The climb has converged when the gain that is left,
-    the last gain times r / (1 - r) with r the ratio of successive gains (Aitken), is below the tolerance; a long climb,
-    which may only cross a plateau, when it has been so for several steps in succession.
+    the last gain times r / (1 - r) with r the ratio of successive gains (Aitken), is below the tolerance three times in
+    succession. The last two of these steps are plain ones, for the gains of extrapolated ones say little of what is
+    left on a plateau. With tolerance zero the climb has converged where a step no longer changes the moments.
     """
     numbers = state.numbers
     iteration = int(numbers[ITERATION])
@@ -429,35 +472,39 @@ def advance(problem, state, log_likelihood, certainty):
         state.path[iteration] = numbers[VALUE]
         _undo(state)
     else:
-        state.path[iteration] = value
         gain = value - numbers[VALUE]
-        if not gain >= -1e-9 * (
-            1.0 + abs(value)
-        ):  # a plain step cannot lose but where a covariance is all but singular
+        # A plain step cannot lose but by rounding its means, or where a covariance is all but singular.
+        if not gain >= -1e-9 * (1.0 + abs(value)) - numbers[ROUNDING]:
             numbers[COMPONENT] = _narrowest(problem, state)
             return DEGENERATE
+        if gain < 0.0 and problem.tolerance > 0.0:
+            state.path[iteration] = numbers[VALUE]
+            _copy_step(state.accepted, state)
+            numbers[REMAINING] = 0.0
+            return CONVERGED
+        state.path[iteration] = value
         ratio = gain / numbers[GAIN] if numbers[GAIN] > 0 else 1.0
         numbers[VALUE], numbers[LOG_LIKELIHOOD], numbers[CERTAINTY] = value, log_likelihood, certainty
         if iteration > 0:
             numbers[GAIN] = gain
         if iteration > 1 and problem.tolerance > 0.0:
-            worst = max(ratio, numbers[RATIO])  # of the last two, so that one lucky step does not stop the climb
-            numbers[RATIO] = ratio
-            numbers[REMAINING] = gain * worst / (1.0 - worst) if worst < 1.0 else np.inf
+            numbers[REMAINING] = gain * ratio / (1.0 - ratio) if ratio < 1.0 else np.inf
             quiet = max(numbers[REMAINING], gain) < problem.tolerance
             numbers[QUIET] = numbers[QUIET] + 1.0 if quiet else 0.0
-            if gain <= noise or numbers[QUIET] > min(iteration // 16, 4):
+            if (gain <= noise and numbers[EXTRAPOLATED] == 0.0) or numbers[QUIET] > 2.0:
                 numbers[REMAINING] = max(min(numbers[REMAINING], problem.tolerance), 0.0)
                 return CONVERGED
         if iteration >= problem.max_iterations:
             return EXHAUSTED
-        copy_into(state.accepted[0].reshape(state.covariances.size), state.covariances.reshape(state.covariances.size))
-        P = state.parameters.precisions_cholesky
-        copy_into(state.accepted[1].reshape(P.size), P.reshape(P.size))
+        _copy_step(state, state.accepted)
         _moments(state, state.fallback)
-        f = np.empty(state.z.size)
+        f, longest = np.empty(state.z.size), 0.0
         for i in range(f.size):
             f[i] = state.fallback[i] - state.z[i]
+            longest = max(longest, abs(problem.metric[i] * f[i]))
+        if problem.tolerance == 0.0 and longest < 1e-14:
+            numbers[REMAINING] = 0.0
+            return CONVERGED
         if problem.tolerance > 0.0 and gain < 1e-3 * problem.total:
             if numbers[REMEMBERED] >= 0.0:
                 _remember(state, f)
@@ -465,8 +512,9 @@ def advance(problem, state, log_likelihood, certainty):
                 numbers[REMEMBERED] = 0.0
             copy_into(state.last[0], state.z)
             copy_into(state.last[1], f)
-        # The last step is a plain one, for an extrapolated one may have to be undone by a step more.
-        numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 and iteration + 1 < problem.max_iterations else 0.0
+        # The last step is a plain one, too, for an extrapolated one may have to be undone by a step more.
+        more = numbers[REMEMBERED] > 0.0 and numbers[QUIET] == 0.0 and iteration + 1 < problem.max_iterations
+        numbers[EXTRAPOLATED] = 1.0 if more else 0.0
         if numbers[EXTRAPOLATED] == 0.0:
             copy_into(state.z, state.fallback)
         elif not _reflect(problem, state, f):
