@@ -28,7 +28,8 @@ from bayesgmm.numba_kernel import accumulate
 
 MEMORY = 6  # differences that the acceleration remembers
 _EMPTY = 1e-4  # rows: fewer hold no component, and none that shrinks towards nothing has converged with more
-_SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends
+_SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends; but of the first
+_FIRST_SWEEPS = 1000  # as many as change anything, so that it depends on the moments alone
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
 # Entries of State.numbers
 N_NUMBERS = 12
@@ -236,8 +237,8 @@ def _maximise(problem, state):
     """Parameters that maximise the expected log posterior of state.z; the component that has collapsed, or -1.
 
     With priors the means given the covariances, the scatter that the covariances' prior expects where that has a prior
-    itself, and the covariances given both are taken in turn until they stop changing (Meng & Rubin 1993), from those
-    they had. At the first step there are none: means are taken unpenalised first, and the scatter's prior mean.
+    itself, and the covariances given both are taken in turn (Meng & Rubin 1993), from those they had. At the first step
+    there are none: means are taken unpenalised first, and the scatter's prior mean.
     """
     log_scale, offsets, P = state.parameters
     penalty, fixed = problem.penalty, problem.fixed
@@ -258,7 +259,8 @@ def _maximise(problem, state):
             return k
         n[k] = counts[k] + share * penalty.rows
     warm = state.numbers[ITERATION] >= 0.0
-    for _ in range(_SWEEPS):
+    sweeps, still = (_SWEEPS, 1e-10) if warm else (_FIRST_SWEEPS, 1e-6)
+    for _ in range(sweeps):
         if penalty.degrees > 0.0 and warm:
             _expected_scatter(penalty, share, P, scatter)
         for k in range(K):
@@ -291,7 +293,7 @@ def _maximise(problem, state):
                 if P[k, j, j] > 1e12 * problem.reference[j]:
                     return k
                 moved = max(moved, abs(before[j] / P[k, j, j] - 1.0))
-        if not (pull or penalty.degrees > 0.0) or moved < 1e-10:
+        if not (pull or penalty.degrees > 0.0) or moved < still:
             break
         warm = True
     state.numbers[ROUNDING] = 0.0
