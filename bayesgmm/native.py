@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_double, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _library = ctypes.CDLL(str(Path(__file__).with_name("_core.so")))
-_NO_MEMORY = 1
+_NO_MEMORY = -1
 
 
 def address(array: np.ndarray, dtype: Any = np.float64) -> int:
@@ -214,9 +214,37 @@ class Outcomes(ctypes.Structure):
     )
 
 
+class Chart(ctypes.Structure):
+    """The free coordinates of a mixture's precisions, and their prior."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("K", "D", "kind", "ratios", "scales", "copies", "columns")),
+        *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet")),
+        ("strength", c_double),
+        ("floor", c_double),
+        *((name, c_void_p) for name in ("first", "second", "dirichlet", "beta", "U")),
+    )
+
+
+class Density(ctypes.Structure):
+    """The log posterior density of a mixture; once made it is only read, by any number of threads."""
+
+    _fields_ = (
+        ("chart", Chart),
+        ("rows", Rows),
+        ("N", c_int64),
+        ("diagonal", c_int64),
+        *((name, c_void_p) for name in ("concentration", "location", "precision", "origin", "factor")),
+        ("left_out", c_void_p),
+        ("log_odds", c_void_p),
+        ("n_left_out", c_int64),
+    )
+
+
 STRUCTS = (
     *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
     *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
+    *(Chart, Density),
 )
 
 
@@ -226,10 +254,10 @@ def _raise_status(status: int, function: Any, arguments: tuple) -> int:
     return status
 
 
-def _function(name: str, *argtypes: Any) -> Any:
-    """A function that returns a status, which becomes an exception unless all is well."""
+def _function(name: str, *argtypes: Any, restype: Any = c_int64) -> Any:
+    """A function that returns a status, which becomes an exception where memory was lacking."""
     function = getattr(_library, f"gmm_{name}")
-    function.argtypes, function.restype, function.errcheck = argtypes, c_int64, _raise_status
+    function.argtypes, function.restype, function.errcheck = argtypes, restype, _raise_status
     return function
 
 
@@ -257,6 +285,9 @@ keep = _function("keep", *_CLIMB, c_int64, POINTER(Outcomes))
 climb = _function("climb", POINTER(Rows), *[c_int64] * 3, *_CLIMB, c_void_p, c_int64, c_int64, POINTER(Outcomes))
 losses = _function("losses", POINTER(Partitions), c_void_p, c_int64, c_void_p)
 minimise = _function("minimise", POINTER(Partitions), c_int64, c_int64, c_void_p, c_void_p, POINTER(c_double))
+mixtures = _function("mixtures", POINTER(Chart), c_void_p, c_int64, c_void_p, c_void_p, c_void_p)
+log_density = _function("log_density", c_uint64, *[c_void_p] * 4, restype=c_int)
+to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_int)
 
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)

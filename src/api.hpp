@@ -8,4 +8,5 @@
 #define API extern "C" __attribute__((visibility("default")))
 #endif
 
-enum Status : int64_t { DONE = 0, NO_MEMORY = 1 };
+// A number that is not finite is for the caller to act on.
+enum Status : int64_t { DONE = 0, NO_MEMORY = -1, NOT_FINITE = 1 };

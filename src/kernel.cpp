@@ -642,8 +642,30 @@ double sum_exp(double* x, int64_t n) {
     return sum((total[0] + total[1]) + (total[2] + total[3]));
 }
 
+constexpr int AT_ONCE = 4;  // rows of a triangular matrix, with zeros above its diagonal
+
+void lower_times(const float* L, int64_t n, const double* x, double* out) {
+    for (int64_t i = 0; i < n; i += AT_ONCE, L += AT_ONCE * n) {
+        lanes s[AT_ONCE] = {};
+        for (int64_t j = 0; j < i + AT_ONCE; j += WIDTH)
+            UNROLL for (int r = 0; r < AT_ONCE; r++) s[r] += widened(L + r * n + j) * load(x + j);
+        UNROLL for (int r = 0; r < AT_ONCE; r++) out[i + r] = sum(s[r]);
+    }
+}
+
+void lower_transposed_times(const float* L, int64_t n, const double* x, double* out) {
+    memset(out, 0, size_t(n) * sizeof(double));
+    for (int64_t i = 0; i < n; i += AT_ONCE, L += AT_ONCE * n)
+        for (int64_t j = 0; j < i + AT_ONCE; j += WIDTH) {
+            lanes s = load(out + j);
+            UNROLL for (int r = 0; r < AT_ONCE; r++) s += widened(L + r * n + j) * x[i + r];
+            store(out + j, s);
+        }
+}
+
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {STRING(LEVEL), accumulate, log_prob, log_joint, ranges, memberships, sum_exp};
+const Kernels table = {STRING(LEVEL), accumulate, log_prob,    log_joint,             ranges,
+                       memberships,   sum_exp,    lower_times, lower_transposed_times};
 }  // namespace LEVEL

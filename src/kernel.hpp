@@ -64,6 +64,9 @@ struct Kernels {
     Status (*memberships)(const double* X, int64_t n, const Draws&, const Memberships&);
     // Sum of exp(x_i) for x_i <= 0; x is aligned, has room for a multiple of 64 entries and is overwritten.
     double (*sum_exp)(double* x, int64_t n);
+    // out = L x, and L'x. L (n, n) is lower triangular; n is a multiple of 8 and all arrays start on a cache line.
+    void (*lower_times)(const float* L, int64_t n, const double* x, double* out);
+    void (*lower_transposed_times)(const float* L, int64_t n, const double* x, double* out);
 };
 
 const Kernels& kernels();  // of the best level that this processor has, or of the one that was asked for

@@ -9,8 +9,10 @@ from oracles import random_mixture, table
 from scipy import integrate, stats
 
 import bayesgmm as bg
+from bayesgmm.bayes import nutpie_model
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode, hessian
+from bayesgmm.bayes.nuts import nutpie_draws
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.fit import fitted_table
@@ -306,7 +308,7 @@ def test_priors_without_a_use_are_refused(faithful):
 def test_prior_draws_of_the_model_are_the_priors():
     X = table("old_faithful")
     priors = bg.Priors.weakly_informative(X, 3)
-    wide = bg.Priors(np.array([1.0, 2.0, 3.0]), priors.means, bg.InverseWishart(9.0, priors.covariances.scale))
+    wide = bg.Priors(np.array([1.0, 2.0, 3.0]), priors.means, bg.InverseWishart(9.0, priors.covariances.typical_scale))
     with bg.build_model(X, bg.fit_em(X, 3, "full", rng=0), wide):
         drawn = pm.sample_prior_predictive(2000, random_seed=1)
     prior = drawn["prior"]
@@ -329,6 +331,26 @@ def test_mode_is_a_maximum_with_negative_curvature(faithful):
     assert np.abs(mode.factor.T @ gradient).max() < 0.02
     H = hessian(density.whitened(mode.origin, mode.factor), np.zeros(density.n_dim), np.full(density.n_dim, 1e-3))
     np.testing.assert_allclose(H, -np.eye(density.n_dim), atol=0.05)
+
+
+def test_nutpie_takes_compiled_densities():
+    """Else sampling goes through Python, slowly: `nutpie_model` is to be fitted to what nutpie has become."""
+    assert nutpie_model.why_not_compiled() is None
+
+
+def test_where_nutpie_takes_no_compiled_density_the_draws_are_the_same(faithful, monkeypatch):
+    X, fit = faithful
+    density = density_of(X, fit, bg.Priors.weakly_informative(X, 2))
+    mode = find_mode(density, density.pack(fit.mixture))
+    options = {"draws": 50, "tune": 50, "chains": 2, "seed": 3}
+    expected = nutpie_draws(density, mode, **options)
+    monkeypatch.setattr("nutpie.compile_pymc.CompiledPyMCModel", lambda **arguments: None)
+    nutpie_model.why_not_compiled.cache_clear()
+    with pytest.warns(UserWarning, match="hands them over .*NoneType.*: sampling is slower"):
+        drawn = nutpie_draws(density, mode, **options)
+    nutpie_model.why_not_compiled.cache_clear()
+    np.testing.assert_allclose(drawn.thetas, expected.thetas, rtol=1e-9)
+    assert drawn.statistics.keys() >= {"diverging", "lp"}
 
 
 def test_old_faithful_converges_to_the_em_fit(faithful, tree):

@@ -13,12 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
 from scipy.special import expit, gammaln, softmax
 
-from bayesgmm.bayes.chart import SCALES, Chart, backward, forward, log_prior
+from bayesgmm import native
 from bayesgmm.bayes.coordinates import (
     BARTLETT,
     CORRELATIONS,
@@ -30,253 +27,42 @@ from bayesgmm.bayes.coordinates import (
 )
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.expectation import Parameters, Statistics
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.numba_kernel import accumulate, copy_into, fill_log_prob
+from bayesgmm.native import address
 from bayesgmm.observations import Observations
 
-# Layout of the table of integers that the compiled functions take: sizes and codes, then addresses of arrays.
-
-_SIZES = (
-    *("N", "D", "K", "n_weights", "n_left_out", "diagonal", "whitened"),
-    *("kind", "scales", "copies", "columns", "ratios", "above_copies", "off_diagonal", "n_dirichlet"),
-)
-_ARRAYS = (
-    *("X", "sample_weight", "center", "concentration", "location", "precision", "strength"),
-    *("first", "second", "dirichlet", "beta", "U", "origin", "factor", "left_out_rows", "left_out_log_odds"),
-)
-(_N, _D, _K, _N_WEIGHTS, _N_LEFT_OUT, _DIAGONAL, _WHITENED) = range(7)
-(_KIND, _SCALES, _COPIES, _COLUMNS, _RATIOS, _ABOVE_COPIES, _OFF, _N_DIRICHLET) = range(7, 15)
-(_X, _WEIGHT, _CENTER, _CONCENTRATION, _LOCATION, _PRECISION, _STRENGTH) = range(15, 22)
-(_FIRST, _SECOND, _DIRICHLET, _BETA, _U, _ORIGIN, _FACTOR, _LEFT_OUT, _LOG_ODDS, _TABLE) = range(22, 32)
+_SCALES = {"HalfNormal": 0, "LogNormal": 1, "Exponential": 2}  # as chart.hpp numbers them
 
 
-@intrinsic
-def _pointer(typing_context, address):
-    """An integer address as a pointer to float64."""
-    signature = types.CPointer(types.float64)(types.int64)
-    return signature, lambda c, builder, s, args: builder.inttoptr(args[0], ir.DoubleType().as_pointer())
+def _addresses(arrays: dict[str, np.ndarray], held: list[np.ndarray]) -> dict[str, int]:
+    """Where the arrays are as contiguous float64, which are put into ``held``."""
+    held += (contiguous := [np.ascontiguousarray(array, dtype=np.float64) for array in arrays.values()])
+    return dict(zip(arrays, map(address, contiguous), strict=True))
 
 
-@njit(error_model="numpy")
-def _chart(table, K, D):
-    """The chart that a table describes."""
-    columns, off = table[_COLUMNS], table[_OFF]
-    return Chart(
-        K - 1 + K * D,
-        table[_KIND],
-        table[_SCALES],
-        table[_COPIES],
-        columns,
-        table[_RATIOS],
-        table[_ABOVE_COPIES],
-        off,
-        carray(_pointer(table[_STRENGTH]), (2,))[0],
-        carray(_pointer(table[_STRENGTH]), (2,))[1],
-        carray(_pointer(table[_FIRST]), (columns,)),
-        carray(_pointer(table[_SECOND]), (columns,)),
-        carray(_pointer(table[_DIRICHLET]), (table[_N_DIRICHLET],)),
-        carray(_pointer(table[_BETA]), (off,)),
-        carray(_pointer(table[_U]), (D, D)),
+def _chart(K: int, D: int, c: PrecisionCoordinates, held: list[np.ndarray]) -> native.Chart:
+    """The coordinates as compiled code takes them, while the arrays put into ``held`` are kept."""
+    sizes = {name: getattr(c, name) for name in ("kind", "ratios", "copies", "columns", "above_copies", "off_diagonal")}
+    arrays = {name: getattr(c, name) for name in ("first", "second", "dirichlet", "beta", "U")}
+    return native.Chart(
+        K=K,
+        D=D,
+        scales=_SCALES.get(c.scales, 0),
+        n_dirichlet=len(c.dirichlet),
+        strength=c.strength,
+        floor=c.floor,
+        **sizes,
+        **_addresses(arrays, held),
     )
-
-
-@njit(error_model="numpy")
-def _log_weights(theta, K, log_weights):
-    """Log weights (K,) from K - 1 log ratios to their geometric mean."""
-    last = 0.0
-    for k in range(K - 1):
-        log_weights[k] = theta[k]
-        last -= theta[k]
-    log_weights[K - 1] = last
-    largest = log_weights.max()
-    total = 0.0
-    for k in range(K):
-        total += math.exp(log_weights[k] - largest)
-    for k in range(K):
-        log_weights[k] -= largest + math.log(total)
-
-
-@njit(error_model="numpy")
-def _leave_out(X, center, parameters, diagonal, log_odds, statistics):
-    """log sum_i exp(log_odds_i) / p(x_i) over the rows of X, whose gradient is added to the statistics.
-
-    Each row's share of the sum is a weight that its likelihood loses.
-    """
-    M, (K, D) = len(X), parameters.offsets.shape
-    weight, largest, total = np.empty(M), -np.inf, 0.0
-    fill_log_prob(X, center, parameters, diagonal, 0, M, weight)
-    for i in range(M):
-        weight[i] = log_odds[i] - weight[i]
-        largest = max(largest, weight[i])
-    for i in range(M):
-        weight[i] = math.exp(weight[i] - largest)
-        total += weight[i]
-    for i in range(M):
-        weight[i] /= -total
-    lost = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
-    accumulate(X, weight, np.empty(0, np.int64), center, parameters, diagonal, 0, M, True, lost)
-    for k in range(K):
-        statistics.counts[k] += lost.counts[k]
-        for i in range(D):
-            statistics.first[k, i] += lost.first[k, i]
-            for j in range(D):
-                statistics.scatter[k, i, j] += lost.scatter[k, i, j]
-    return largest + math.log(total)
-
-
-@njit(error_model="numpy")
-def _value_and_gradient(table, theta, gradient):
-    N, D, K = table[_N], table[_D], table[_K]
-    X = carray(_pointer(table[_X]), (N, D))
-    row_weight = carray(_pointer(table[_WEIGHT]), (table[_N_WEIGHTS],))
-    center = carray(_pointer(table[_CENTER]), (D,))
-    concentration = carray(_pointer(table[_CONCENTRATION]), (K,))
-    location, precision = carray(_pointer(table[_LOCATION]), (D,)), carray(_pointer(table[_PRECISION]), (D, D))
-    chart = _chart(table, K, D)
-
-    log_weights, A, P = np.empty(K), np.empty((K, D, D)), np.empty((K, D, D))
-    log_scale, offsets = np.empty(K), np.empty((K, D))
-    _log_weights(theta, K, log_weights)
-    forward(theta, chart, A, P)
-    for k in range(K):
-        log_scale[k] = log_weights[k] - 0.5 * D * math.log(2.0 * math.pi)
-        for j in range(D):
-            log_scale[k] += math.log(P[k, j, j])
-            offsets[k, j] = theta[K - 1 + k * D + j] - center[j]
-    statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
-    parameters = Parameters(log_scale, offsets, P)
-    labels = np.empty(0, np.int64)
-    value, _ = accumulate(X, row_weight, labels, center, parameters, table[_DIAGONAL] > 0, 0, N, True, statistics)
-    if table[_N_LEFT_OUT]:
-        left_out = carray(_pointer(table[_LEFT_OUT]), (table[_N_LEFT_OUT], D))
-        log_odds = carray(_pointer(table[_LOG_ODDS]), (table[_N_LEFT_OUT],))
-        value += _leave_out(left_out, center, parameters, table[_DIAGONAL] > 0, log_odds, statistics)
-    counts, first, scatter = statistics
-    gradient[:] = 0.0
-
-    # Weights: Dirichlet density and the Jacobian of the log ratios, sum_k concentration_k log w_k.
-    total = 0.0
-    for k in range(K):
-        value += concentration[k] * log_weights[k]
-        total += concentration[k] + counts[k]
-    last = concentration[K - 1] + counts[K - 1] - total * math.exp(log_weights[K - 1])
-    for k in range(K - 1):
-        gradient[k] = concentration[k] + counts[k] - total * math.exp(log_weights[k]) - last
-
-    # Means: normal prior; likelihood P P' first.
-    z = np.empty(D)
-    for k in range(K):
-        for j in range(D):
-            z[j] = 0.0
-            for i in range(j + 1):
-                z[j] += P[k, i, j] * first[k, i]
-        for i in range(D):
-            s = 0.0
-            for j in range(D):
-                s -= precision[i, j] * (offsets[k, j] + center[j] - location[j])
-            value += 0.5 * s * (offsets[k, i] + center[i] - location[i])
-            for j in range(i, D):
-                s += P[k, i, j] * z[j]
-            gradient[K - 1 + k * D + i] = s
-
-    # Precisions: their prior, and the likelihood through P.
-    value += log_prior(theta, chart, K, D, gradient)
-    dP = np.empty((D, D))
-    for k in range(K):
-        for i in range(D):
-            for j in range(D):
-                s = 0.0
-                for m in range(j + 1):
-                    s -= scatter[k, i, m] * P[k, m, j]
-                dP[i, j] = s
-        backward(theta, chart, counts, k, dP, A, P, gradient)
-    return value
-
-
-@njit(error_model="numpy")
-def _to_theta(table, x, theta):
-    """theta = origin + factor x where the coordinates are whitened, else x."""
-    n = theta.size
-    if not table[_WHITENED]:
-        copy_into(theta, x)
-        return
-    origin, factor = carray(_pointer(table[_ORIGIN]), (n,)), carray(_pointer(table[_FACTOR]), (n, n))
-    for i in range(n):
-        s = origin[i]
-        for j in range(n):
-            s += factor[i, j] * x[j]
-        theta[i] = s
-
-
-_DOUBLES = types.CPointer(types.double)
-
-
-@cfunc(types.int64(types.uint64, _DOUBLES, _DOUBLES, _DOUBLES, types.CPointer(types.int64)), cache=True)
-def _log_density(n_dim, x_, gradient_, value_, table_):
-    """Fill value and gradient at x; 0, or 1 where they are not finite."""
-    n = types.intp(n_dim)
-    table = carray(table_, (_TABLE,))
-    x, gradient, value = carray(x_, (n,)), carray(gradient_, (n,)), carray(value_, (1,))
-    theta, own = np.empty(n), np.empty(n)
-    _to_theta(table, x, theta)
-    value[0] = _value_and_gradient(table, theta, own)
-    ok = np.isfinite(value[0])
-    if table[_WHITENED]:
-        factor = carray(_pointer(table[_FACTOR]), (n, n))
-        gradient[:] = 0.0
-        for i in range(n):
-            for j in range(n):
-                gradient[j] += factor[i, j] * own[i]
-    else:
-        copy_into(gradient, own)
-    for i in range(n):
-        ok = ok and np.isfinite(gradient[i])
-    return 0 if ok else 1
-
-
-@cfunc(types.int64(types.uint64, types.uint64, _DOUBLES, _DOUBLES, types.CPointer(types.int64)), cache=True)
-def _expand(n_dim, n_expanded, x_, out_, table_):
-    """Fill theta from the sampler's coordinates."""
-    n = types.intp(n_dim)
-    _to_theta(carray(table_, (_TABLE,)), carray(x_, (n,)), carray(out_, (n,)))
-    return 0
-
-
-@njit(cache=True, error_model="numpy")
-def _unpack(thetas, K, D, chart, weights, means, covariances):
-    A, P, inverse = np.empty((K, D, D)), np.empty((K, D, D)), np.empty((D, D))
-    for s in range(thetas.shape[0]):
-        _log_weights(thetas[s], K, weights[s])
-        forward(thetas[s], chart, A, P)
-        for k in range(K):
-            weights[s, k] = math.exp(weights[s, k])
-            for j in range(D):
-                means[s, k, j] = thetas[s, K - 1 + k * D + j]
-            for j in range(D):  # columns of the inverse of the upper triangular P
-                for i in range(D - 1, -1, -1):
-                    t = 1.0 if i == j else 0.0
-                    for m in range(i + 1, j + 1):
-                        t -= P[k, i, m] * inverse[m, j]
-                    inverse[i, j] = t / P[k, i, i] if i <= j else 0.0
-            for i in range(D):
-                for j in range(D):
-                    t = 0.0
-                    for m in range(min(i, j) + 1):
-                        t += inverse[m, i] * inverse[m, j]
-                    covariances[s, k, i, j] = t
 
 
 def mixtures(thetas: np.ndarray, K: int, D: int, coordinates: PrecisionCoordinates) -> GaussianMixture:
     """The mixtures (...) of coordinates theta (..., n)."""
-    flat = np.ascontiguousarray(thetas, dtype=np.float64).reshape(-1, thetas.shape[-1])
-    weights, means = np.empty((len(flat), K)), np.empty((len(flat), K, D))
-    covariances = np.empty((len(flat), K, D, D))
-    c = coordinates
-    sizes = (c.kind, SCALES[c.scales], c.copies, c.columns, c.ratios, c.above_copies, c.off_diagonal)
-    arrays = (np.ascontiguousarray(array) for array in (c.first, c.second, c.dirichlet, c.beta, c.U))
-    _unpack(flat, K, D, Chart(K - 1 + K * D, *sizes, c.strength, c.floor, *arrays), weights, means, covariances)
-    batch = thetas.shape[:-1]
+    batch, flat = thetas.shape[:-1], np.ascontiguousarray(thetas, dtype=np.float64).reshape(-1, thetas.shape[-1])
+    weights, means, covariances = (np.empty((len(flat), K, *shape)) for shape in ((), (D,), (D, D)))
+    held: list[np.ndarray] = []
+    chart = _chart(K, D, coordinates, held)
+    native.mixtures(chart, address(flat), len(flat), address(weights), address(means), address(covariances))
     return GaussianMixture(
         weights=weights.reshape(*batch, K),
         means=means.reshape(*batch, K, D),
@@ -284,11 +70,22 @@ def mixtures(thetas: np.ndarray, K: int, D: int, coordinates: PrecisionCoordinat
     )
 
 
+def _filled_up(factor: np.ndarray) -> np.ndarray:
+    """A triangular factor as density.hpp has it: single precision, zeros at its ends, from a cache line on."""
+    n = len(factor)
+    m = -(-n // 8) * 8
+    memory = np.zeros(m * m + 16, np.float32)
+    first = -(memory.ctypes.data // 4) % 16
+    filled = memory[first : first + m * m].reshape(m, m)
+    filled[:n, :n] = np.tril(factor)
+    return filled
+
+
 @dataclass(frozen=True, eq=False)
 class Density:
     """Log posterior density of a mixture, up to a constant, as a function of unconstrained coordinates.
 
-    With ``origin`` (n,) and ``factor`` (n, n) it is a function of u, where theta = origin + factor u.
+    With ``origin`` (n,) and ``factor`` (n, n), lower triangular, it is a function of u with theta = origin + factor u.
     With ``left_out`` (M,), rows by number, and ``log_odds`` (M,) it is that density times sum_i exp(log_odds_i) /
     p(x_i | theta): a mixture of the posteriors that leave out one of these rows (Silva & Zanella 2023).
     """
@@ -322,52 +119,60 @@ class Density:
         return float(weights + means + self.coordinates.log_constant)
 
     @cached_property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _compiled(self) -> tuple[native.Density, list[np.ndarray]]:
+        """The density as compiled code reads it, and the arrays that it points to."""
+        (N, D), K = self.table.values.shape, self.priors.n_components
+        held: list[np.ndarray] = []
         arrays = {
             "X": self.table.values,
-            "sample_weight": self.table.sample_weight,
+            "weight": self.table.sample_weight,
             "center": self.center,
             "concentration": self.priors.concentration,
             "location": self.priors.means.location,
             "precision": self.priors.means.precision,
-            "strength": np.array([self.coordinates.strength, self.coordinates.floor]),
-            **{name: getattr(self.coordinates, name) for name in ("first", "second", "dirichlet", "beta", "U")},
-            "origin": np.zeros(1) if self.origin is None else self.origin,
-            "factor": np.zeros(1) if self.factor is None else self.factor,
-            "left_out_rows": self.table.values[:0] if self.left_out is None else self.table.values[self.left_out],
-            "left_out_log_odds": np.zeros(0) if self.log_odds is None else self.log_odds,
         }
-        return {name: np.ascontiguousarray(array, dtype=np.float64) for name, array in arrays.items()}
+        if self.origin is not None:
+            arrays["origin"] = self.origin
+        if self.left_out is not None and self.log_odds is not None:
+            arrays |= {"left_out": self.table.values[self.left_out], "log_odds": self.log_odds}
+        at = _addresses(arrays, held)
+        if self.factor is not None:
+            held.append(factor := _filled_up(self.factor))
+            at["factor"] = address(factor, np.float32)
+        rows = native.Rows(at.pop("X"), at.pop("center"), at.pop("weight"), self.table.sample_weight.size, None)
+        struct = native.Density(
+            chart=_chart(K, D, self.coordinates, held),
+            rows=rows,
+            N=N,
+            diagonal=self.model.diagonal,
+            n_left_out=0 if self.left_out is None else len(self.left_out),
+            **at,
+        )
+        return struct, held
 
-    @cached_property
-    def address_table(self) -> np.ndarray:
-        """Sizes and addresses for the compiled functions; keep this density alive while they may run."""
-        N, D = self.table.values.shape
-        c, K = self.coordinates, self.priors.n_components
-        n_left_out = 0 if self.left_out is None else len(self.left_out)
-        own = (N, D, K, self.table.sample_weight.size, n_left_out, self.model.diagonal, self.factor is not None)
-        chart = (c.kind, SCALES[c.scales], c.copies, c.columns, c.ratios, c.above_copies, c.off_diagonal)
-        addresses = (self._arrays[name].ctypes.data for name in _ARRAYS)
-        return np.array([*own, *chart, len(c.dirichlet), *addresses], dtype=np.int64)
-
-    compiled = (_log_density, _expand)
+    @property
+    def handle(self) -> int:
+        """Address of the density for `native.log_density` and `native.to_theta`, while this object is alive."""
+        return ctypes.addressof(self._compiled[0])
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Value (nats) and gradient (n,) at x; -inf and NaN where they overflow."""
+        """Value (nats) and gradient (n,) at x; -inf and whatever came out where they are not finite."""
         x = np.ascontiguousarray(x, dtype=np.float64)
-        gradient, value = np.empty(self.n_dim), np.empty(1)
-        pointer = ctypes.POINTER(ctypes.c_double)
-        failed = _log_density.ctypes(
-            self.n_dim,
-            x.ctypes.data_as(pointer),
-            gradient.ctypes.data_as(pointer),
-            value.ctypes.data_as(pointer),
-            self.address_table.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)),
-        )
-        return (-math.inf, gradient) if failed else (float(value[0]), gradient)
+        if x.shape != (n := self.n_dim,):
+            raise ValueError(f"{n} coordinates are needed, not an array of shape {x.shape}")
+        out = np.empty(1 + n)  # value and gradient, side by side since asking for an address takes long
+        at = address(out)
+        status = native.log_density(n, address(x), at + 8, at, self.handle)
+        return (-math.inf if status else float(out[0])), out[1:]
+
+    def expanded(self, x: np.ndarray) -> np.ndarray:
+        """The coordinates theta (n,) of the coordinates x (n,) that this is a function of."""
+        x, theta = np.ascontiguousarray(x, dtype=np.float64), np.empty(self.n_dim)
+        native.to_theta(self.n_dim, self.n_dim, address(x), address(theta), self.handle)
+        return theta
 
     def whitened(self, origin: np.ndarray, factor: np.ndarray) -> Density:
-        """The same density as a function of u, theta = origin + factor u."""
+        """The same density as a function of u, theta = origin + factor u, with a lower triangular factor."""
         return replace(self, origin=origin, factor=factor)
 
     def pack(self, mixture: GaussianMixture) -> np.ndarray:

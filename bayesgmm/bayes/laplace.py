@@ -14,7 +14,7 @@ class Mode(NamedTuple):
     """The normal approximation at the mode, theta = origin + factor u with u standard normal."""
 
     origin: np.ndarray  # (n,)
-    factor: np.ndarray  # (n, n)
+    factor: np.ndarray  # (n, n), lower triangular
     value: float  # log posterior at the origin, nats
 
     @property
@@ -62,4 +62,10 @@ def find_mode(density: Density, theta: np.ndarray, max_steps: int = 20, toleranc
         else:
             break
         theta, value, gradient = candidate, new_value, new_gradient
-    return Mode(theta, np.ascontiguousarray(factor), value)
+    return Mode(theta, _triangular(factor), value)
+
+
+def _triangular(factor: np.ndarray) -> np.ndarray:
+    """The lower triangular L, of positive diagonal, with L L' = factor factor'."""
+    R = np.linalg.qr(factor.T, mode="r")
+    return np.ascontiguousarray((R * np.where(np.diag(R) < 0, -1.0, 1.0)[:, None]).T)

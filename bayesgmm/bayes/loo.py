@@ -363,7 +363,7 @@ def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
     """The log density (...) at coordinates (..., n)."""
     flat = thetas.reshape(-1, thetas.shape[-1])
     ends = np.linspace(0, len(flat), n_threads() + 1).astype(int).tolist()
-    _ = density.address_table  # made once, before threads ask for it
+    _ = density.handle  # made once, before threads ask for it
     parts = in_threads(lambda a, b: [density(theta)[0] for theta in flat[a:b]], list(pairwise(ends)))
     return np.concatenate(parts).reshape(thetas.shape[:-1])
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.nutpie_model import nutpie_model
 from bayesgmm.errors import BayesGMMError, SamplingError
 from bayesgmm.expectation import n_threads
 
@@ -73,7 +74,7 @@ def nutpie_draws(
     on_part: Callable[[Draws], None] | None = None,
     seconds: float = 10.0,
 ) -> Draws:
-    """Draws by nutpie on the density whitened at a mode, without any Python inside.
+    """Draws by nutpie on the density whitened at a mode.
 
     Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is told the number
     of draws done, and ``on_part`` what there is, every so many seconds. Interrupted, what there is comes back,
@@ -85,11 +86,9 @@ def nutpie_draws(
         If the sampler fails.
     """
     import nutpie
-    from nutpie.compile_pymc import CompiledPyMCModel
 
     whitened = density.whitened(mode.origin, mode.factor)
     n = whitened.n_dim
-    log_density, expand = whitened.compiled
     given: Iterator[Any] = cycle(
         [None] if starts is None else list(np.linalg.solve(mode.factor, (starts - mode.origin).T).T.copy())
     )
@@ -98,30 +97,13 @@ def nutpie_draws(
         u = next(given)
         return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n) if u is None else u
 
-    compiled = CompiledPyMCModel(
-        dims={},
-        compiled_logp_func=log_density,
-        compiled_expand_func=expand,
-        initial_point_func=start,
-        shared_data={},
-        shared_var_keys={},
-        user_data=whitened.address_table,
-        n_expanded=n,
-        shape_info=(["theta"], [slice(0, n)], [(n,)]),
-        logp_func=None,
-        expand_func=None,
-        _n_dim=n,
-        _shapes={"theta": (n,)},
-        _coords={},
-    )
-
     def tell(chain_states):
         if progress is not None:
             progress(sum(state.finished_draws for state in chain_states))
 
     with _own_errors():
         background = nutpie.sample(
-            compiled,
+            nutpie_model(whitened, start),
             draws=draws,
             tune=tune,
             chains=chains,

@@ -1,0 +1,194 @@
+#include "density.hpp"
+
+#include <math.h>
+#include <string.h>
+
+#include "memory.hpp"
+
+namespace {
+
+constexpr double LOG_TWO_PI = 1.8378770664093454836;
+const double ONE = 1.0;
+
+int64_t filled_up(int64_t n) { return (n + 7) / 8 * 8; }  // a multiple of what any processor's vector holds
+
+// Hands out parts of one piece of memory.
+struct Parts {
+    double* at;
+    double* take(int64_t n) {
+        double* part = at;
+        at += n;
+        return part;
+    }
+};
+
+}  // namespace
+
+Status Density::to_theta(const double* x, double* theta) const {
+    const int64_t n = chart.n_dim(), m = filled_up(n);
+    if (!factor) {
+        memcpy(theta, x, size_t(n) * sizeof(double));
+        return DONE;
+    }
+    Array<double> u(m, 0.0), product(m);
+    if (missing(u, product)) return NO_MEMORY;
+    memcpy(u, x, size_t(n) * sizeof(double));
+    kernels().lower_times(factor, m, u, product);
+    for (int64_t i = 0; i < n; i++) theta[i] = origin[i] + product[i];
+    return DONE;
+}
+
+Status Density::evaluate(const double* x, double* gradient, double& value) const {
+    const int64_t n = chart.n_dim(), m = filled_up(n);
+    Status status;
+    if (factor) {
+        Array<double> theta(m), by_theta(m, 0.0), by_u(m);
+        if (missing(theta, by_theta, by_u)) return NO_MEMORY;
+        status = to_theta(x, theta);
+        if (status == DONE) status = at_theta(theta, by_theta, value);
+        kernels().lower_transposed_times(factor, m, by_theta, by_u);
+        memcpy(gradient, by_u, size_t(n) * sizeof(double));
+    } else {
+        status = at_theta(x, gradient, value);
+    }
+    for (int64_t i = 0; i < n && status == DONE; i++)
+        if (!isfinite(gradient[i])) status = NOT_FINITE;
+    return status == DONE && !isfinite(value) ? NOT_FINITE : status;
+}
+
+Status Density::at_theta(const double* theta, double* gradient, double& value) const {
+    const int64_t K = chart.K, D = chart.D, square = D * D;
+    Array<double> memory(4 * K + 2 * K * D + (3 * K + 1) * square + D + chart.room());
+    if (missing(memory)) return NO_MEMORY;
+    Parts parts{memory};
+    double *log_weights = parts.take(K), *log_scale = parts.take(K), *offsets = parts.take(K * D);
+    double *A = parts.take(K * square), *P = parts.take(K * square), *dP = parts.take(square), *z = parts.take(D);
+    double *counts = parts.take(K), *first = parts.take(K * D), *scatter = parts.take(K * square);
+    double* work = parts.take(chart.room());
+
+    chart.log_weights(theta, log_weights);
+    for (int64_t k = 0; k < K; k++) {
+        chart.factor(theta, k, A + k * square, P + k * square);
+        log_scale[k] = log_weights[k] - 0.5 * double(D) * LOG_TWO_PI;
+        for (int64_t j = 0; j < D; j++) {
+            log_scale[k] += log(P[k * square + j * D + j]);
+            offsets[k * D + j] = theta[chart.means() + k * D + j] - rows.center[j];
+        }
+    }
+    const Status status = likelihood({K, D, log_scale, offsets, P, diagonal}, {counts, first, scatter}, value);
+    if (status != DONE) return status;
+
+    memset(gradient, 0, size_t(chart.n_dim()) * sizeof(double));
+    value += log_prior_of_weights(log_weights, counts, gradient);
+    value += chart.log_prior(theta, work, gradient);
+    for (int64_t k = 0; k < K; k++) {
+        const double *p = P + k * square, *W = scatter + k * square, *mean = theta + chart.means() + k * D;
+        for (int64_t j = 0; j < D; j++) {  // z = P' first
+            z[j] = 0.0;
+            for (int64_t i = 0; i <= j; i++) z[j] += p[i * D + j] * first[k * D + i];
+        }
+        for (int64_t i = 0; i < D; i++) {
+            double by_prior = 0.0, by_rows = 0.0;
+            for (int64_t j = 0; j < D; j++) by_prior -= precision[i * D + j] * (mean[j] - location[j]);
+            for (int64_t j = i; j < D; j++) by_rows += p[i * D + j] * z[j];
+            value += 0.5 * by_prior * (mean[i] - location[i]);
+            gradient[chart.means() + k * D + i] = by_prior + by_rows;
+        }
+        memset(dP, 0, size_t(square) * sizeof(double));
+        for (int64_t i = 0; i < D; i++)  // the upper triangle of - W P
+            for (int64_t m = 0; m < D; m++)
+                for (int64_t j = m > i ? m : i; j < D; j++) dP[i * D + j] -= W[i * D + m] * p[m * D + j];
+        chart.pull_back(theta, k, counts[k], dP, A + k * square, p, work, gradient);
+    }
+    return DONE;
+}
+
+// Of the weights' log ratios: their Dirichlet density, Jacobian included, is prod_k w_k^concentration_k.
+double Density::log_prior_of_weights(const double* log_weights, const double* counts, double* gradient) const {
+    const int64_t K = chart.K;
+    double value = 0.0, total = 0.0;
+    for (int64_t k = 0; k < K; k++) {
+        value += concentration[k] * log_weights[k];
+        total += concentration[k] + counts[k];
+    }
+    auto by_log_weight = [&](int64_t k) { return concentration[k] + counts[k] - total * exp(log_weights[k]); };
+    const double last = by_log_weight(K - 1);
+    for (int64_t k = 0; k < K - 1; k++) gradient[k] = by_log_weight(k) - last;
+    return value;
+}
+
+Status Density::likelihood(const Mixture& mixture, const Statistics& statistics, double& value) const {
+    Sums sums;
+    const Status status = kernels().accumulate(rows, mixture, 0, N, true, statistics, sums);
+    value = sums.log_likelihood;
+    return status == DONE && n_left_out ? leave_out(mixture, statistics, value) : status;
+}
+
+// Each row's share of the sum is a weight that its likelihood loses.
+Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, double& value) const {
+    const int64_t M = n_left_out, K = chart.K, D = chart.D;
+    Array<double> share(M), counts(K), first(K * D), scatter(K * D * D);
+    if (missing(share, counts, first, scatter)) return NO_MEMORY;
+    Status status = kernels().log_prob({left_out, rows.center, &ONE, 1, nullptr}, mixture, 0, M, share);
+    if (status != DONE) return status;
+    double largest = -INFINITY, total = 0.0;
+    for (int64_t i = 0; i < M; i++) {
+        share[i] = log_odds[i] - share[i];
+        largest = fmax(largest, share[i]);
+    }
+    for (int64_t i = 0; i < M; i++) total += share[i] = exp(share[i] - largest);
+    for (int64_t i = 0; i < M; i++) share[i] /= -total;
+    value += largest + log(total);
+
+    const Rows lost{left_out, rows.center, share, M, nullptr};
+    Sums sums;
+    status = kernels().accumulate(lost, mixture, 0, M, true, {counts, first, scatter}, sums);
+    for (int64_t i = 0; i < K && status == DONE; i++) statistics.counts[i] += counts[i];
+    for (int64_t i = 0; i < K * D && status == DONE; i++) statistics.first[i] += first[i];
+    for (int64_t i = 0; i < K * D * D && status == DONE; i++) statistics.scatter[i] += scatter[i];
+    return status;
+}
+
+API int64_t gmm_sizeof_chart() { return sizeof(Chart); }
+API int64_t gmm_sizeof_density() { return sizeof(Density); }
+
+// As nutpie calls a density, at x (n,): 0, or positive where value or gradient is not finite.
+API int gmm_log_density(uint64_t, const double* x, double* gradient, double* value, const Density* density) {
+    return int(density->evaluate(x, gradient, *value));
+}
+
+// As nutpie calls what expands a draw: theta (n,) of x (n,).
+API int gmm_to_theta(uint64_t, uint64_t, const double* x, double* theta, const Density* density) {
+    return int(density->to_theta(x, theta));
+}
+
+// The mixtures of n points theta: weights (n, K), means (n, K, D), covariances (n, K, D, D).
+API int64_t gmm_mixtures(const Chart* chart, const double* thetas, int64_t n, double* weights, double* means,
+                         double* covariances) {
+    const int64_t K = chart->K, D = chart->D;
+    Array<double> memory(3 * D * D);
+    if (missing(memory)) return NO_MEMORY;
+    double *A = memory, *P = A + D * D, *inverse = P + D * D;
+    for (int64_t s = 0; s < n; s++, weights += K, means += K * D) {
+        const double* theta = thetas + s * chart->n_dim();
+        chart->log_weights(theta, weights);
+        memcpy(means, theta + chart->means(), size_t(K * D) * sizeof(double));
+        for (int64_t k = 0; k < K; k++, covariances += D * D) {
+            weights[k] = exp(weights[k]);
+            chart->factor(theta, k, A, P);
+            for (int64_t j = 0; j < D; j++)  // columns of the inverse of P
+                for (int64_t i = D - 1; i >= 0; i--) {
+                    double t = i == j ? 1.0 : 0.0;
+                    for (int64_t m = i + 1; m <= j; m++) t -= P[i * D + m] * inverse[m * D + j];
+                    inverse[i * D + j] = i <= j ? t / P[i * D + i] : 0.0;
+                }
+            for (int64_t i = 0; i < D; i++)
+                for (int64_t j = 0; j < D; j++) {
+                    double t = 0.0;
+                    for (int64_t m = 0; m <= (i < j ? i : j); m++) t += inverse[m * D + i] * inverse[m * D + j];
+                    covariances[i * D + j] = t;
+                }
+        }
+    }
+    return DONE;
+}
