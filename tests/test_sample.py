@@ -3,8 +3,10 @@
 import importlib
 import re
 
+import arviz as az
 import numpy as np
 import pytest
+import xarray as xr
 from oracles import table
 
 import bayesgmm as bg
@@ -153,6 +155,32 @@ def test_a_failure_of_the_sampler_is_the_packages_own_error(faithful, monkeypatc
     monkeypatch.setattr("bayesgmm.bayes.sample.LEAST_TUNE", 0)
     with pytest.raises(bg.SamplingError, match="the sampler nutpie failed"):
         bg.sample_posterior(*faithful, tune=0, draws=20, rng=0)
+
+
+def test_draws_are_written_compressed_and_come_back_as_they_were(faithful, tmp_path):
+    X, fit = faithful
+    out = tmp_path / "draws.nc"
+    tree = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
+    pointwise = tree["log_likelihood"]["observations"]
+    assert pointwise.dtype == np.float32 and tree["posterior"]["means"].dtype == np.float64
+    np.testing.assert_allclose(pointwise, bg.as_mixture(tree).log_prob(X), rtol=1e-7)
+    assert out.stat().st_size < 0.9 * sum(group.nbytes for group in tree.subtree)
+    with xr.open_datatree(out, engine="h5netcdf") as back:
+        for group in tree.children:
+            xr.testing.assert_identical(back[group].to_dataset(), tree[group].to_dataset())
+
+
+def test_pointwise_densities_in_single_precision_are_enough_for_loo(faithful):
+    """Of ArviZ's and ours, against the same in double precision, to 1e-4 nats."""
+    X, fit = faithful
+    single = bg.sample_posterior(X, fit, draws=400, rng=0)
+    double = single.copy(deep=True)
+    pointwise = single["log_likelihood"].to_dataset()["observations"].astype(np.float64)
+    double["log_likelihood"]["observations"] = pointwise.copy(data=bg.as_mixture(single).log_prob(X))
+    for loo in (az.loo, bg.loo):
+        a, b = loo(single), loo(double)
+        assert a.elpd == pytest.approx(b.elpd, abs=1e-4) and a.se == pytest.approx(b.se, abs=1e-4)
+        np.testing.assert_allclose(a.pareto_k, b.pareto_k, atol=1e-3)
 
 
 def test_a_file_of_something_else_is_not_overwritten(faithful, tmp_path):
