@@ -302,10 +302,11 @@ def test_three_draws_are_not_judged(three):
     assert not found.good and found.text.startswith("Not checked")
 
 
-def test_a_component_too_many_is_found_on_the_iris():
-    X = table("iris")
-    with pytest.warns(bg.ConvergenceWarning):
-        tree = bg.sample_posterior(X, bg.fit_em(X, 3, rng=0), rng=0)
+def test_two_components_too_many_are_found_on_old_faithful():
+    X = table("old_faithful")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # whether so many draws converge is not the point
+        tree = bg.sample_posterior(X, bg.fit_em(X, 4, rng=0), rng=0)
     found = bg.diagnose(tree)
     assert tree.attrs["convergence"].startswith(found.text)
     assert "-inf" not in tree.attrs["convergence"]
