@@ -46,6 +46,12 @@ def commands(cxx):
             yield path, [*cxx, *FLAGS]
 
 
+def run(command):
+    """Run a compiler; its own messages say what is wrong."""
+    if status := subprocess.run(command).returncode:
+        sys.exit(f"status {status} from: {shlex.join(command)}")
+
+
 def compiled(path, command):
     """The object file, made now if need be."""
     digest = hashlib.sha256(shlex.join(command).encode())
@@ -54,7 +60,7 @@ def compiled(path, command):
     out = OBJECTS / f"{path.stem}-{digest.hexdigest()[:16]}.o"
     if not out.exists():
         unfinished = out.with_suffix(".new")
-        subprocess.run([*command, "-c", str(path), "-o", str(unfinished)], check=True)
+        run([*command, "-c", str(path), "-o", str(unfinished)])
         unfinished.replace(out)
     return out
 
@@ -78,7 +84,7 @@ class Build(build_ext):
             link = ["-Wl,--as-needed"] if sys.platform == "linux" else []
         link += shlex.split(os.environ.get("LDFLAGS", ""))
         unfinished = library.with_suffix(".new")  # a process that has the old one loaded keeps it
-        subprocess.run([*cxx, "-shared", "-o", str(unfinished), *map(str, objects), *link], check=True)
+        run([*cxx, "-shared", "-o", str(unfinished), *map(str, objects), *link])
         unfinished.replace(library)
 
 

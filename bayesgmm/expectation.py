@@ -99,6 +99,12 @@ def _ranges(n: int, K: int, D: int, diagonal: bool) -> list[tuple[int, int]]:
     return list(pairwise(np.linspace(0, n, chunks + 1).astype(int).tolist()))
 
 
+def compiled_rows(X: np.ndarray, row_weight: np.ndarray, labels: np.ndarray, center: np.ndarray) -> native.Rows:
+    """Rows as the compiled kernel takes them; the arrays are to be kept."""
+    known = address(labels, np.int64) if labels.size else None
+    return native.Rows(address(X), address(center), address(row_weight), row_weight.size, known)
+
+
 class Pass:
     """Rows and a mixture as the compiled kernel takes them; holds on to their arrays.
 
@@ -126,10 +132,24 @@ class Pass:
         self.parameters = Parameters(*(np.ascontiguousarray(part) for part in parameters))
         self._held = row_weight, labels, center
         (self.n, self.D), self.K = self.X.shape, len(self.parameters.log_scale)
-        known = address(labels, np.int64) if labels.size else None
-        self.rows = native.Rows(address(self.X), address(center), address(row_weight), row_weight.size, known)
+        self.rows = compiled_rows(self.X, row_weight, labels, center)
         self.mixture = native.Mixture(self.K, self.D, *map(address, self.parameters), diagonal)
         self.ranges = _ranges(self.n, self.K, self.D, diagonal)
+        self._parts = np.empty((len(self.ranges), self.K * (1 + self.D + self.D**2)))  # statistics of each chunk
+
+    def statistics(self, moments: bool = True) -> tuple[float, float, Statistics]:
+        """What `expected_statistics` returns."""
+        sums = [native.Sums() for _ in self.ranges]
+        n, D = self.K, self.D  # entries of the counts; D times as many of the first moments, D^2 times of the scatters
+        into = [native.Statistics(*(at + 8 * n * skip for skip in (0, 1, 1 + D))) for at in map(address, self._parts)]
+
+        def task(i, start, stop):
+            native.accumulate(self.rows, self.mixture, start, stop, moments, into[i], sums[i])
+
+        in_threads(task, [(i, *chunk) for i, chunk in enumerate(self.ranges)])
+        counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
+        total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
+        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), total
 
 
 def expected_statistics(
@@ -141,17 +161,7 @@ def expected_statistics(
     the log-likelihood: d/d log w_k = counts_k (weights unnormalised) and d/d mean_k = P_k P_k' first_k (Fisher's
     identity).
     """
-    over = Pass(X, row_weight, labels, center, parameters, diagonal)
-    parts = [empty_statistics(over.K, over.D) for _ in over.ranges]
-    sums = [native.Sums() for _ in over.ranges]
-
-    def task(i, start, stop):
-        into = native.Statistics(*map(address, parts[i]))
-        native.accumulate(over.rows, over.mixture, start, stop, moments, into, sums[i])
-
-    in_threads(task, [(i, *chunk) for i, chunk in enumerate(over.ranges)])
-    statistics = parts[0] if len(parts) == 1 else Statistics(*(np.sum(p, axis=0) for p in zip(*parts, strict=True)))
-    return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), statistics
+    return Pass(X, row_weight, labels, center, parameters, diagonal).statistics(moments)
 
 
 def empty_statistics(K: int, D: int) -> Statistics:

@@ -100,16 +100,14 @@ class GaussianMixture:
     @cached_property
     def precisions_cholesky(self) -> np.ndarray:
         """Upper triangular P (..., K, D, D) of each precision matrix P P'."""
-        from bayesgmm.covariance import precision_cholesky
+        from bayesgmm.covariance import precisions_cholesky
 
         D = self.n_features
-        flat = self.covariances.reshape(-1, D, D).copy()  # of the type that is compiled already: writable
-        out = np.empty_like(flat)
-        for i in range(len(flat)):
-            if precision_cholesky(flat[i], out[i]) <= 0:
-                index = np.unravel_index(i, self.weights.shape)
-                where = f" (batch index {tuple(int(j) for j in index[:-1])})" if index[:-1] else ""
-                raise InputError(f"the covariance of component {index[-1]}{where} is not positive definite")
+        out, pivots = precisions_cholesky(self.covariances.reshape(-1, D, D))
+        if not (pivots > 0).all():
+            index = np.unravel_index(int(np.argmin(pivots > 0)), self.weights.shape)
+            where = f" (batch index {tuple(int(j) for j in index[:-1])})" if index[:-1] else ""
+            raise InputError(f"the covariance of component {index[-1]}{where} is not positive definite")
         out.flags.writeable = False
         return out.reshape(self.covariances.shape)
 

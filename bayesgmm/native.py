@@ -20,7 +20,7 @@ _library = ctypes.CDLL(str(Path(__file__).with_name("_core.so")))
 _NO_MEMORY = -1
 
 
-def address(array: np.ndarray, dtype: type = np.float64) -> int:
+def address(array: np.ndarray, dtype: Any = np.float64) -> int:
     """Where a C-contiguous array of that type starts."""
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"a C-contiguous array of {dtype.__name__} is needed, not {array.dtype}, {array.strides=}")
@@ -64,6 +64,156 @@ class Sums(ctypes.Structure):
     _fields_ = (("log_likelihood", c_double), ("certainty", c_double))
 
 
+class Draws(ctypes.Structure):
+    """Mixtures, one for each of many draws."""
+
+    _fields_ = (("K", c_int64), ("D", c_int64), ("groups", c_int64), ("center", c_void_p), ("values", c_void_p))
+
+
+class Memberships(ctypes.Structure):
+    """What rows are under draws."""
+
+    _fields_ = (("responsibilities", c_void_p), ("log_prob", c_void_p), ("entropy", c_void_p), ("width", c_int64))
+
+
+class Partitions(ctypes.Structure):
+    """Partitions drawn from a posterior."""
+
+    _fields_ = (
+        ("U", c_int64),
+        ("S", c_int64),
+        ("K", c_int64),
+        ("z", c_void_p),
+        ("weight", c_void_p),
+        ("phi", c_void_p),
+    )
+
+
+class CovarianceModel(ctypes.Structure):
+    """Which factors of the covariances are absent, equal or varying."""
+
+    _fields_ = (
+        ("volume", c_int64),
+        ("shape", c_int64),
+        ("orientation", c_int64),
+    )
+
+
+class Penalty(ctypes.Structure):
+    """Logarithm of the prior as the M-step sees it."""
+
+    _fields_ = (
+        ("concentration", c_void_p),
+        ("location", c_void_p),
+        ("precision", c_void_p),
+        ("rows", c_double),
+        ("scatter", c_void_p),
+        ("degrees", c_double),
+        ("scale_precision", c_void_p),
+        ("floor", c_void_p),
+    )
+
+
+class Fixed(ctypes.Structure):
+    """Parts that stay as given."""
+
+    _fields_ = (
+        ("has_weight", c_void_p),
+        ("weights", c_void_p),
+        ("has_mean", c_void_p),
+        ("offsets", c_void_p),
+        ("has_covariance", c_void_p),
+        ("covariances", c_void_p),
+    )
+
+
+class Problem(ctypes.Structure):
+    """What a climb holds fixed."""
+
+    _fields_ = (
+        ("K", c_int64),
+        ("D", c_int64),
+        ("model", CovarianceModel),
+        ("total", c_double),
+        ("center", c_void_p),
+        ("reference", c_void_p),
+        ("metric", c_void_p),
+        ("penalty", Penalty),
+        ("fixed", Fixed),
+        ("tolerance", c_double),
+        ("max_iterations", c_int64),
+    )
+
+
+class Progress(ctypes.Structure):
+    """How far a climb has come."""
+
+    _fields_ = (
+        ("value", c_double),
+        ("log_likelihood", c_double),
+        ("log_prior", c_double),
+        ("certainty", c_double),
+        ("gain", c_double),
+        ("remaining", c_double),
+        ("rounding", c_double),
+        ("iteration", c_int64),
+        ("remembered", c_int64),
+        ("extrapolated", c_int64),
+        ("quiet", c_int64),
+        ("component", c_int64),
+        ("code", c_int64),
+    )
+
+
+class Step(ctypes.Structure):
+    """Parameters, and the moments that they were made from."""
+
+    _fields_ = (
+        ("log_scale", c_void_p),
+        ("offsets", c_void_p),
+        ("P", c_void_p),
+        ("weights", c_void_p),
+        ("covariances", c_void_p),
+        ("z", c_void_p),
+    )
+
+
+class State(ctypes.Structure):
+    """What a climb changes, in place."""
+
+    _fields_ = (
+        ("log_scale", c_void_p),
+        ("offsets", c_void_p),
+        ("P", c_void_p),
+        ("weights", c_void_p),
+        ("covariances", c_void_p),
+        ("counts", c_void_p),
+        ("first", c_void_p),
+        ("scatter", c_void_p),
+        ("z", c_void_p),
+        ("fallback", c_void_p),
+        ("last_z", c_void_p),
+        ("last_f", c_void_p),
+        ("dz", c_void_p),
+        ("df", c_void_p),
+        ("accepted", Step),
+        ("path", c_void_p),
+        ("progress", Progress),
+    )
+
+
+class Outcomes(ctypes.Structure):
+    """Where climbs ended."""
+
+    _fields_ = (
+        ("progress", c_void_p),
+        ("moments", c_void_p),
+        ("weights", c_void_p),
+        ("offsets", c_void_p),
+        ("covariances", c_void_p),
+    )
+
+
 class Chart(ctypes.Structure):
     """The free coordinates of a mixture's precisions, and their prior."""
 
@@ -91,7 +241,11 @@ class Density(ctypes.Structure):
     )
 
 
-STRUCTS = (Mixture, Rows, Statistics, Sums, Chart, Density)
+STRUCTS = (
+    *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
+    *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
+    *(Chart, Density),
+)
 
 
 def _raise_status(status: int, function: Any, arguments: tuple) -> int:
@@ -113,6 +267,24 @@ log_prob = _function("log_prob", *_ROWS, c_void_p)
 log_joint = _function("log_joint", *_ROWS, c_void_p)
 ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)
 
+memberships = _function("memberships", c_void_p, c_int64, POINTER(Draws), POINTER(Memberships))
+psis = _function("psis", c_void_p, *[c_int64] * 5, c_void_p)
+merge = _function("merge", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+modes = _function("modes", *[c_void_p] * 3, *[c_int64] * 4, c_void_p, c_void_p)
+plus_plus = _function("plus_plus", c_void_p, *[c_int64] * 3, *[c_void_p] * 4)
+ward = _function("ward", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+moments_of_labels = _function("moments_of_labels", c_void_p, c_void_p, *[c_int64] * 3, c_void_p)
+precision_cholesky = _function("precision_cholesky", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
+constrained_covariances = _function(
+    "constrained_covariances", POINTER(CovarianceModel), c_int64, c_int64, c_void_p, c_void_p, c_int64, c_void_p
+)
+_CLIMB = (POINTER(Problem), POINTER(State))
+begin = _function("begin", *_CLIMB, c_void_p)
+advance = _function("advance", *_CLIMB, POINTER(Sums))
+keep = _function("keep", *_CLIMB, c_int64, POINTER(Outcomes))
+climb = _function("climb", POINTER(Rows), *[c_int64] * 3, *_CLIMB, c_void_p, c_int64, c_int64, POINTER(Outcomes))
+losses = _function("losses", POINTER(Partitions), c_void_p, c_int64, c_void_p)
+minimise = _function("minimise", POINTER(Partitions), c_int64, c_int64, c_void_p, c_void_p, POINTER(c_double))
 mixtures = _function("mixtures", POINTER(Chart), c_void_p, c_int64, c_void_p, c_void_p, c_void_p)
 log_density = _function("log_density", c_uint64, *[c_void_p] * 4, restype=c_int)
 to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_int)
@@ -124,6 +296,11 @@ rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)
 _library.gmm_use_level.argtypes = (c_char_p,)
+
+
+def random(rng: np.random.Generator) -> int:
+    """Address of the generator's source of random numbers, for one thread's calls."""
+    return rng.bit_generator.ctypes.bit_generator.value
 
 
 def size_of(struct: type[ctypes.Structure]) -> int:

@@ -21,6 +21,13 @@ _PAD = 8  # between the features of a block, or a row's would compete for the sa
 _LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
 
 
+@njit
+def copy_into(target, source):
+    """Copy a vector. A slice assignment would do, but compiling its error message's strings takes a second and more."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
 @intrinsic
 def _bits(typing_context, x):
     """The bit pattern of a float64 as an int64."""

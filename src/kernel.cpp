@@ -1,9 +1,8 @@
 // The E-step for one level of processor. Compiled several times, with LEVEL its namespace and WIDTH doubles a register.
 #include "kernel.hpp"
 
+#include <stdlib.h>
 #include <string.h>
-
-#include "memory.hpp"
 
 #ifndef LEVEL
 #define LEVEL native
@@ -17,7 +16,7 @@
 #define WIDTH 2
 #endif
 #endif
-// What a register file holds decides the tiles: eight sums in 16 registers, sixteen in 32.
+// What a register file holds decides the tiles: nine sums in 16 registers, 25 in 32.
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MANY_REGISTERS 1
 #else
@@ -30,10 +29,11 @@
 namespace LEVEL {
 namespace {
 #include "lanes.hpp"
+#include "memory.hpp"
 
 constexpr double LOWEST = -1e300;  // stands for log 0 where an infinity would turn into NaN
-constexpr int TILE = MANY_REGISTERS ? 4 : 2;
-constexpr int64_t CACHE = 45000;  // bytes of a block: a little below the usual L1 cache, and
+constexpr int TILE = MANY_REGISTERS ? 5 : 3;
+constexpr int64_t CACHE = 64000;  // bytes of a block: most of it stays in the L1 cache, and
 constexpr int64_t LEAST = 128, MOST = 512;  // rows of it, in
 constexpr int64_t GROUP = 32;  // that distances are taken for at once
 constexpr int64_t PAD = 8;  // between lines, or a row's features would compete for the same few cache lines
@@ -124,7 +124,7 @@ UNROLL for (int r = 0; r < R; r++) put_joint(b, line, k, at + r * WIDTH, q[r], m
 
 // The same for any D: R vectors of rows and C columns of P at a time, whose R C sums stay in registers.
 template <int C, int R>
-INLINE void columns(const double* P, const double* d, int64_t D, int64_t j, bool diagonal, lanes* q) {
+NOINLINE void columns(const double* P, const double* d, int64_t D, int64_t j, bool diagonal, lanes* q) {
     lanes u[C][R];
 UNROLL for (int c = 0; c < C; c++)
 UNROLL for (int r = 0; r < R; r++) u[c][r] = lanes{};
@@ -243,9 +243,31 @@ void moments_small(const Mixture& m, const Block& b, double* packed) {
     }
 }
 
-// A rows and C columns of the scatter at a time, whose A C sums stay in registers.
+// Features [i, i + A) against themselves: their first moments and the lower triangle of their scatter. Leaves
+// r (x - mean) of them in `b.d_of`, for the tiles to the left.
+template <int A, bool DIAGONAL>
+NOINLINE void diagonal_tile(const Block& b, const double* r, const double* mean, int64_t i, double* packed) {
+    constexpr int N = DIAGONAL ? 2 * A : A + A * (A + 1) / 2, ROOM = room_for(N);
+    lanes s[ROOM];
+    UNROLL for (int n = 0; n < ROOM; n++) s[n] = lanes{};
+    for (int64_t at = 0; at < b.B; at += WIDTH) {
+        const lanes weight = load(r + at);
+        lanes x[A], e[A];
+        int n = A;
+        UNROLL for (int a = 0; a < A; a++) {
+            x[a] = load(b.x_of(i + a) + at);
+            e[a] = weight * (x[a] - mean[i + a]);
+            s[a] += e[a];
+            UNROLL for (int c = DIAGONAL ? a : 0; c <= a; c++) s[n++] += e[a] * x[c];
+            if (!DIAGONAL) store(b.d_of(a) + at, e[a]);
+        }
+    }
+    add_sums<N>(s, packed);
+}
+
+// A features, whose r (x - mean) lie in `b.d_of`, against features [j, j + C): all A C sums stay in registers.
 template <int A, int C>
-void tile(const Block& b, int64_t j, double* packed) {
+NOINLINE void tile(const Block& b, int64_t j, double* packed) {
     constexpr int N = A * C, ROOM = room_for(N), U = N >= 8 ? 1 : 2;  // vectors of rows at once
     lanes s[U][ROOM];
     UNROLL for (int u = 0; u < U; u++)
@@ -256,7 +278,7 @@ void tile(const Block& b, int64_t j, double* packed) {
             lanes y[C];
             UNROLL for (int c = 0; c < C; c++) y[c] = load(x + c * b.width + at + u * WIDTH);
             UNROLL for (int a = 0; a < A; a++) {
-                lanes r = load(e + a * b.width + at + u * WIDTH);
+                const lanes r = load(e + a * b.width + at + u * WIDTH);
                 UNROLL for (int c = 0; c < C; c++) s[u][a * C + c] += r * y[c];
             }
         }
@@ -265,50 +287,46 @@ void tile(const Block& b, int64_t j, double* packed) {
     add_sums<N>(s[0], packed);
 }
 
-// Rows [i, i + A) of the scatter of a component with responsibilities r, in tiles of up to T columns.
-template <int A, int T, bool DIAGONAL>
-double* rows_of_scatter(const Block& b, const double* r, const double* mean, int64_t i, double* packed) {
-    constexpr int ROOM = room_for(2 * A);
-    lanes s[ROOM];
-    UNROLL for (int n = 0; n < ROOM; n++) s[n] = lanes{};
-    for (int64_t at = 0; at < b.B; at += WIDTH) {
-        lanes weight = load(r + at);
-        UNROLL for (int a = 0; a < A; a++) {
-            lanes x = load(b.x_of(i + a) + at), e = weight * (x - mean[i + a]);
-            s[a] += e;
-            if (DIAGONAL)
-                s[A + a] += e * x;
-            else
-                store(b.d_of(a) + at, e);
-        }
-    }
-    add_sums<DIAGONAL ? 2 * A : A>(s, packed);
-    packed += ROOM;
-    if (DIAGONAL) return packed;
-    int64_t j = 0;
-    for (; j + T <= i + A; j += T, packed += room_for(A * T)) tile<A, T>(b, j, packed);
-    if constexpr (A < T) {
-        if (i + A - j == 1) tile<A, 1>(b, j, packed), packed += room_for(A);
-        if (i + A - j == 2) tile<A, 2>(b, j, packed), packed += room_for(A * 2);
-        if (i + A - j == 3) tile<A, 3>(b, j, packed), packed += room_for(A * 3);
+// Features come in parts of about the same size, TILE or one or two fewer; part p starts at start(p).
+struct Parts {
+    int64_t D, n;
+
+    explicit Parts(int64_t D) : D(D), n((D + TILE - 1) / TILE) {}
+    int64_t start(int64_t p) const { return p * (D / n) + (p < D % n ? p : D % n); }
+    int64_t size(int64_t p) const { return D / n + (p < D % n); }
+};
+
+// The scatter's rows of part p, of A features, tile by tile; returns where the next part's sums go.
+template <int A, bool DIAGONAL>
+double* moments_of_part(const Block& b, const double* r, const double* mean, const Parts& parts, int64_t p,
+                        double* packed) {
+    diagonal_tile<A, DIAGONAL>(b, r, mean, parts.start(p), packed);
+    packed += room_for(DIAGONAL ? 2 * A : A + A * (A + 1) / 2);
+    for (int64_t q = 0; !DIAGONAL && q < p; q++) {
+        const int64_t j = parts.start(q), C = parts.size(q);
+        if (C == TILE) tile<A, TILE>(b, j, packed);
+        if (C == TILE - 1) tile<A, TILE - 1>(b, j, packed);
+        if (C == TILE - 2) tile<A, TILE - 2>(b, j, packed);
+        packed += room_for(A * C);
     }
     return packed;
 }
 
 template <bool DIAGONAL>
 void moments_large(const Mixture& m, const Block& b, double* packed) {
-    constexpr int T = TILE;
+    const Parts parts(m.D);
     for (int64_t k = 0; k < m.K; k++) {
         const double *mean = m.offsets + k * m.D, *r = b.joint_of(k);
         lanes n[WIDTH] = {};
         for (int64_t at = 0; at < b.B; at += WIDTH) n[0] += load(r + at);
         add_sums<1>(n, packed);
-        packed += 8;
-        int64_t i = 0;
-        for (; i + T <= m.D; i += T) packed = rows_of_scatter<T, T, DIAGONAL>(b, r, mean, i, packed);
-        if (T > 3 && m.D - i == 3) packed = rows_of_scatter<3, T, DIAGONAL>(b, r, mean, i, packed);
-        if (T > 2 && m.D - i == 2) packed = rows_of_scatter<2, T, DIAGONAL>(b, r, mean, i, packed);
-        if (m.D - i == 1) packed = rows_of_scatter<1, T, DIAGONAL>(b, r, mean, i, packed);
+        packed += room_for(1);
+        for (int64_t p = 0; p < parts.n; p++) {
+            const int64_t A = parts.size(p);
+            if (A == TILE) packed = moments_of_part<TILE, DIAGONAL>(b, r, mean, parts, p, packed);
+            if (A == TILE - 1) packed = moments_of_part<TILE - 1, DIAGONAL>(b, r, mean, parts, p, packed);
+            if (A == TILE - 2) packed = moments_of_part<TILE - 2, DIAGONAL>(b, r, mean, parts, p, packed);
+        }
     }
 }
 
@@ -329,21 +347,22 @@ int64_t unpack_small(const Mixture& m, const double* packed, const Statistics* s
 
 int64_t unpack_large(const Mixture& m, const double* packed, const Statistics* s) {
     const int64_t D = m.D;
+    const Parts parts(D);
     int64_t at = 0;
     for (int64_t k = 0; k < m.K; k++) {
+        double* W = s ? s->scatter + k * D * D : nullptr;
         if (s) s->counts[k] = packed[at];
-        at += 8;
-        for (int64_t i = 0, A; i < D; i += A) {
-            A = D - i < TILE ? D - i : TILE;
-            for (int64_t a = 0; s && a < A; a++) {
+        at += room_for(1);
+        for (int64_t p = 0; p < parts.n; p++) {
+            const int64_t A = parts.size(p), i = parts.start(p);
+            for (int64_t a = 0, n = A; s && a < A; a++) {
                 s->first[k * D + i + a] = packed[at + a];
-                if (m.diagonal) s->scatter[(k * D + i + a) * D + i + a] = packed[at + A + a];
+                for (int64_t c = m.diagonal ? a : 0; c <= a; c++) W[(i + a) * D + i + c] = packed[at + n++];
             }
-            at += room_for(2 * A);
-            for (int64_t j = 0, C; !m.diagonal && j < i + A; j += C) {
-                C = i + A - j < TILE ? i + A - j : TILE;
-                for (int64_t n = 0; s && n < A * C; n++)
-                    s->scatter[(k * D + i + n / C) * D + j + n % C] = packed[at + n];
+            at += room_for(m.diagonal ? 2 * A : A + A * (A + 1) / 2);
+            for (int64_t q = 0; !m.diagonal && q < p; q++) {
+                const int64_t C = parts.size(q), j = parts.start(q);
+                for (int64_t n = 0; s && n < A * C; n++) W[(i + n / C) * D + j + n % C] = packed[at + n];
                 at += room_for(A * C);
             }
         }
@@ -379,6 +398,8 @@ Steps steps_for(const Mixture& m) {
         case 6: return steps_of<6, true, false>(m.diagonal);
         case 7: return steps_of<7, true, false>(m.diagonal);
         case 8: return steps_of<8, true, false>(m.diagonal);
+        case 9: return steps_of<9, (MANY_REGISTERS > 0), false>(m.diagonal);
+        case 10: return steps_of<10, (MANY_REGISTERS > 0), false>(m.diagonal);
     }
     return steps_of<0, false, false>(m.diagonal);
 }
@@ -503,6 +524,124 @@ Status ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* l
     return DONE;
 }
 
+// Rows under many draws: lanes are draws, eight of which meet a tile of rows at a time.
+constexpr int EIGHT = 8;
+constexpr int64_t TILE_ROWS = 16, TILE_WIDTH = TILE_ROWS * EIGHT + PAD;
+
+// One tile in memory of its own: an entry of a line is 8 row + draw.
+struct DrawsTile {
+    Array<double> memory, d;
+    double *x, *log_prob, *entropy, *joint;
+
+    DrawsTile(int64_t K, int64_t D) : memory(D * TILE_ROWS + (2 + K) * TILE_WIDTH), d(D * EIGHT * WIDTH) {
+        x = memory;  // (D, TILE_ROWS) minus the center
+        log_prob = x + D * TILE_ROWS;
+        entropy = log_prob + TILE_WIDTH;
+        joint = entropy + TILE_WIDTH;
+    }
+};
+
+// Log joint densities of R rows under WIDTH draws, and in log_prob the largest of them.
+template <int R>
+void joint_of_draws(const Draws& m, const double* at, int64_t row, int64_t draw, const DrawsTile& tile) {
+    at += draw;
+    for (int64_t k = 0; k < m.K; k++) {
+        const lanes scale = load_anywhere(at);
+        at += EIGHT;
+        for (int64_t j = 0; j < m.D; j++, at += EIGHT) {
+            const lanes mean = load_anywhere(at);
+            UNROLL for (int r = 0; r < R; r++)
+                store(tile.d + (j * R + r) * WIDTH, tile.x[j * TILE_ROWS + row + r] - mean);
+        }
+        lanes q[R];
+        UNROLL for (int r = 0; r < R; r++) q[r] = lanes{};
+        for (int64_t j = 0; j < m.D; j++) {
+            lanes u[R];
+            UNROLL for (int r = 0; r < R; r++) u[r] = lanes{};
+            for (int64_t i = 0; i <= j; i++, at += EIGHT) {
+                const lanes p = load_anywhere(at);
+                UNROLL for (int r = 0; r < R; r++) u[r] += p * load(tile.d + (i * R + r) * WIDTH);
+            }
+            UNROLL for (int r = 0; r < R; r++) q[r] += u[r] * u[r];
+        }
+        UNROLL for (int r = 0; r < R; r++) {
+            const int64_t to = (row + r) * EIGHT + draw;
+            q[r] = maximum(scale - 0.5 * q[r], splat(LOWEST));
+            store(tile.joint + k * TILE_WIDTH + to, q[r]);
+            store(tile.log_prob + to, k ? maximum(load(tile.log_prob + to), q[r]) : q[r]);
+        }
+    }
+}
+
+// Joint densities become responsibilities, their maximum the log-sum-exp.
+void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
+    constexpr int R = MANY_REGISTERS ? 4 : 2;
+    for (int64_t at = 0; at < n; at += R * WIDTH) {
+        lanes largest[R], total[R], entropy[R], log[R], r[R], t[R];
+        EACH largest[i] = load(tile.log_prob + at + i * WIDTH);
+        EACH total[i] = entropy[i] = lanes{};
+        double* line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH) {
+            EACH r[i] = t[i] = load(line + i * WIDTH) - largest[i];
+            exp_nonpositive<R>(r);
+            EACH store(line + i * WIDTH, r[i]);
+            EACH total[i] += r[i];
+            EACH entropy[i] -= r[i] * t[i];
+        }
+        log_above_one<R>(total, log);
+        EACH total[i] = 1.0 / total[i];
+        EACH store(tile.log_prob + at + i * WIDTH, largest[i] + log[i]);
+        EACH store(tile.entropy + at + i * WIDTH, entropy[i] * total[i] + log[i]);
+        line = tile.joint + at;
+        for (int64_t k = 0; k < K; k++, line += TILE_WIDTH)
+            EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
+    }
+}
+
+Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
+    constexpr int R = MANY_REGISTERS ? 8 : 4;
+    const DrawsTile tile(m.K, m.D);
+    if (missing(tile.memory, tile.d)) return NO_MEMORY;
+    const int64_t size = m.K * (1 + m.D + m.D * (m.D + 1) / 2) * EIGHT;
+    for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
+        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS, worked = (rows + R - 1) / R * R;
+        for (int64_t j = 0; j < m.D; j++)
+            for (int64_t i = 0; i < worked; i++)
+                tile.x[j * TILE_ROWS + i] = i < rows ? X[(begin + i) * m.D + j] - m.center[j] : 0.0;
+        for (int64_t g = 0; g < m.groups; g++) {
+            for (int64_t row = 0; row < worked; row += R)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH)
+                    joint_of_draws<R>(m, m.values + g * size, row, draw, tile);
+            normalise_draws(m.K, worked * EIGHT, tile);
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+                    const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
+                    store_anywhere(out.log_prob + row * out.width + to, load(tile.log_prob + from));
+                    store_anywhere(out.entropy + row * out.width + to, load(tile.entropy + from));
+                    for (int64_t k = 0; k < m.K; k++)
+                        store_anywhere(out.responsibilities + (row * m.K + k) * out.width + to,
+                                       load(tile.joint + k * TILE_WIDTH + from));
+                }
+        }
+    }
+    return DONE;
+}
+
+double sum_exp(double* x, int64_t n) {
+    constexpr int R = 4;
+    const int64_t all = (n + R * WIDTH - 1) / (R * WIDTH) * (R * WIDTH);
+    for (int64_t i = n; i < all; i++) x[i] = LOWEST;
+    lanes total[R];
+    EACH total[i] = lanes{};
+    for (int64_t at = 0; at < all; at += R * WIDTH) {
+        lanes y[R];
+        EACH y[i] = load(x + at + i * WIDTH);
+        exp_nonpositive<R>(y);
+        EACH total[i] += y[i];
+    }
+    return sum((total[0] + total[1]) + (total[2] + total[3]));
+}
+
 constexpr int AT_ONCE = 4;  // rows of a triangular matrix, with zeros above its diagonal
 
 void lower_times(const float* L, int64_t n, const double* x, double* out) {
@@ -527,5 +666,6 @@ void lower_transposed_times(const float* L, int64_t n, const double* x, double* 
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {STRING(LEVEL), accumulate, log_prob, log_joint, ranges, lower_times, lower_transposed_times};
+const Kernels table = {STRING(LEVEL), accumulate, log_prob,    log_joint,             ranges,
+                       memberships,   sum_exp,    lower_times, lower_transposed_times};
 }  // namespace LEVEL

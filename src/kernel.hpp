@@ -34,6 +34,21 @@ struct Sums {
     double certainty;       // sum of the rows' largest log responsibilities, nats
 };
 
+// Mixtures, one for each of many draws, eight side by side; the last eight are filled up with copies of the last draw.
+struct Draws {
+    int64_t K, D, groups;  // components, features, eights of draws
+    const double* center;  // (D,)
+    const double* values;  // (groups, K, 1 + D + D(D+1)/2, 8) log_scale as in Mixture, means minus the center, columns of P
+};
+
+// What some rows are under the draws, whose number is rounded up to `width`, 8 groups or more.
+struct Memberships {
+    double* responsibilities;  // (n, K, width)
+    double* log_prob;          // (n, width) nats
+    double* entropy;           // (n, width) of the responsibilities, nats
+    int64_t width;
+};
+
 // The kernels of one level. Rows are [start, stop).
 struct Kernels {
     const char* level;
@@ -45,6 +60,10 @@ struct Kernels {
     Status (*log_joint)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
     // low, high (D,): least and largest entry of each column of X (N, D); NaN where an entry is not finite.
     Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
+    // The n rows of X (n, D) under all draws.
+    Status (*memberships)(const double* X, int64_t n, const Draws&, const Memberships&);
+    // Sum of exp(x_i) for x_i <= 0; x is aligned, has room for a multiple of 64 entries and is overwritten.
+    double (*sum_exp)(double* x, int64_t n);
     // out = L x, and L'x. L (n, n) is lower triangular; n is a multiple of 8 and all arrays start on a cache line.
     void (*lower_times)(const float* L, int64_t n, const double* x, double* out);
     void (*lower_transposed_times)(const float* L, int64_t n, const double* x, double* out);

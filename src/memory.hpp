@@ -1,9 +1,8 @@
 // Arrays that are freed with the scope they were made in. No exceptions: whoever makes some asks whether there was room.
+// The kernel of each level includes this inside that level's namespace: nothing may be shared between them.
 #pragma once
 #include <stdint.h>
 #include <stdlib.h>
-
-namespace {  // nothing may be shared between translation units compiled for different processors
 
 // n entries, not set to anything, from the start of a cache line on.
 template <class T>
@@ -29,5 +28,3 @@ template <class... Arrays>
 inline bool missing(const Arrays&... arrays) {
     return (arrays.missing() || ...);
 }
-
-}  // namespace

@@ -5,6 +5,8 @@ API int64_t gmm_sizeof_mixture() { return sizeof(Mixture); }
 API int64_t gmm_sizeof_rows() { return sizeof(Rows); }
 API int64_t gmm_sizeof_statistics() { return sizeof(Statistics); }
 API int64_t gmm_sizeof_sums() { return sizeof(Sums); }
+API int64_t gmm_sizeof_draws() { return sizeof(Draws); }
+API int64_t gmm_sizeof_memberships() { return sizeof(Memberships); }
 
 API int64_t gmm_accumulate(const Rows* rows, const Mixture* mixture, int64_t start, int64_t stop, int64_t moments,
                            const Statistics* statistics, Sums* sums) {
@@ -21,4 +23,8 @@ API int64_t gmm_log_joint(const Rows* rows, const Mixture* mixture, int64_t star
 
 API int64_t gmm_ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high) {
     return kernels().ranges(X, D, start, stop, low, high);
+}
+
+API int64_t gmm_memberships(const double* X, int64_t n, const Draws* draws, const Memberships* out) {
+    return kernels().memberships(X, n, *draws, *out);
 }

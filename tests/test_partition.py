@@ -190,7 +190,7 @@ def test_moving_equal_rows_as_one_loses_nothing(loss):
     few, index, weight = _patterns(z)
     np.testing.assert_array_equal(few[index], z)
     labels = np.full(len(few), -1)
-    _minimise(few, weight, _phi(loss, 8), 3, len(few), 10, np.random.default_rng(0), labels)
+    _minimise(few, weight, _phi(loss, 8), len(few), 10, np.random.default_rng(0), labels)
     found = _distances(few, weight, _phi(loss, 8), labels).mean()
     least = min(_distances(z, np.ones(8, np.int64), _phi(loss, 8), c).mean() for c in all_partitions(8))
     assert found == pytest.approx(least, abs=1e-12)

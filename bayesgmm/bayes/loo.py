@@ -314,7 +314,7 @@ def _smoothed(
     out = np.empty((3, N))
     for a in range(0, N, step):
         b = min(a + step, N)
-        block = mixture.log_prob(X[a:b]) if stored is None else stored[..., a:b].values
+        block = mixture.log_prob(X[a:b]) if stored is None else stored[..., a:b].values.astype(np.float64)
         out[:, a:b] = smoothed_loo(block.reshape(-1, b - a).T, efficiency)
         if progress is not None:
             progress(int((out[1, :b] <= good_k).sum()), N)

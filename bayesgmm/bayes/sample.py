@@ -17,12 +17,12 @@ import xarray as xr
 from scipy.special import softmax
 
 from bayesgmm import __version__
-from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.evidence import evidence_of_draws
-from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.bayes.laplace import Mode
 from bayesgmm.bayes.model import build_model, check_priors
+from bayesgmm.bayes.modes import UNSURE, Searched, better_fit, candidates, find_modes, search_modes
 from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import relabelling
@@ -30,11 +30,9 @@ from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
-from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import positive_integer
 
-_RIVALS = 10.0  # nats below the best that another maximum may be to start chains of its own
-_SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
+_LEFT = 0.05  # share of the posterior in modes without chains that is too large
 
 
 def sample_posterior(
@@ -85,15 +83,17 @@ def sample_posterior(
         (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
         ``margin_mean``, ``margin_min``).
 
-        Where the fit has other maxima within 10 nats, chains start from these too, and ``maxima`` has each one's log
-        evidence by Laplace's approximation (all K! labellings counted); should chains stay apart, ``modes`` says so,
-        and draws are taken from the modes in proportion to their evidence by bridge sampling. Interrupted (Ctrl-C),
-        what there is comes back, with an attribute ``partial``.
+        EM searches for the maxima under the priors, until a further climb would hardly find another, and ``search``
+        says how sure it is. Chains start from the modes near them and near the fit's own maxima, if within 10 nats of
+        the best, and ``maxima`` has each one's log evidence by Laplace's approximation (all K! labellings counted);
+        should chains stay apart, ``modes`` says so, and draws are taken from the modes in proportion to their evidence
+        by bridge sampling. Interrupted (Ctrl-C), what there is comes back, with an attribute ``partial``.
 
     Warns
     -----
     ConvergenceWarning
-        If the chains disagree, mix badly or diverge; the message says which.
+        If the chains disagree, mix badly or diverge, or keep to modes of which some may have been missed; the message
+        says which. Also if the search finds a higher maximum of the likelihood than the fit is.
 
     Raises
     ------
@@ -124,7 +124,9 @@ def sample_posterior(
     earlier = None if out is None or not Path(out).exists() else _earlier(Path(out), density, fit)
     if earlier is not None and "partial" not in earlier.attrs:
         return earlier
-    modes = find_modes(density, fit, chains)
+    searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
+    modes = find_modes(density, candidates(fit, searched, 2 * chains))
+    chosen = modes[:chains]
     numbers = "hungarian" if priors.exchangeable else "none"
 
     def tree_of(drawn: Draws, *, final: bool = True) -> xr.DataTree:
@@ -142,10 +144,12 @@ def sample_posterior(
             "bayesgmm_version": __version__,
             f"{sampler}_version": version(sampler),
         }
-        if len(modes) > 1:
+        if len(chosen) > 1:
             copies = math.lgamma(fit.n_components + 1) if priors.exchangeable else 0.0
-            each = (f"{mode.log_integral + density.log_constant + copies:.1f}" for mode in modes)
+            each = (f"{mode.log_integral + density.log_constant + copies:.1f}" for mode in chosen)
             attributes["maxima"] = f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
+        if searched.text:
+            attributes["search"] = searched.text
         if not drawn.complete:
             attributes["partial"] = f"interrupted with {n} of {draws} draws in {c} of {chains} chains"
         return draws_tree(table.values, fit, found.mixture, drawn.statistics, attributes, log_likelihood=final)
@@ -159,18 +163,20 @@ def sample_posterior(
         drawn = Draws(density.pack(as_mixture(sampled)), statistics)
     else:
         drawn = _by_nutpie(
-            density, modes, draws, tune, chains, seed, earlier, progress, None if out is None else Path(out), tree_of
+            density, chosen, draws, tune, chains, seed, earlier, progress, None if out is None else Path(out), tree_of
         )
     tree = tree_of(drawn)
     if method == "nuts":
-        if sampler == "nutpie" and len(modes) > 1 and drawn.complete and len(groups := separate_modes(tree)) > 1:
+        apart = False
+        if sampler == "nutpie" and len(chosen) > 1 and drawn.complete and len(groups := separate_modes(tree)) > 1:
+            apart = True
             drawn, text = _weighted(density, fit, drawn, groups, seed)
             tree = tree_of(drawn)
             tree.attrs["modes"] = text
-        diagnosis = diagnose(tree, priors)
-        verdict = Verdict(diagnosis.good, " ".join([diagnosis.text, tree.attrs.get("modes", "")]).rstrip())
-        if not drawn.complete:
-            verdict = Verdict(False, f"Not converged: {tree.attrs['partial']}. {verdict.text}")
+        verdict = _verdict(tree, priors, searched, modes, chains if apart else len(modes))
+        if better := better_fit(fit, searched):
+            tree.attrs["better_fit"] = better
+            warnings.warn(better, ConvergenceWarning, stacklevel=2)
     tree.attrs["convergence"] = verdict.text
     if out is not None:
         write_tree(tree, Path(out))
@@ -186,32 +192,26 @@ class Verdict(NamedTuple):
     text: str
 
 
-def find_modes(density: Density, fit: EMFit, most: int = 1) -> list[Mode]:
-    """Modes of the posterior near the fit and near other maxima of nearly its height, by Laplace's evidence."""
-    rivals = [
-        m.mixture
-        for m in fit.maxima
-        if m.mixture is not None and not m.spurious and 0 < fit.log_likelihood - m.log_likelihood < _RIVALS
-    ]
-    if "priors" in fit.given:
-        rivals = []  # the maxima's heights are not those of the likelihood
-    found: list[tuple[Mode, GaussianMixture]] = []
-    for mixture in [fit.mixture, *rivals]:
-        mode = find_mode(density, density.pack(mixture))
-        there = density.unpack(mode.origin)
-        if all(_distance(there, other) > _SAME * fit.n_components for _, other in found):
-            found.append((mode, there))
-        if len(found) == most:
-            break
-    best = max(mode.log_integral for mode, _ in found)
-    modes = [mode for mode, _ in found if mode.log_integral > best - _RIVALS]
-    return sorted(modes, key=lambda mode: -mode.log_integral)
-
-
-def _distance(mixture: GaussianMixture, other: GaussianMixture) -> float:
-    """Total divergence of matched components, nats."""
-    cost = divergence(mixture, other)
-    return float(cost[cheapest_order(cost), np.arange(mixture.n_components)].sum())
+def _verdict(tree: xr.DataTree, priors: Priors, searched: Searched, modes: list[Mode], n_started: int) -> Verdict:
+    """Whether the chains converged, and the modes that they keep to are all there are, as far as can be told."""
+    diagnosis = diagnose(tree, priors)
+    sentences, doubts = [diagnosis.text, tree.attrs.get("modes", "")], []
+    if "partial" in tree.attrs:
+        doubts.append(tree.attrs["partial"])
+    left = softmax([mode.log_integral for mode in modes])[n_started:].sum()
+    if left > _LEFT:
+        doubts.append(f"{left:.0%} of the posterior, by Laplace's approximation, is in modes without chains")
+        sentences.append(f"Sample with chains={len(modes)}, one for each mode.")
+    if searched.chance > UNSURE:
+        sentences.append(searched.text)
+        if "modes" in tree.attrs:
+            doubts.append("a mode may have been missed")
+    text = " ".join(filter(None, sentences))
+    if doubts:
+        link = ", though " if diagnosis.good else ". "
+        text = text.removeprefix("Converged: " if diagnosis.good else "Not converged. ")
+        text = f"Not converged: {', and '.join(doubts)}{link}{text}"
+    return Verdict(diagnosis.good and not doubts, text)
 
 
 def _laplace(density: Density, mode: Mode, draws: int, chains: int, seed: int) -> tuple[Draws, Verdict]:

@@ -18,6 +18,7 @@ from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import observations
 
+_COMPRESSED = {"zlib": True, "shuffle": True, "complevel": 1}  # higher levels take longer and gain a hundredth
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 
 
@@ -68,9 +69,9 @@ def draws_tree(
             },
         ),
     }
-    if log_likelihood and 8.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
-        groups["log_likelihood"] = xr.Dataset(
-            {"observations": (("chain", "draw", "observation"), mixture.log_prob(X))},
+    if log_likelihood and 4.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
+        groups["log_likelihood"] = xr.Dataset(  # in single precision: a row's is known to 1e-6 nats
+            {"observations": (("chain", "draw", "observation"), mixture.log_prob(X).astype(np.float32))},
             coords={**draw, "observation": np.arange(N)},
         )
     elif log_likelihood:
@@ -81,9 +82,15 @@ def draws_tree(
 
 
 def write_tree(tree: xr.DataTree, path: Path) -> None:
-    """Write a tree to a netCDF file, which is whole or as it was before."""
+    """Write a tree, compressed, to a netCDF file, which is whole or as it was before."""
+    encoding = {
+        group.path: {
+            name: _COMPRESSED for name, array in group.data_vars.items() if array.dtype.kind == "f" and array.ndim
+        }
+        for group in tree.subtree
+    }
     with beside(path) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf")
+        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
 def as_mixture(tree: xr.DataTree) -> GaussianMixture:

@@ -1,6 +1,6 @@
 """Rows under every draw at once: responsibilities, and assignments drawn from them. The kernel's lanes are the draws.
 
-The kernel of `expectation` has one mixture and many rows; here a few rows meet thousands of mixtures, and what is
+The kernel of the E-step has one mixture and many rows; here a few rows meet thousands of mixtures, and what is
 wanted of each row (quantiles, means) runs over the draws, which therefore lie side by side in memory.
 """
 
@@ -13,18 +13,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from bayesgmm import native
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
-from bayesgmm.lanes import WIDTH, load, maximum, multiply_add, splat, store, subtract
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.numba_kernel import _LOWEST, _PAD, _exp, _lines, _log
+from bayesgmm.native import address
 from bayesgmm.observations import numeric_table
 
-_TILE = 16  # rows that meet eight draws at a time, in groups of four, whose sums stay in registers
+EIGHT = 8  # draws that lie side by side for the kernel
+_TILE = 16  # rows that it works on at a time
 _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
-_TOTAL, _LARGEST, _ENTROPY, _JOINT = 0, 1, 2, 3  # lines of the kernel's work, then K of joint densities
+_LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
 
 
 class Packed(NamedTuple):
@@ -81,8 +81,8 @@ class Draws:
         scale = np.maximum(scale - 0.5 * D * np.log(2 * np.pi), _LOWEST)
         columns = [P[:, :, i, j] for j in range(D) for i in range(j + 1)]
         flat = np.concatenate([scale[..., None], self.mixture.means - center, np.stack(columns, axis=-1)], axis=-1)
-        groups = -(-S // WIDTH)
-        flat = flat[np.minimum(np.arange(groups * WIDTH), S - 1)].reshape(groups, WIDTH, K, -1)
+        groups = -(-S // EIGHT)
+        flat = flat[np.minimum(np.arange(groups * EIGHT), S - 1)].reshape(groups, EIGHT, K, -1)
         return Packed(center, np.ascontiguousarray(np.moveaxis(flat, 1, -1)))
 
     def block(self, X: np.ndarray, draws: slice = slice(None), buffer: Block | None = None) -> Block:
@@ -91,15 +91,19 @@ class Draws:
         The buffer, of `empty_block`, is overwritten; fresh memory costs more than the arithmetic.
         """
         start, stop, _ = draws.indices(self.n_draws)
-        values = self.packed.values[start // WIDTH : -(-stop // WIDTH)]
+        values = self.packed.values[start // EIGHT : -(-stop // EIGHT)]
         R, log_prob, entropy = (a[: len(X)] for a in buffer or self.empty_block(len(X), stop - start))
-        _fill(np.ascontiguousarray(X), self.packed.center, values, R, log_prob, entropy)
+        _, K, D = self.mixture.means.shape
+        rows, center = np.ascontiguousarray(X), self.packed.center
+        given = native.Draws(K, D, len(values), address(center), address(values))
+        to = native.Memberships(address(R), address(log_prob), address(entropy), R.shape[-1])
+        native.memberships(address(rows), len(rows), given, to)
         S = stop - start
         return Block(R[:, :, :S], log_prob[:, :S], entropy[:, :S])
 
     def empty_block(self, n: int, S: int) -> Block:
         """Room for n rows under S draws: an odd number of cache lines a row, so that rows do not compete for them."""
-        width = (-(-S // WIDTH) | 1) * WIDTH
+        width = (-(-S // EIGHT) | 1) * EIGHT
         return Block(np.empty((n, self.mixture.n_components, width)), np.empty((n, width)), np.empty((n, width)))
 
     def each_block(self, X: np.ndarray, task: Callable[[int, int, Block], None]) -> None:
@@ -195,105 +199,3 @@ def posterior_draws(tree: Any, X: Any, caller: str) -> Draws:
 
 def _mixture_of(group: Any) -> GaussianMixture:
     return GaussianMixture(**{name: group[name].values for name in ("weights", "means", "covariances")})
-
-
-@njit(cache=True, error_model="numpy")
-def _joint(x, first, values, d, work, width):
-    """Lines of log w_k + log N of a tile's rows, 4 from ``first`` on, under eight draws; entry 8 row + draw."""
-    D, K = x.shape[0], values.shape[0] // (8 * (1 + x.shape[0] + x.shape[0] * (x.shape[0] + 1) // 2))
-    half, lowest = splat(-0.5), splat(_LOWEST)
-    at = 0
-    for k in range(K):
-        scale = load(values, at)
-        at += WIDTH
-        for j in range(D):
-            m = load(values, at)
-            at += WIDTH
-            to = j * 4 * WIDTH
-            store(d, to, subtract(splat(x[j, first]), m))
-            store(d, to + 8, subtract(splat(x[j, first + 1]), m))
-            store(d, to + 16, subtract(splat(x[j, first + 2]), m))
-            store(d, to + 24, subtract(splat(x[j, first + 3]), m))
-        q0, q1, q2, q3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        for j in range(D):
-            u0, u1, u2, u3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-            for i in range(j + 1):
-                p, of = load(values, at), i * 4 * WIDTH
-                at += WIDTH
-                u0, u1 = multiply_add(p, load(d, of), u0), multiply_add(p, load(d, of + 8), u1)
-                u2, u3 = multiply_add(p, load(d, of + 16), u2), multiply_add(p, load(d, of + 24), u3)
-            q0, q1 = multiply_add(u0, u0, q0), multiply_add(u1, u1, q1)
-            q2, q3 = multiply_add(u2, u2, q2), multiply_add(u3, u3, q3)
-        to, top = (_JOINT + k) * width + first * WIDTH, _LARGEST * width + first * WIDTH
-        q0, q1 = maximum(multiply_add(half, q0, scale), lowest), maximum(multiply_add(half, q1, scale), lowest)
-        q2, q3 = maximum(multiply_add(half, q2, scale), lowest), maximum(multiply_add(half, q3, scale), lowest)
-        store(work, to, q0)
-        store(work, to + 8, q1)
-        store(work, to + 16, q2)
-        store(work, to + 24, q3)
-        if k:
-            q0, q1 = maximum(load(work, top), q0), maximum(load(work, top + 8), q1)
-            q2, q3 = maximum(load(work, top + 16), q2), maximum(load(work, top + 24), q3)
-        store(work, top, q0)
-        store(work, top + 8, q1)
-        store(work, top + 16, q2)
-        store(work, top + 24, q3)
-
-
-@njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-def _normalise(work, width, K):
-    """Turn the lines of log joint densities into responsibilities, their maximum into their log-sum-exp."""
-    B = width - _PAD  # a constant once this is inlined, which lets the loops vectorise: three times as fast
-    total, largest, entropy = _TOTAL * width, _LARGEST * width, _ENTROPY * width
-    for b in range(B):
-        work[total + b] = 0.0
-        work[entropy + b] = 0.0
-    for k in range(K):
-        at = (_JOINT + k) * width
-        for b in range(B):
-            t = work[at + b] - work[largest + b]
-            r = _exp(t)
-            work[at + b] = r
-            work[total + b] += r
-            work[entropy + b] -= r * t
-    for b in range(B):
-        log = _log(work[total + b])
-        work[total + b] = 1.0 / work[total + b]
-        work[largest + b] += log
-        work[entropy + b] = work[entropy + b] * work[total + b] + log
-    for k in range(K):
-        at = (_JOINT + k) * width
-        for b in range(B):
-            work[at + b] *= work[total + b]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _fill(X, center, values, R, log_prob, entropy):
-    """Fill R (n, K, S), log_prob (n, S) and entropy (n, S) for the rows X (n, D), S a multiple of eight."""
-    n, D = X.shape
-    groups, K = values.shape[:2]
-    S = R.shape[2]
-    B = _TILE * WIDTH
-    width = B + _PAD
-    work, d, x = _lines(_JOINT + K, B), _lines(D, 4 * WIDTH), np.empty((D, _TILE))
-    size = values.size // groups
-    flat, to_R, to_log_prob, to_entropy = values.reshape(-1), R.reshape(-1), log_prob.reshape(-1), entropy.reshape(-1)
-    for b in range(B):
-        for line in range(_JOINT + K):
-            work[line * width + b] = 0.0
-    for begin in range(0, n, _TILE):
-        rows = min(_TILE, n - begin)
-        for j in range(D):
-            for b in range(_TILE):
-                x[j, b] = X[begin + b, j] - center[j] if b < rows else 0.0
-        for g in range(groups):
-            of = flat[g * size : (g + 1) * size]
-            for first in range(0, rows, 4):
-                _joint(x, first, of, d, work, width)
-            _normalise(work, width, K)
-            for b in range(rows):
-                row, at = begin + b, b * WIDTH
-                store(to_log_prob, row * S + g * WIDTH, load(work, _LARGEST * width + at))
-                store(to_entropy, row * S + g * WIDTH, load(work, _ENTROPY * width + at))
-                for k in range(K):
-                    store(to_R, (row * K + k) * S + g * WIDTH, load(work, (_JOINT + k) * width + at))

@@ -7,16 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from bayesgmm.clusters.draws import Draws, posterior_draws
+from bayesgmm import native
+from bayesgmm.clusters.draws import EIGHT, Draws, posterior_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
-from bayesgmm.lanes import WIDTH
 from bayesgmm.mixture import GaussianMixture
-
-_LARGEST_STEP = 0.1  # sds that a Newton step may go: a longer one could leave a mode's basin
-_CLOSE = 1e-3  # sds between two ends of climbs that are the same mode
+from bayesgmm.native import address
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,18 +150,18 @@ def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Mergi
         R = _mean_responsibilities(draws) if draws.em is None else draws.em.responsibilities(draws.X)
     K = R.shape[1]
     entropy, groups = np.empty(K), np.empty((K, K), np.int64)
-    _hierarchy(np.ascontiguousarray(R.T), entropy, groups)
+    _hierarchy(R, entropy, groups)
     S = draws.n_draws
     entropies, every = np.empty((S, K)), np.empty((S, K, K), np.int64)
 
     def task(start: int, stop: int) -> None:
-        for first in range(start, stop, WIDTH):
-            last = min(first + WIDTH, S)
+        for first in range(start, stop, EIGHT):
+            last = min(first + EIGHT, S)
             block = draws.block(draws.X, slice(first, last)).responsibilities
             for s in range(first, last):
-                _hierarchy(np.ascontiguousarray(block[:, :, s - first].T), entropies[s], every[s])
+                _hierarchy(block[:, :, s - first], entropies[s], every[s])
 
-    step = max(-(-S // (8 * n_threads())) // WIDTH, 1) * WIDTH
+    step = max(-(-S // (8 * n_threads())) // EIGHT, 1) * EIGHT
     in_threads(task, [(s, min(s + step, S)) for s in range(0, S, step)])
     lower, upper = np.quantile(entropies, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=0)
     together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
@@ -216,12 +213,11 @@ def number_of_modes(source: Any) -> Modes:
     with np.errstate(divide="ignore"):
         scale = np.maximum(np.log(weights) + np.log(np.einsum("skii->ski", P)).sum(-1), -1e300)
     locations, groups = np.empty_like(means), np.empty((len(means), K), np.int64)
-    precisions = P @ np.swapaxes(P, -1, -2)
+    given = [np.ascontiguousarray(array) for array in (scale, means, P @ np.swapaxes(P, -1, -2))]
+    of, to = [address(array) for array in given], (address(locations), address(groups, np.int64))
     step = max(len(means) // (16 * n_threads()), 1)
-    in_threads(
-        lambda start, stop: _climb(scale, means, precisions, start, stop, locations, groups),
-        [(s, min(s + step, len(means))) for s in range(0, len(means), step)],
-    )
+    ranges = [(s, min(s + step, len(means))) for s in range(0, len(means), step)]
+    in_threads(lambda start, stop: native.modes(*of, K, D, start, stop, *to), ranges)
     counts = groups.max(axis=1) + 1
     return Modes(
         counts=counts.reshape(mixture.batch_shape),
@@ -237,182 +233,7 @@ def _mean_responsibilities(draws: Draws) -> np.ndarray:
     return R
 
 
-@njit(cache=True, error_model="numpy")
-def _x_log_x(r):
-    return r * np.log(r) if r > 0.0 else 0.0
-
-
-@njit(cache=True, error_model="numpy")
-def _saved(R, j, k):
-    """Entropy that merging columns j and k saves, in nats."""
-    total = 0.0
-    for i in range(R.shape[1]):
-        a, b = R[j, i], R[k, i]
-        if a > 0.0 and b > 0.0:
-            total += _x_log_x(a + b) - _x_log_x(a) - _x_log_x(b)
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _hierarchy(R, entropy, groups):
-    """Merge the rows of R (K, N), overwritten; fill entropy (K,) and groups (K, K), row n - 1 of n clusters."""
-    K, N = R.shape
-    head = np.arange(K)  # of each component: the smallest component of its cluster
-    gain = np.zeros((K, K))
-    total = 0.0
-    for k in range(K):
-        for i in range(N):
-            total -= _x_log_x(R[k, i])
-        for j in range(k):
-            gain[j, k] = _saved(R, j, k)
-    for n in range(K, 0, -1):
-        entropy[n - 1] = max(total, 0.0) if n > 1 else 0.0
-        number = 0
-        for k in range(K):
-            if head[k] == k:
-                groups[n - 1, k] = number
-                number += 1
-            else:
-                groups[n - 1, k] = groups[n - 1, head[k]]
-        if n == 1:
-            break
-        first, second, most = 0, 0, -np.inf
-        for k in range(K):
-            for j in range(k):
-                if head[j] == j and head[k] == k and gain[j, k] > most:
-                    first, second, most = j, k, gain[j, k]
-        total -= most
-        for i in range(N):
-            R[first, i] += R[second, i]
-        for k in range(K):
-            if head[k] == second:
-                head[k] = first
-        for k in range(K):
-            if head[k] == k and k != first:
-                gain[min(k, first), max(k, first)] = _saved(R, min(k, first), max(k, first))
-
-
-@njit(cache=True, error_model="numpy")
-def _cholesky(A, L):
-    """Lower Cholesky factor of A (D, D) into L; whether A is positive definite."""
-    D = len(A)
-    for i in range(D):
-        for j in range(i + 1):
-            total = A[i, j]
-            for m in range(j):
-                total -= L[i, m] * L[j, m]
-            if i > j:
-                L[i, j] = total / L[j, j]
-            elif total > 1e-12 * A[i, i]:
-                L[i, i] = np.sqrt(total)
-            else:
-                return False
-    return True
-
-
-@njit(cache=True, error_model="numpy")
-def _solve(L, b, x):
-    """x with L L' x = b."""
-    D = len(b)
-    for i in range(D):
-        total = b[i]
-        for m in range(i):
-            total -= L[i, m] * x[m]
-        x[i] = total / L[i, i]
-    for i in range(D - 1, -1, -1):
-        total = x[i]
-        for m in range(i + 1, D):
-            total -= L[m, i] * x[m]
-        x[i] = total / L[i, i]
-
-
-@njit(cache=True, error_model="numpy")
-def _slopes(x, scale, means, precisions, pull, gradient, A, curvature):
-    """Log density at x, up to a constant; its gradient and minus its Hessian; and A, the mean precision there."""
-    K, D = means.shape
-    log_joint, largest = np.empty(K), -np.inf
-    for k in range(K):
-        q = 0.0
-        for i in range(D):
-            pull[k, i] = 0.0
-            for j in range(D):
-                pull[k, i] += precisions[k, i, j] * (means[k, j] - x[j])
-            q += pull[k, i] * (means[k, i] - x[i])
-        log_joint[k] = scale[k] - 0.5 * q
-        largest = max(largest, log_joint[k])
-    total = 0.0
-    for k in range(K):
-        log_joint[k] = np.exp(log_joint[k] - largest)
-        total += log_joint[k]
-    gradient[:] = 0.0
-    A[:] = 0.0
-    curvature[:] = 0.0
-    for k in range(K):
-        r = log_joint[k] / total
-        for i in range(D):
-            gradient[i] += r * pull[k, i]
-            for j in range(D):
-                A[i, j] += r * precisions[k, i, j]
-                curvature[i, j] -= r * pull[k, i] * pull[k, j]
-    for i in range(D):
-        for j in range(D):
-            curvature[i, j] += A[i, j] + gradient[i] * gradient[j]
-    return largest + np.log(total)
-
-
-@njit(cache=True, error_model="numpy")
-def _squared_length(v, A):
-    total = 0.0
-    for i in range(len(v)):
-        for j in range(len(v)):
-            total += v[i] * A[i, j] * v[j]
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _climb(scale, means, precisions, start, stop, locations, groups):
-    """Fill ``locations`` with where the means of mixtures [start, stop) climb to, and ``groups`` with which modes."""
-    K, D = means.shape[1:]
-    pull, gradient, A, curvature = np.empty((K, D)), np.empty(D), np.empty((D, D)), np.empty((D, D))
-    L, step, trial = np.empty((D, D)), np.empty(D), np.empty(D)
-    for s in range(start, stop):
-        number = 0
-        for k in range(K):
-            x = locations[s, k]
-            x[:] = means[s, k]
-            tilted = 0
-            height = _slopes(x, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
-            for _ in range(100_000):
-                newton = _cholesky(curvature, L)
-                if newton:
-                    _solve(L, gradient, step)
-                    newton = _squared_length(step, A) < _LARGEST_STEP**2
-                if not newton:
-                    _cholesky(A, L)
-                    _solve(L, gradient, step)
-                length = _squared_length(step, A)
-                if length < 1e-20:
-                    if newton or tilted == 3:
-                        break
-                    step[:] = 0.0  # a saddle: leave it, each time in another direction
-                    step[tilted % D] = 1e-3 / np.sqrt(A[tilted % D, tilted % D])
-                    tilted += 1
-                trial[:] = x + step
-                higher = _slopes(trial, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
-                if newton and higher < height:
-                    if length < 1e-12:  # rounding
-                        break
-                    _slopes(x, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
-                    _cholesky(A, L)
-                    _solve(L, gradient, step)
-                    trial[:] = x + step
-                    higher = _slopes(trial, scale[s], means[s], precisions[s], pull, gradient, A, curvature)
-                x[:] = trial
-                height = higher
-            groups[s, k] = -1
-            for j in range(k):
-                if groups[s, k] < 0 and _squared_length(locations[s, j] - x, A) < _CLOSE**2:
-                    groups[s, k] = groups[s, j]
-            if groups[s, k] < 0:
-                groups[s, k] = number
-                number += 1
+def _hierarchy(R: np.ndarray, entropy: np.ndarray, groups: np.ndarray) -> None:
+    """Merge the components of responsibilities (N, K); fill entropy (K,) and groups (K, K), row n - 1 of n clusters."""
+    columns = np.array(R.T, order="C")  # a copy, which the merging overwrites
+    native.merge(address(columns), *columns.shape, address(entropy), address(groups, np.int64))

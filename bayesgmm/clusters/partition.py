@@ -6,16 +6,18 @@ never used, so that the draws need no relabelling.
 
 from __future__ import annotations
 
+from ctypes import c_double
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from bayesgmm import native
 from bayesgmm.clusters.draws import Draws, posterior_draws
 from bayesgmm.clusters.scores import _codes
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
+from bayesgmm.native import address
 from bayesgmm.observations import positive_integer
 
 _MOST_ENTRIES = 2e8  # of the table of drawn assignments; beyond it the draws are thinned
@@ -329,14 +331,13 @@ def _descend(
 ) -> dict[bytes, float]:
     """Distinct local minima from the starts, labels by first appearance as bytes, and their losses."""
     seeds = rng.integers(2**63, size=len(starts)).tolist()
-    K = int(z.max()) + 1
 
-    def task(i: int, _: int) -> tuple[np.ndarray, float]:
-        labels = starts[i].copy()
-        loss = _minimise(z, weight, phi, K, room, zealous, np.random.default_rng(seeds[i]), labels)
+    def task(start: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+        labels = start.copy()
+        loss = _minimise(z, weight, phi, room, zealous, np.random.default_rng(seed), labels)
         return _by_appearance(labels), loss
 
-    results = in_threads(task, [(i, i + 1) for i in range(len(starts))])
+    results = in_threads(task, list(zip(starts, seeds, strict=True)))
     return {labels.tobytes(): loss for labels, loss in results}
 
 
@@ -373,143 +374,29 @@ def _ordered(labels: np.ndarray, em_labels: np.ndarray | None) -> tuple[np.ndarr
     return np.argsort(order)[labels], number[order]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _distances(z, weight, phi, labels):
+def _distances(z: np.ndarray, weight: np.ndarray, phi: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Loss between labels (U,) and each drawn partition (U, S) of items with weights, (S,)."""
-    U, S = z.shape
-    A, K = labels.max() + 1, 0
-    n = np.zeros(A, np.int64)
-    for u in range(U):
-        n[labels[u]] += weight[u]
-        for s in range(S):
-            K = max(K, z[u, s] + 1)
-    own = 0.0
-    for a in range(A):
-        own += phi[n[a]]
-    out = np.empty(S)
-    table = np.zeros((64, A, K), np.int64)
-    for begin in range(0, S, 64):
-        end = min(begin + 64, S)
-        table[:] = 0
-        for u in range(U):
-            a, w = labels[u], weight[u]
-            for s in range(begin, end):
-                table[s - begin, a, z[u, s]] += w
-        for s in range(begin, end):
-            total = own
-            for k in range(K):
-                m = 0
-                for a in range(A):
-                    count = table[s - begin, a, k]
-                    m += count
-                    total -= 2.0 * phi[count]
-                total += phi[m]
-            out[s] = max(total, 0.0)
+    out, labels, z = np.empty(z.shape[1]), np.ascontiguousarray(labels, dtype=np.int64), np.ascontiguousarray(z)
+    native.losses(_drawn(z, weight, phi), address(labels, np.int64), int(labels.max()) + 1, address(out))
     return out
 
 
-@njit(cache=True, error_model="numpy")
-def _put(z, u, w, a, labels, n, table):
-    """Put item u of weight w into cluster a, out of the one it was in; -1 stands for none."""
-    S = z.shape[1]
-    old = labels[u]
-    if old >= 0:
-        n[old] -= w
-        for s in range(S):
-            table[old, s, z[u, s]] -= w
-    if a >= 0:
-        n[a] += w
-        for s in range(S):
-            table[a, s, z[u, s]] += w
-    labels[u] = a
+def _minimise(
+    z: np.ndarray,
+    weight: np.ndarray,
+    phi: np.ndarray,
+    room: int,
+    zealous: int,
+    rng: np.random.Generator,
+    labels: np.ndarray,
+) -> float:
+    """Improve labels (U,), -1 where an item is still to be allocated, in place; the loss reached, less a constant."""
+    loss = c_double()
+    native.minimise(_drawn(z, weight, phi), room, zealous, native.random(rng), address(labels, np.int64), loss)
+    return loss.value
 
 
-@njit(cache=True, error_model="numpy")
-def _best_cluster(z, u, w, phi, labels, n, table):
-    """The cluster that item u adds least loss to: its own where nothing is better; one empty cluster is tried."""
-    A, S = table.shape[:2]
-    own, best, least, empty = labels[u], -1, np.inf, False
-    for a in range(A):
-        if a != own:
-            if n[a] == 0:
-                if empty:
-                    continue
-                empty = True
-        without = w if a == own else 0
-        total = 0.0
-        for s in range(S):
-            count = table[a, s, z[u, s]] - without
-            total += phi[count + w] - phi[count]
-        cost = phi[n[a] - without + w] - phi[n[a] - without] - 2.0 * total / S
-        if cost < least - 1e-13 or (a == own and cost < least + 1e-13):
-            best, least = a, min(cost, least)
-    return best
-
-
-@njit(cache=True, error_model="numpy")
-def _sweeps(z, weight, phi, order, labels, n, table):
-    """Reallocate the items in the given order until none moves."""
-    for _ in range(100):
-        moved = 0
-        for u in order:
-            a = _best_cluster(z, u, weight[u], phi, labels, n, table)
-            if a != labels[u]:
-                _put(z, u, weight[u], a, labels, n, table)
-                moved += 1
-        if moved == 0:
-            break
-
-
-@njit(cache=True, error_model="numpy")
-def _loss(phi, n, table):
-    """Expected loss but for the part that does not depend on the partition."""
-    A, S, K = table.shape
-    total = 0.0
-    for a in range(A):
-        if n[a] > 0:
-            both = 0.0
-            for s in range(S):
-                for k in range(K):
-                    both += phi[table[a, s, k]]
-            total += phi[n[a]] - 2.0 * both / S
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _minimise(z, weight, phi, K, room, zealous, rng, labels):
-    """Improve labels (U,), -1 where an item is still to be allocated, in place; the loss reached, as `_loss` has it."""
-    U, S = z.shape
-    n, table = np.zeros(room, np.int64), np.zeros((room, S, K), np.int32)
-    for u in range(U):
-        a, labels[u] = labels[u], -1
-        _put(z, u, weight[u], a, labels, n, table)
-    _sweeps(z, weight, phi, rng.permutation(U), labels, n, table)
-    least = _loss(phi, n, table)
-    tries = 0
-    while tries < zealous:
-        improved = False
-        for a in rng.permutation(room):
-            if n[a] == 0:
-                continue
-            tries += 1
-            before = labels.copy()
-            order = rng.permutation(U)
-            for u in order:
-                if labels[u] == a:
-                    _put(z, u, weight[u], -1, labels, n, table)
-            for u in order:
-                if before[u] == a:
-                    _put(z, u, weight[u], _best_cluster(z, u, weight[u], phi, labels, n, table), labels, n, table)
-            _sweeps(z, weight, phi, order, labels, n, table)
-            loss = _loss(phi, n, table)
-            if loss < least - 1e-13:
-                least, improved = loss, True
-            else:
-                for u in range(U):
-                    if labels[u] != before[u]:
-                        _put(z, u, weight[u], before[u], labels, n, table)
-            if tries >= zealous:
-                break
-        if not improved:
-            break
-    return least
+def _drawn(z: np.ndarray, weight: np.ndarray, phi: np.ndarray) -> native.Partitions:
+    """Drawn partitions (U, S) of weighted items, for compiled code; the arrays are to be kept."""
+    arrays = address(z, np.uint8), address(weight, np.int64), address(phi)
+    return native.Partitions(*z.shape, int(z.max()) + 1, *arrays)

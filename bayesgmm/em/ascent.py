@@ -1,50 +1,26 @@
-"""One climb of EM from given moments: the iteration, its acceleration and its stopping rule, compiled.
+"""One climb of EM from given moments: what it is given, what it is left with, and what drives it.
 
 The state between two passes over the data is the *moments*, the flat vector z of expected counts (K,), means (K, D) and
-covariances (K, D, D) that the E-step returned. `maximise` turns them into the parameters of any covariance model, so
-extrapolating z instead of the parameters serves all models alike. `advance` is everything between two E-steps; what
-drives it (a compiled loop for small tables, a thread pool for large ones) is three lines.
+covariances (K, D, D) that the E-step returned. The M-step turns them into the parameters of any covariance model, so
+extrapolating z instead of the parameters serves all models alike. Everything between two E-steps is `src/climb.cpp`;
+a compiled loop drives it for small tables, a thread pool for large ones.
 """
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from bayesgmm.covariance import constrained_covariances, copy_into, precision_cholesky
-from bayesgmm.expectation import (
-    Parameters,
-    Statistics,
-    expected_statistics,
-    in_threads,
-    n_threads,
-    parallel_pays,
-)
-from bayesgmm.numba_kernel import accumulate
+from bayesgmm import native
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.expectation import Parameters, Pass, Statistics, compiled_rows, in_threads, n_threads, parallel_pays
+from bayesgmm.native import address
 
-MEMORY = 6  # differences that the acceleration remembers
-_SWEEPS = 5  # of an M-step whose parts depend on one another; the next one goes on where it ends
-RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3
-# Entries of State.numbers
-N_NUMBERS = 12
-(
-    VALUE,
-    LOG_LIKELIHOOD,
-    PENALTY,
-    CERTAINTY,
-    GAIN,
-    RATIO,
-    REMAINING,
-    ITERATION,
-    REMEMBERED,
-    EXTRAPOLATED,
-    QUIET,
-    COMPONENT,
-) = range(N_NUMBERS)
+RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
+_MEMORY = 6  # as there
+_PROGRESS = np.dtype(native.Progress)
 
 
 class Penalty(NamedTuple):
@@ -74,10 +50,9 @@ class Fixed(NamedTuple):
 class Problem(NamedTuple):
     """What a climb holds fixed."""
 
-    volume: int
-    shape: int
-    orientation: int
+    model: CovarianceModel
     total: float  # sum of the rows' weights
+    center: np.ndarray  # (D,) of the table, from which means are offset
     reference: np.ndarray  # (D,) diagonal of the data's own precision factor
     metric: np.ndarray  # (K + K D + K D D,) units of the moments
     penalty: Penalty
@@ -85,478 +60,118 @@ class Problem(NamedTuple):
     tolerance: float
     max_iterations: int
 
+    def compiled(self) -> tuple[native.Problem, list[np.ndarray]]:
+        """As compiled code takes it, and the arrays to be kept while it does."""
+        arrays: list[np.ndarray] = []
 
-class State(NamedTuple):
-    """What a climb changes, in place."""
+        def fields(part: NamedTuple) -> list[float | int]:
+            return [value if isinstance(value, float) else place(value) for value in part]
 
-    parameters: Parameters
-    weights: np.ndarray  # (K,)
-    covariances: np.ndarray  # (K, D, D)
-    statistics: Statistics
-    z: np.ndarray  # moments that the parameters were made from
-    fallback: np.ndarray  # moments to go on from where an extrapolation fails
-    last: np.ndarray  # (2, size): z and its residual one accepted step ago
-    differences: np.ndarray  # (2, MEMORY, size): of z and of the residuals
-    accepted: np.ndarray  # (2, K, D, D): covariances and precision factors of the last step that was not undone
-    numbers: np.ndarray
-    path: np.ndarray  # (max_iterations + 1,) objective after each iteration: log-likelihood plus log prior
+        def place(value: np.ndarray) -> int:
+            arrays.append(np.ascontiguousarray(value, dtype=np.uint8 if value.dtype == bool else np.float64))
+            return address(arrays[-1], arrays[-1].dtype)
 
-
-def new_state(K: int, D: int, max_iterations: int) -> State:
-    """An empty state for `begin`."""
-    size = K * (1 + D + D * D)
-    parameters = Parameters(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
-    statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
-    return State(
-        parameters,
-        np.empty(K),
-        np.empty((K, D, D)),
-        statistics,
-        np.empty(size),
-        np.empty(size),
-        np.empty((2, size)),
-        np.empty((2, MEMORY, size)),
-        np.empty((2, K, D, D)),
-        np.zeros(N_NUMBERS),
-        np.empty(max_iterations + 1),
-    )
+        K, D = self.penalty.concentration.size, self.reference.size
+        given = self.total, place(self.center), place(self.reference), place(self.metric)
+        parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
+        limits = self.tolerance, self.max_iterations
+        return native.Problem(K, D, self.model.compiled, *given, *parts, *limits), arrays
 
 
-@njit(error_model="numpy")
-def _weights(problem, counts, weights):
-    """Weights that maximise sum_k (n_k + concentration_k - 1) log w_k; the component left without one, or -1."""
-    fixed, concentration = problem.fixed, problem.penalty.concentration
-    free, total = 1.0, 0.0
-    for k in range(weights.size):
-        if fixed.has_weight[k]:
-            free -= fixed.weights[k]
-        else:
-            total += counts[k] + concentration[k]
-    for k in range(weights.size):
-        weights[k] = fixed.weights[k] if fixed.has_weight[k] else free * (counts[k] + concentration[k]) / total
-        if not weights[k] > 0.0:
-            return k
-    return -1
+class State:
+    """What a climb changes, in place: an array for each field of `native.State`, and ``compiled``, which has them.
 
-
-@njit(error_model="numpy")
-def _penalised_mean(penalty, n, mean, P, offset):
-    """The mean that maximises likelihood times normal prior given the covariance (P P')^-1 it had."""
-    D = mean.size
-    A, b, Q = np.empty((D, D)), np.zeros(D), np.empty((D, D))
-    for i in range(D):
-        for j in range(D):
-            s = 0.0
-            for m in range(max(i, j), D):
-                s += P[i, m] * P[j, m]
-            A[i, j] = n * s + penalty.precision[i, j]
-            b[i] += n * s * mean[j] + penalty.precision[i, j] * penalty.location[j]
-    precision_cholesky(A, Q)
-    for i in range(D):
-        offset[i] = 0.0
-    for m in range(D):
-        s = 0.0
-        for i in range(m + 1):
-            s += Q[i, m] * b[i]
-        for i in range(m + 1):
-            offset[i] += Q[i, m] * s
-
-
-@njit(error_model="numpy")
-def _expected_scatter(penalty, share, P, scatter):
-    """Fill scatter with its mean given the precisions P P'; return its log determinant but for a constant.
-
-    Given them it is Wishart, as its prior is, so that covariances and this mean in turn climb to where both are right
-    with the scatter integrated out: an EM algorithm inside the M-step.
+    After a climb, ``path`` (max_iterations + 1,) holds the objective after each iteration: log-likelihood plus log
+    prior.
     """
-    K, D = P.shape[0], P.shape[1]
-    precision, Q = penalty.scale_precision.copy(), np.empty((D, D))
-    for i in range(D):
-        for j in range(D):
-            for k in range(K):
-                for m in range(max(i, j), D):
-                    precision[i, j] += share * P[k, i, m] * P[k, j, m]
-    precision_cholesky(precision, Q)
-    log_det = 0.0
-    for i in range(D):
-        log_det += 2.0 * math.log(Q[i, i])
-        for j in range(D):
-            s = 0.0
-            for m in range(max(i, j), D):
-                s += Q[i, m] * Q[j, m]
-            scatter[i, j] = penalty.degrees * s + penalty.floor[i, j]
-    return log_det
 
-
-@njit(error_model="numpy")
-def _log_prior(problem, state, share):
-    """Logarithm of the prior density of the parameters, but for a constant, with the scatter integrated out."""
-    offsets, P = state.parameters.offsets, state.parameters.precisions_cholesky
-    penalty = problem.penalty
-    K, D = offsets.shape
-    value = 0.0
-    for k in range(K):
-        if penalty.concentration[k] != 0.0:
-            value += penalty.concentration[k] * math.log(state.weights[k])
-        for j in range(D):
-            value += share * penalty.rows * math.log(P[k, j, j])
-            from_prior = offsets[k, j] - penalty.location[j]
-            for i in range(D):
-                value -= 0.5 * from_prior * penalty.precision[j, i] * (offsets[k, i] - penalty.location[i])
-            known = penalty.floor if penalty.degrees > 0.0 else penalty.scatter
-            if penalty.rows > 0.0:
-                for i in range(j + 1):
-                    for m in range(j + 1):
-                        value -= 0.5 * share * P[k, i, j] * known[i, m] * P[k, m, j]
-    if penalty.degrees > 0.0:
-        value += 0.5 * penalty.degrees * _expected_scatter(penalty, share, P, np.empty((D, D)))
-    return value
-
-
-@njit(error_model="numpy")
-def _maximise(problem, state):
-    """Parameters that maximise the expected log posterior of state.z; the component that has collapsed, or -1.
-
-    With priors the means given the covariances, the scatter that the covariances' prior expects where that has a prior
-    itself, and the covariances given both are taken in turn until they stop changing (Meng & Rubin 1993), from those
-    they had. At the first step there are none: means are taken unpenalised first, and the scatter's prior mean.
-    """
-    log_scale, offsets, P = state.parameters
-    penalty, fixed = problem.penalty, problem.fixed
-    K, D = offsets.shape
-    counts, W = state.z[:K], state.statistics.scatter
-    means, S = state.z[K : K + K * D].reshape(K, D), state.z[K + K * D :].reshape(K, D, D)
-    pull = False
-    for j in range(D):
-        pull = pull or penalty.precision[j, j] > 0.0
-    share = 1.0 / K if problem.volume == 1 else 1.0  # a shared covariance has one prior
-    n, weights = np.empty(K), state.weights
-    scatter, before = penalty.scatter.copy(), np.empty(D)
-    empty = _weights(problem, counts, weights)
-    if empty >= 0:
-        return empty
-    for k in range(K):
-        if not counts[k] > (0.0 if penalty.rows > 0.0 or fixed.has_covariance[k] else 1e-8):
-            return k
-        n[k] = counts[k] + share * penalty.rows
-    warm = state.numbers[ITERATION] >= 0.0
-    for _ in range(_SWEEPS):
-        if penalty.degrees > 0.0 and warm:
-            _expected_scatter(penalty, share, P, scatter)
-        for k in range(K):
-            if fixed.has_mean[k]:
-                copy_into(offsets[k], fixed.offsets[k])
-            elif pull and warm:
-                _penalised_mean(penalty, counts[k], means[k], P[k], offsets[k])
-            else:
-                copy_into(offsets[k], means[k])
-            for i in range(D):
-                for j in range(D):
-                    shift = (means[k, i] - offsets[k, i]) * (means[k, j] - offsets[k, j])
-                    W[k, i, j] = counts[k] * (S[k, i, j] + shift) + share * scatter[i, j]
-                    if not abs(W[k, i, j]) < 1e300:
-                        return k
-        constrained_covariances(problem.volume, problem.shape, problem.orientation, n, W, warm, state.covariances)
-        moved = 0.0 if warm else 1.0
-        for k in range(K):
-            if fixed.has_covariance[k]:
-                copy_into(state.covariances[k].reshape(D * D), fixed.covariances[k].reshape(D * D))
-            for j in range(D):
-                before[j] = P[k, j, j]
-            if not precision_cholesky(state.covariances[k], P[k]) > 1e-13:
-                return k
-            for j in range(D):
-                if P[k, j, j] > 1e12 * problem.reference[j]:
-                    return k
-                moved = max(moved, abs(before[j] / P[k, j, j] - 1.0))
-        if not (pull or penalty.degrees > 0.0) or moved < 1e-10:
-            break
-        warm = True
-    for k in range(K):
-        log_scale[k] = math.log(weights[k]) - 0.5 * D * math.log(2.0 * math.pi)
-        for j in range(D):
-            log_scale[k] += math.log(P[k, j, j])
-    state.numbers[PENALTY] = _log_prior(problem, state, share) if penalty.rows > 0.0 else 0.0
-    return -1
-
-
-@njit(error_model="numpy")
-def _narrowest(problem, state):
-    """The component with the least conditional sd relative to the data's."""
-    P = state.parameters.precisions_cholesky
-    worst, narrowest = 0.0, 0
-    for k in range(P.shape[0]):
-        for j in range(P.shape[1]):
-            if P[k, j, j] > worst * problem.reference[j]:
-                worst, narrowest = P[k, j, j] / problem.reference[j], k
-    return narrowest
-
-
-@njit(error_model="numpy")
-def _moments(state, g):
-    """g = the moments that the E-step's statistics, taken about the current means, amount to."""
-    counts, first, scatter = state.statistics
-    offsets = state.parameters.offsets
-    K, D = offsets.shape
-    for k in range(K):
-        g[k] = counts[k]
-        n = max(counts[k], 1e-300)  # an empty component stays where it is
-        for i in range(D):
-            shift = first[k, i] / n
-            g[K + k * D + i] = offsets[k, i] + shift
-            for j in range(D):
-                g[K + K * D + (k * D + i) * D + j] = scatter[k, i, j] / n - shift * (first[k, j] / n)
-
-
-@njit(error_model="numpy")
-def _extrapolate(problem, state, f):
-    """Anderson's mixing of the remembered steps (Walker & Ni 2011): state.z from the residual f = fallback - z."""
-    dz, df = state.differences[0], state.differences[1]
-    m = int(state.numbers[REMEMBERED])
-    size = f.size
-    A, b = np.empty((m, m)), np.empty(m)
-    for p in range(m):
-        for q in range(p + 1):
-            s = 0.0
-            for i in range(size):
-                s += problem.metric[i] * df[p, i] * (problem.metric[i] * df[q, i])
-            A[p, q] = s
-        s = 0.0
-        for i in range(size):
-            s += problem.metric[i] * df[p, i] * (problem.metric[i] * f[i])
-        b[p] = s
-    # Cholesky solve of the normal equations, leaning a little on the diagonal, newest differences first.
-    for p in range(m):
-        for q in range(p + 1):
-            s = A[p, q]
-            for r in range(q):
-                s -= A[p, r] * A[q, r]
-            if p == q:
-                A[p, p] = math.sqrt(max(s, 1e-14 * A[p, p]) + 1e-300)
-            else:
-                A[p, q] = s / A[q, q]
-    for p in range(m):
-        for r in range(p):
-            b[p] -= A[p, r] * b[r]
-        b[p] /= A[p, p]
-    for p in range(m - 1, -1, -1):
-        for r in range(p + 1, m):
-            b[p] -= A[r, p] * b[r]
-        b[p] /= A[p, p]
-    for i in range(size):
-        s = state.fallback[i]
-        for p in range(m):
-            s -= b[p] * (dz[p, i] + df[p, i])
-        state.z[i] = s
-
-
-@njit(error_model="numpy")
-def _reflect(problem, state, f):
-    """Whether residuals grew along the newest step, away from a saddle; then state.z goes on along it from fallback.
-
-    A secant step would return to the saddle; this one is as long and goes the other way (Dauphin et al. 2014).
-    """
-    dz, df = state.differences[0, 0], state.differences[1, 0]
-    along, onto, square = 0.0, 0.0, 0.0
-    for i in range(f.size):
-        weight = problem.metric[i] ** 2 * df[i]
-        along += weight * dz[i]
-        onto += weight * f[i]
-        square += weight * df[i]
-    if not along > 0.0:
-        return False
-    for i in range(f.size):
-        state.z[i] = state.fallback[i] + abs(onto) / square * (dz[i] + df[i])
-    return True
-
-
-@njit(error_model="numpy")
-def _remember(state, f):
-    """Shift the newest differences of moments and residuals in front."""
-    m = int(state.numbers[REMEMBERED])
-    dz, df = state.differences[0], state.differences[1]
-    for p in range(min(m, MEMORY - 1), 0, -1):
-        copy_into(dz[p], dz[p - 1])
-        copy_into(df[p], df[p - 1])
-    for i in range(f.size):
-        dz[0, i] = state.z[i] - state.last[0, i]
-        df[0, i] = f[i] - state.last[1, i]
-    state.numbers[REMEMBERED] = min(m + 1, MEMORY)
-
-
-@njit
-def _undo(state):
-    """Take the plain step instead of an extrapolated one, and forget all but the newest difference.
-
-    An M-step goes on from the parameters before it, so that these, too, must be those of the last accepted step.
-    """
-    copy_into(state.covariances.reshape(state.covariances.size), state.accepted[0].reshape(state.covariances.size))
-    P = state.parameters.precisions_cholesky
-    copy_into(P.reshape(P.size), state.accepted[1].reshape(P.size))
-    state.numbers[EXTRAPOLATED] = 0.0
-    state.numbers[QUIET] = 0.0
-    state.numbers[REMEMBERED] = min(state.numbers[REMEMBERED], 1.0)
-    copy_into(state.z, state.fallback)
-
-
-@njit
-def begin(state, moments):
-    """Set a state to the start of a climb from ``moments``, for `advance` to make the first parameters."""
-    for i in range(state.numbers.size):
-        state.numbers[i] = 0.0
-    state.numbers[ITERATION] = -1.0
-    state.numbers[REMEMBERED] = -1.0
-    state.numbers[REMAINING] = np.inf
-    state.numbers[VALUE] = -np.inf
-    copy_into(state.z, moments)
-
-
-@njit(cache=True, error_model="numpy")
-def advance(problem, state, log_likelihood, certainty):
-    """Take the log-likelihood and statistics of an E-step, decide, and make the next parameters.
-
-    A step that was extrapolated and lost log-likelihood is undone. The climb has converged when the gain that is left,
-    the last gain times r / (1 - r) with r the ratio of successive gains (Aitken), is below the tolerance; a long climb,
-    which may only cross a plateau, when it has been so for several steps in succession.
-    """
-    numbers = state.numbers
-    iteration = int(numbers[ITERATION])
-    value = log_likelihood + numbers[PENALTY]
-    noise = 1e-15 * abs(value) + 1e-13
-    if iteration < 0:
-        pass  # the first parameters are made from the moments given
-    elif numbers[EXTRAPOLATED] > 0 and not value >= numbers[VALUE] - noise:
-        state.path[iteration] = numbers[VALUE]
-        _undo(state)
-    else:
-        state.path[iteration] = value
-        gain = value - numbers[VALUE]
-        if not gain >= -1e-9 * (
-            1.0 + abs(value)
-        ):  # a plain step cannot lose but where a covariance is all but singular
-            numbers[COMPONENT] = _narrowest(problem, state)
-            return DEGENERATE
-        ratio = gain / numbers[GAIN] if numbers[GAIN] > 0 else 1.0
-        numbers[VALUE], numbers[LOG_LIKELIHOOD], numbers[CERTAINTY] = value, log_likelihood, certainty
-        if iteration > 0:
-            numbers[GAIN] = gain
-        if iteration > 1 and problem.tolerance > 0.0:
-            worst = max(ratio, numbers[RATIO])  # of the last two, so that one lucky step does not stop the climb
-            numbers[RATIO] = ratio
-            numbers[REMAINING] = gain * worst / (1.0 - worst) if worst < 1.0 else np.inf
-            quiet = max(numbers[REMAINING], gain) < problem.tolerance
-            numbers[QUIET] = numbers[QUIET] + 1.0 if quiet else 0.0
-            if gain <= noise or numbers[QUIET] > min(iteration // 16, 4):
-                numbers[REMAINING] = max(min(numbers[REMAINING], problem.tolerance), 0.0)
-                return CONVERGED
-        if iteration >= problem.max_iterations:
-            return EXHAUSTED
-        copy_into(state.accepted[0].reshape(state.covariances.size), state.covariances.reshape(state.covariances.size))
-        P = state.parameters.precisions_cholesky
-        copy_into(state.accepted[1].reshape(P.size), P.reshape(P.size))
-        _moments(state, state.fallback)
-        f = np.empty(state.z.size)
-        for i in range(f.size):
-            f[i] = state.fallback[i] - state.z[i]
-        if problem.tolerance > 0.0 and gain < 1e-3 * problem.total:
-            if numbers[REMEMBERED] >= 0.0:
-                _remember(state, f)
-            else:
-                numbers[REMEMBERED] = 0.0
-            copy_into(state.last[0], state.z)
-            copy_into(state.last[1], f)
-        # The last step is a plain one, for an extrapolated one may have to be undone by a step more.
-        numbers[EXTRAPOLATED] = 1.0 if numbers[REMEMBERED] > 0.0 and iteration + 1 < problem.max_iterations else 0.0
-        if numbers[EXTRAPOLATED] == 0.0:
-            copy_into(state.z, state.fallback)
-        elif not _reflect(problem, state, f):
-            _extrapolate(problem, state, f)
-    while True:
-        numbers[COMPONENT] = _maximise(problem, state)
-        if numbers[COMPONENT] < 0.0:
-            numbers[ITERATION] += 1
-            return RUNNING
-        if numbers[EXTRAPOLATED] == 0.0:
-            return DEGENERATE
-        _undo(state)
+    def __init__(self, K: int, D: int, max_iterations: int) -> None:
+        size = K * (1 + D + D * D)
+        self.parameters = Parameters(np.empty(K), np.empty((K, D)), np.zeros((K, D, D)))
+        self.statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
+        self.path = np.empty(max_iterations + 1)
+        self._others = {
+            "weights": np.empty(K),
+            "covariances": np.empty((K, D, D)),
+            **{name: np.empty(size) for name in ("z", "fallback", "last_z", "last_f")},
+            **{name: np.empty((_MEMORY, size)) for name in ("dz", "df")},
+        }
+        self._accepted = {
+            **{"log_scale": np.empty(K), "offsets": np.empty((K, D)), "P": np.empty((K, D, D))},
+            **{"weights": np.empty(K), "covariances": np.empty((K, D, D)), "z": np.empty(size)},
+        }
+        arrays = {"log_scale": self.parameters[0], "offsets": self.parameters[1], "P": self.parameters[2]}
+        arrays |= self.statistics._asdict() | self._others | {"path": self.path}
+        accepted = native.Step(**{name: address(array) for name, array in self._accepted.items()})
+        self.compiled = native.State(**{name: address(array) for name, array in arrays.items()}, accepted=accepted)
 
 
 class Outcomes(NamedTuple):
     """Where S climbs ended."""
 
-    codes: np.ndarray  # (S,)
-    numbers: np.ndarray  # (S, N_NUMBERS)
+    progress: np.ndarray  # (S,) with the fields of `native.Progress`
     moments: np.ndarray  # (S, size)
     weights: np.ndarray  # (S, K)
     offsets: np.ndarray  # (S, K, D)
     covariances: np.ndarray  # (S, K, D, D)
 
+    @property
+    def codes(self) -> np.ndarray:
+        """CONVERGED, EXHAUSTED or DEGENERATE, (S,)."""
+        return self.progress["code"]
 
-@njit(nogil=True, cache=True)
-def _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, start, outcomes):
-    """Climb from moments[first:last] one after another; row_weights (S or 1, N or 1); the rows from ``start`` on.
-
-    As an argument ``start`` has the type that `accumulate` is compiled for already; a literal 0 would be another.
-    """
-    for s in range(first, last):
-        weight = row_weights[s if row_weights.shape[0] > 1 else 0]
-        begin(state, moments[s])
-        code = advance(problem, state, 0.0, 0.0)
-        while code == RUNNING:
-            more = state.numbers[ITERATION] < problem.max_iterations
-            log_likelihood, certainty = accumulate(
-                X, weight, labels, center, state.parameters, diagonal, start, X.shape[0], more, state.statistics
-            )
-            code = advance(problem, state, log_likelihood, certainty)
-        outcomes.codes[s] = code
-        K, D = state.parameters.offsets.shape
-        copy_into(outcomes.numbers[s], state.numbers)
-        copy_into(outcomes.moments[s], state.z)
-        copy_into(outcomes.weights[s], state.weights)
-        copy_into(outcomes.offsets[s].reshape(K * D), state.parameters.offsets.reshape(K * D))
-        copy_into(outcomes.covariances[s].reshape(K * D * D), state.covariances.reshape(K * D * D))
+    def compiled(self) -> native.Outcomes:
+        """As compiled code takes them."""
+        return native.Outcomes(address(self.progress, _PROGRESS), *map(address, self[1:]))
 
 
-def climb(X, row_weights, labels, center, diagonal, problem, moments) -> tuple[Outcomes, State]:
+def climb(
+    X: np.ndarray,
+    row_weights: np.ndarray,
+    labels: np.ndarray,
+    center: np.ndarray,
+    problem: Problem,
+    moments: np.ndarray,
+) -> tuple[Outcomes, State]:
     """Run EM from each of ``moments`` (S, size) until it converges, is exhausted or degenerates.
 
-    Small tables share out the climbs between the cores, large ones the rows. The state is the last climb's.
+    Small tables share out the climbs between the cores, large ones the rows; ``row_weights`` are (S or 1, N or 1). The
+    state is the last climb's.
     """
-    S = len(moments)
-    K, D = problem.penalty.concentration.size, problem.reference.size
+    S, (N, D), K = len(moments), X.shape, problem.penalty.concentration.size
+    moments, row_weights = np.ascontiguousarray(moments), np.ascontiguousarray(row_weights, dtype=np.float64)
     outcomes = Outcomes(
-        np.empty(S, np.int64),
-        np.empty((S, N_NUMBERS)),
-        np.empty_like(moments),
-        np.empty((S, K)),
-        np.empty((S, K, D)),
-        np.empty((S, K, D, D)),
+        np.zeros(S, _PROGRESS), np.empty_like(moments), np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D))
     )
-    if not parallel_pays(len(X), K, D, diagonal):
-        threads = min(n_threads(), S) if S > 1 else 1
-        edges = np.linspace(0, S, threads + 1).astype(int).tolist()
-        states = [new_state(K, D, problem.max_iterations) for _ in range(threads)]
+    (compiled, _held), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
+    if parallel_pays(N, K, D, problem.model.diagonal):
+        state = State(K, D, problem.max_iterations)
+        for i in range(S):
+            weight = row_weights[i if len(row_weights) > 1 else 0]
+            over = Pass(X, weight, labels, center, state.parameters, problem.model.diagonal)
+            _climb_in_threads(compiled, over, state, address(moments[i]))
+            native.keep(compiled, state.compiled, i, into)
+        return outcomes, state
 
-        def task(first, last):
-            state = states[edges.index(first)]
-            _climb_compiled(X, row_weights, labels, center, diagonal, problem, state, moments, first, last, 0, outcomes)
+    rows = compiled_rows(X, row_weights[0], labels, center)
+    stride = row_weights.shape[1] if len(row_weights) > 1 else 0
+    edges = np.linspace(0, S, (min(n_threads(), S) if S > 1 else 1) + 1).astype(int).tolist()
+    states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
-        in_threads(task, list(pairwise(edges)))
-        return outcomes, states[-1]
-    state = new_state(K, D, problem.max_iterations)
-    for s in range(S):
-        weight = row_weights[s if len(row_weights) > 1 else 0]
-        begin(state, moments[s])
-        code = advance(problem, state, 0.0, 0.0)
-        while code == RUNNING:
-            more = state.numbers[ITERATION] < problem.max_iterations
-            log_likelihood, certainty, statistics = expected_statistics(
-                X, weight, labels, center, state.parameters, diagonal, more
-            )
-            for own, new in zip(state.statistics, statistics, strict=True):
-                own[:] = new
-            code = advance(problem, state, log_likelihood, certainty)
-        parts = (code, state.numbers, state.z, state.weights, state.parameters.offsets, state.covariances)
-        for array, value in zip(outcomes, parts, strict=True):
-            array[s] = value
-    return outcomes, state
+    def task(state: State, first: int, last: int) -> None:
+        given = rows, N, stride, problem.model.diagonal, compiled
+        native.climb(*given, state.compiled, starts, first, last, into)
+
+    in_threads(task, [(state, *part) for state, part in zip(states, pairwise(edges), strict=True)])
+    return outcomes, states[-1]
+
+
+def _climb_in_threads(problem: native.Problem, over: Pass, state: State, moments: int) -> None:
+    """One climb whose E-steps are shared between threads."""
+    progress = state.compiled.progress
+    native.begin(problem, state.compiled, moments)
+    while progress.code == RUNNING:
+        log_likelihood, certainty, statistics = over.statistics(progress.iteration < problem.max_iterations)
+        for own, new in zip(state.statistics, statistics, strict=True):
+            own[:] = new
+        native.advance(problem, state.compiled, native.Sums(log_likelihood, certainty))

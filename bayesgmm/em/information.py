@@ -256,15 +256,15 @@ def bootstrap(
             outcomes.append(climber.climb(np.broadcast_to(start, (size, start.size)).copy(), weights)[0])
         if progress is not None:
             progress(done + size, n_replicates)
-    codes, numbers, _, weights, offsets, covariances = (np.concatenate(part) for part in zip(*outcomes, strict=True))
-    kept = codes != ascent.DEGENERATE
+    ends, _, weights, offsets, covariances = (np.concatenate(part) for part in zip(*outcomes, strict=True))
+    kept = ends["code"] != ascent.DEGENERATE
     if not kept.any():
         raise InputError(
             "a component collapsed in every bootstrap replicate; use method='weighted' or fewer components"
         )
     mixture = GaussianMixture(weights[kept], offsets[kept] + climber.center, covariances[kept])
     mixture = mixture.permute(match(mixture, fit.mixture))
-    return Bootstrap(mixture, numbers[kept, ascent.LOG_LIKELIHOOD], int((~kept).sum()), method)
+    return Bootstrap(mixture, ends["log_likelihood"][kept], int((~kept).sum()), method)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from bayesgmm import native
 from bayesgmm.covariance import precision_cholesky
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.native import address
 from bayesgmm.observations import Observations
 
 NO_LABELS = np.empty(0, dtype=np.int64)
@@ -38,82 +39,21 @@ def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
             return center, covariance
 
 
-@njit(cache=True)
-def _plus_plus(Z, seeds, seeded, uniforms):
+def _plus_plus(Z: np.ndarray, seeds: np.ndarray, seeded: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """Labels (N,) of the rows of Z by nearest seed; those not given are drawn by k-means++ (Arthur & Vassilvitskii).
 
     ``seeds`` (K, D) is overwritten where ``seeded`` (K,) is false.
     """
-    N, D = Z.shape
-    nearest, labels, total = np.full(N, np.inf), np.zeros(N, np.int64), np.inf
-    for given in (True, False):
-        for k in range(seeds.shape[0]):
-            if seeded[k] != given:
-                continue
-            if not given:
-                row = min(int(uniforms[k] * N), N - 1)
-                if 0.0 < total < np.inf:
-                    target = uniforms[k] * total
-                    row = 0
-                    while row < N - 1 and target > nearest[row]:
-                        target -= nearest[row]
-                        row += 1
-                for j in range(D):
-                    seeds[k, j] = Z[row, j]
-            total = 0.0
-            for i in range(N):
-                distance = 0.0
-                for j in range(D):
-                    distance += (Z[i, j] - seeds[k, j]) ** 2
-                if distance < nearest[i]:
-                    nearest[i] = distance
-                    labels[i] = k
-                total += nearest[i]
+    labels, Z = np.empty(len(Z), np.int64), np.ascontiguousarray(Z)
+    given = address(seeds), address(seeded, np.bool_), address(uniforms)
+    native.plus_plus(address(Z), *Z.shape, len(seeds), *given, address(labels, np.int64))
     return labels
 
 
-@njit(cache=True)
-def _ward_merges(Z):
-    """Merges (N - 1, 2) of Ward's clustering (1963) and their heights, by nearest-neighbour chains (Murtagh 1983).
-
-    A cluster is named by its least row. The merges come in no order of height.
-    """
-    N, D = Z.shape
-    centers, sizes, alive = Z.copy(), np.ones(N), np.ones(N, np.bool_)
-    merges, heights = np.empty((N - 1, 2), np.int64), np.empty(N - 1)
-    chain, length = np.zeros(N, np.int64), 0
-    for merge in range(N - 1):
-        if length == 0:
-            while not alive[chain[0]]:
-                chain[0] += 1
-            length = 1
-        while True:
-            a = chain[length - 1]
-            best, nearest = -1, np.inf
-            if length > 1:  # ties go back along the chain, so that it ends
-                best = chain[length - 2]
-            for pass_ in range(2):
-                for b in range(N):
-                    if not alive[b] or b == a or (pass_ == 0 and b != best):
-                        continue
-                    distance = 0.0
-                    for j in range(D):
-                        distance += (centers[a, j] - centers[b, j]) ** 2
-                    distance *= sizes[a] * sizes[b] / (sizes[a] + sizes[b])
-                    if distance < nearest:
-                        nearest, best = distance, b
-            if length > 1 and best == chain[length - 2]:
-                break
-            chain[length] = best
-            length += 1
-        length -= 2
-        keep = min(a, best)
-        merges[merge, 0], merges[merge, 1], heights[merge] = keep, max(a, best), nearest
-        total = sizes[a] + sizes[best]
-        for j in range(D):
-            centers[keep, j] = (sizes[a] * centers[a, j] + sizes[best] * centers[best, j]) / total
-        alive[max(a, best)] = False
-        sizes[keep] = total
+def _ward_merges(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merges (N - 1, 2) of Ward's clustering and their heights. A cluster is named by its least row; in no order."""
+    merges, heights, Z = np.empty((len(Z) - 1, 2), np.int64), np.empty(len(Z) - 1), np.ascontiguousarray(Z)
+    native.ward(address(Z), *Z.shape, address(merges, np.int64), address(heights))
     return merges, heights
 
 
@@ -130,38 +70,15 @@ def _ward(Z: np.ndarray, n_clusters: int) -> np.ndarray:
     return np.unique(roots, return_inverse=True)[1]
 
 
-@njit(cache=True)
-def moments_of_labels(X, labels, n_components):
+def moments_of_labels(X: np.ndarray, labels: np.ndarray, n_components: int) -> np.ndarray:
     """Counts, means and covariances of labelled rows, each covariance drawn towards the pooled one by D + 1 rows.
 
     The pooled share keeps a cluster of few rows from starting singular.
     """
-    N, D = X.shape
-    K = n_components
-    size = K * (1 + D + D * D)
-    z = np.zeros(size)
-    counts, means, S = z[:K], z[K : K + K * D].reshape(K, D), z[K + K * D :].reshape(K, D, D)
-    for i in range(N):
-        counts[labels[i]] += 1.0
-        for j in range(D):
-            means[labels[i], j] += X[i, j]
-    for k in range(K):
-        for j in range(D):
-            means[k, j] /= max(counts[k], 1.0)
-    for i in range(N):
-        k = labels[i]
-        for a in range(D):
-            for b in range(D):
-                S[k, a, b] += (X[i, a] - means[k, a]) * (X[i, b] - means[k, b])
-    for a in range(D):
-        for b in range(D):
-            pooled = 0.0
-            for k in range(K):
-                pooled += S[k, a, b] / N
-            for k in range(K):
-                S[k, a, b] = (S[k, a, b] + (D + 1.0) * pooled) / (counts[k] + D + 1.0)
-    for k in range(K):
-        counts[k] = max(counts[k], 0.5)
+    (N, D), K = X.shape, n_components
+    z = np.empty(K * (1 + D + D * D))
+    labels = np.ascontiguousarray(labels, dtype=np.int64)
+    native.moments_of_labels(address(X), address(labels, np.int64), N, D, K, address(z))
     return z
 
 
@@ -289,7 +206,7 @@ def moments_of_mixture(mixture: GaussianMixture, total: float, center: np.ndarra
 def _moments_of_responsibilities(R: np.ndarray, table: Observations, center: np.ndarray) -> np.ndarray:
     X = table.values - center
     R = R * table.sample_weight[:, None]
-    counts = R.sum(axis=0)
+    counts = np.maximum(R.sum(axis=0), 1e-300)  # an empty component is anywhere
     means = R.T @ X / counts[:, None]
     S = np.stack([(X - means[k]).T @ ((X - means[k]) * R[:, [k]]) / counts[k] for k in range(R.shape[1])])
     return np.concatenate((counts, means.ravel(), S.ravel()))

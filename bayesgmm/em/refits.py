@@ -138,7 +138,7 @@ def replicates(fit: EMFit, table: Observations, n_replicates: int, seed: int) ->
         outcomes = climber.climb(_starts(fit, climber, size), weights)[0]
         kept = outcomes.codes != ascent.DEGENERATE
         here = out[:, done : done + size]
-        here[:2, kept] = outcomes.numbers[kept][:, [ascent.LOG_LIKELIHOOD, ascent.CERTAINTY]].T
+        here[:2, kept] = [outcomes.progress[name][kept] for name in ("log_likelihood", "certainty")]
         here[2:] = rows @ weights.T
     return Replicates(*out)
 

@@ -25,6 +25,7 @@ _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
 _ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
+_NUDGE = 0.05  # sds, or a standard error if that is less, by which means are moved to see whether a climb comes back
 
 
 class Status(enum.Enum):
@@ -92,9 +93,7 @@ class Climber:
     def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
         """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
         weights = self.table.sample_weight[None] if row_weights is None else row_weights
-        return ascent.climb(
-            self.table.values, weights, self.labels, self.center, self.model.diagonal, self.problem, moments
-        )
+        return ascent.climb(self.table.values, weights, self.labels, self.center, self.problem, moments)
 
     def limited(self, max_iterations: int) -> Climber:
         """The same with no more iterations than these."""
@@ -175,7 +174,7 @@ def search(
         starts = [_start(kind, brief, i) for i, kind in enumerate(kinds)]
         starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
         alive = np.flatnonzero(brief.codes != ascent.DEGENERATE)
-        finalists = alive[np.argsort(-brief.numbers[alive, ascent.VALUE], kind="stable")].tolist()
+        finalists = alive[np.argsort(-brief.progress["value"][alive], kind="stable")].tolist()
         if large:
             finalists = _worth_climbing(short, brief, finalists)
         finalists = finalists[:n_finalists]
@@ -197,7 +196,7 @@ def search(
     race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
     ranges = [(i, i + 1) for i in finalists]
     climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
-    unfinished = _run_out(climber, climbs) if race.problem.max_iterations < climber.problem.max_iterations else ()
+    unfinished = _finish(climber, climbs, race.problem.max_iterations < climber.problem.max_iterations, rng)
     ends: list[_Climb] = []
     for i, climb in zip(finalists, climbs, strict=True):
         starts[i] = _start(kinds[i], climb.outcomes, 0)
@@ -226,7 +225,7 @@ def _worth_climbing(short: Climber, brief: ascent.Outcomes, order: list[int]) ->
     def hopeless(i: int) -> bool:
         if not brief.codes[i] == brief.codes[best] == ascent.CONVERGED:
             return False
-        if brief.numbers[best, ascent.VALUE] - brief.numbers[i, ascent.VALUE] < 2 * _SHORT_TOLERANCE:
+        if brief.progress["value"][best] - brief.progress["value"][i] < 2 * _SHORT_TOLERANCE:
             return True
         behind = log_prob(best) - log_prob(i)
         return bool(behind.sum() > 4 * math.sqrt(len(behind) * behind.var()))
@@ -249,7 +248,7 @@ class _Climb:
 
     @property
     def value(self) -> float:
-        return float(self.outcomes.numbers[0, ascent.VALUE])
+        return float(self.outcomes.progress["value"][0])
 
     def maximum(self, center: np.ndarray) -> Maximum:
         """Where it ended, with the parameters in the table's units."""
@@ -264,22 +263,55 @@ class _Climb:
 
 def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
     outcomes, state = climber.climb(moments)
-    path = state.path[: int(outcomes.numbers[0, ascent.ITERATION]) + 1].copy()
+    path = state.path[: int(outcomes.progress["iteration"][0]) + 1].copy()
     why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
     return _Climb(outcomes, path, why)
 
 
-def _run_out(climber: Climber, climbs: list[_Climb]) -> list[_Climb]:
-    """Let the climb that leads run on to its end, in place; which others were stopped before theirs."""
-    unfinished = [climb for climb in climbs if climb.outcomes.codes[0] == ascent.EXHAUSTED]
-    while (leader := max(climbs, key=_Climb.rank)) in unfinished:
-        unfinished.remove(leader)
-        n = len(leader.path) - 1
-        rest = _carry_on(climber.limited(climber.problem.max_iterations - n), leader.outcomes.moments)
-        rest.outcomes.numbers[:, ascent.ITERATION] += n
-        path = np.concatenate((leader.path, rest.path[1:]))
-        leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, path, rest.why_spurious
+def _finish(climber: Climber, climbs: list[_Climb], raced: bool, rng: np.random.Generator) -> list[_Climb]:
+    """Let the climb that leads run on until it comes back to where it was, in place; which others did not finish."""
+    unfinished = [climb for climb in climbs if raced and climb.outcomes.codes[0] == ascent.EXHAUSTED]
+    settled: list[_Climb] = []
+    while climbs and (leader := max(climbs, key=_Climb.rank)) not in settled:
+        if leader in unfinished:
+            unfinished.remove(leader)
+            rest = _continued(climber, leader, leader.outcomes.moments)
+            leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, rest.path, rest.why_spurious
+        elif not _left_saddle(climber, leader, rng):
+            settled.append(leader)
     return unfinished
+
+
+def _continued(climber: Climber, climb: _Climb, moments: np.ndarray) -> _Climb:
+    """The climb, gone on from these moments."""
+    n = len(climb.path) - 1
+    rest = _carry_on(climber.limited(climber.problem.max_iterations - n), moments)
+    rest.outcomes.progress["iteration"] += n
+    rest.path = np.concatenate((climb.path, rest.path[1:]))
+    return rest
+
+
+def _left_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> bool:
+    """Whether a climb that had converged goes up from there once its means are nudged; then it does, in place.
+
+    EM stands still on saddles, too: equal components stay equal.
+    """
+    end, K = climb.outcomes, climber.problem.penalty.concentration.size
+    if end.codes[0] != ascent.CONVERGED or climber.problem.tolerance == 0.0 or K == 1:
+        return False
+    D, P = climber.table.n_features, np.empty_like(end.covariances[0, 0])
+    moments = end.moments.copy()
+    counts, means = moments[0, :K], moments[0, K : K + K * D].reshape(K, D)
+    for k in range(K):
+        precision_cholesky(end.covariances[0, k], P)
+        size = min(_NUDGE, 1 / math.sqrt(max(counts[k], 1.0)))
+        means[k] += size * np.linalg.solve(P.T, rng.standard_normal(D))
+    nudged = _continued(climber, climb, moments)
+    if not nudged.value > climb.value + _SAME:
+        return False
+    path = np.maximum(nudged.path, np.where(np.arange(len(nudged.path)) < len(climb.path), -np.inf, climb.value))
+    climb.outcomes, climb.path, climb.why_spurious = nudged.outcomes, path, nudged.why_spurious
+    return True
 
 
 def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
@@ -294,10 +326,10 @@ def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
-    n = int(outcomes.numbers[i, ascent.ITERATION])
+    n = int(outcomes.progress["iteration"][i])
     status = _STATUS[int(outcomes.codes[i])]
     if status is not Status.DEGENERATE:
-        return Start(kind, status, float(outcomes.numbers[i, ascent.VALUE]), n)
-    k = int(outcomes.numbers[i, ascent.COMPONENT])
+        return Start(kind, status, float(outcomes.progress["value"][i]), n)
+    k = int(outcomes.progress["component"][i])
     detail = f"component {k} collapsed with {max(outcomes.moments[i, k], 0.0):.2f} effective rows"
     return Start(kind, status, -math.inf, n, detail)

@@ -1,0 +1,128 @@
+"""The modes that chains start from, and how sure the search for them is to have missed none."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from bayesgmm.alignment import cheapest_order, divergence
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.em.fit import EMFit, fit_em
+from bayesgmm.em.search import Maximum, joined
+from bayesgmm.errors import ConvergenceWarning, DegenerateFitError
+from bayesgmm.mixture import GaussianMixture
+
+RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
+_WEIGHTLESS = 7.0  # nats of evidence by Laplace below the best mode's at which a mode is left out
+_SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
+_BATCH = 10  # starts, so few that all are climbed from to the end
+_CLIMBS = 3, 20  # batches at least and at most
+UNSURE = 0.05  # chance of a maximum not met so far above which the search goes on, and the verdict says so
+_BETTER = 0.5  # nats by which another maximum of the likelihood is worth a word
+
+
+class Searched(NamedTuple):
+    """What climbs to the maxima of the posterior have found, and of the likelihood.
+
+    The climbs are EM's under the priors, which it approximates where they are hierarchical, and without LKJ's.
+    """
+
+    maxima: tuple[Maximum, ...] = ()  # distinct, within ten nats of the highest, which is first
+    climbs: int = 0
+    log_likelihood: float = -math.inf  # the highest of the likelihood, spurious ones left out, if looked for
+
+    @property
+    def chance(self) -> float:
+        """Chance that a further climb ends at a maximum not met so far: the share of those met once (Good 1953)."""
+        return sum(maximum.hits == 1 for maximum in self.maxima) / max(self.climbs, 1)
+
+    @property
+    def text(self) -> str:
+        """How sure the search is."""
+        if not self.maxima:
+            return ""
+        n, hits = len(self.maxima), self.maxima[0].hits
+        others = f", one of {n} within {RIVALS:.0f} nats," if n > 1 else ""
+        once = sum(maximum.hits == 1 for maximum in self.maxima)
+        return f"The highest maximum{others} was reached by {hits} of {self.climbs} climbs" + (
+            f"; {once} {'were' if once > 1 else 'was'} met only once, so that a further climb finds another with a "
+            f"chance of about {self.chance:.0%}."
+            if once
+            else "."
+        )
+
+
+def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Searched:
+    """Climb from ten random starts at a time until hardly any maximum is left to be met, but at most 200 times."""
+    X, K, model = density.table.values, fit.n_components, fit.covariance_model
+    priors = density.priors if hasattr(density.priors.covariances, "worth") else None
+    maxima: tuple[Maximum, ...] = ()
+    searched, climbs = Searched(), 0
+    if K == 1:
+        return searched
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of spurious maxima, which are left out
+        for batch in range(_CLIMBS[1]):
+            with suppress(DegenerateFitError):
+                found = fit_em(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
+                maxima = joined([*maxima, *(maximum for maximum in found if not maximum.spurious)])
+                climbs += sum(maximum.hits for maximum in found)
+            near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
+            searched = Searched(tuple(near), climbs)
+            if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
+                break
+        if searched.maxima and "priors" not in fit.given:
+            with suppress(DegenerateFitError):
+                best = fit_em(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
+                if not best.spurious:
+                    return searched._replace(log_likelihood=best.log_likelihood)
+    return searched
+
+
+def better_fit(fit: EMFit, searched: Searched) -> str:
+    """That a search found a higher maximum of the likelihood than the fit's, and what to do; or nothing."""
+    if searched.log_likelihood < fit.log_likelihood + _BETTER:
+        return ""
+    return (
+        f"The fit is not the highest maximum of the likelihood: {searched.log_likelihood:.1f} was found, and it has "
+        f"{fit.log_likelihood:.1f}. Refit with more starts (n_starts=200)."
+    )
+
+
+def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mode]:
+    """Distinct modes near mixtures, by Laplace's evidence; those under a thousandth of the first's are left out."""
+    found: list[tuple[Mode, GaussianMixture]] = []
+
+    def new(mixture: GaussianMixture) -> bool:
+        return all(_distance(mixture, other) > _SAME * mixture.n_components for _, other in found)
+
+    for mixture in filter(new, mixtures):
+        mode = find_mode(density, density.pack(mixture))
+        if new(there := density.unpack(mode.origin)):
+            found.append((mode, there))
+    best = max(mode.log_integral for mode, _ in found)
+    modes = [mode for mode, _ in found if mode.log_integral > best - _WEIGHTLESS]
+    return sorted(modes, key=lambda mode: -mode.log_integral)
+
+
+def candidates(fit: EMFit, searched: Searched, most: int) -> list[GaussianMixture]:
+    """Mixtures near which modes may be: the fit, then by turns the highest maxima of the search and the fit's own."""
+    own: list[GaussianMixture] = []
+    if "priors" not in fit.given:  # with them, the maxima's heights are not those of the likelihood
+        near = (m for m in fit.maxima if 0 < fit.log_likelihood - m.log_likelihood < RIVALS and not m.spurious)
+        own = [m.mixture for m in near if m.mixture is not None]
+    new = [m.mixture for m in searched.maxima if m.mixture is not None]
+    turns = [mixture for i in range(most) for mixture in (*new[i : i + 1], *own[i : i + 1])]
+    return [fit.mixture, *turns][:most]
+
+
+def _distance(mixture: GaussianMixture, other: GaussianMixture) -> float:
+    """Total divergence of matched components, nats."""
+    cost = divergence(mixture, other)
+    return float(cost[cheapest_order(cost), np.arange(mixture.n_components)].sum())

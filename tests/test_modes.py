@@ -1,0 +1,150 @@
+"""Laws of where chains start: the search for the posterior's modes, what it knows of itself, and the verdict on it."""
+
+import math
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from oracles import table, tree_of, wobbling
+
+import bayesgmm as bg
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.modes import Searched, candidates, find_modes, search_modes
+from bayesgmm.bayes.sample import _verdict
+from bayesgmm.em.search import Maximum
+from bayesgmm.observations import observations
+
+
+def eight_clusters():
+    """Eight clusters for three components: which share one is a matter of the start; the best is seldom reached."""
+    rng = np.random.default_rng([99, 4])
+    D, L = rng.integers(2, 4), rng.integers(4, 9)
+    rng.integers(3, 6)
+    n, gap = rng.integers(8, 25), rng.choice([3, 4, 6, 8])
+    centers = rng.normal(0, gap, (L, D))
+    return np.concatenate([rng.normal(center, 1, (n, D)) for center in centers])
+
+
+def density_of(X, fit):
+    priors = bg.Priors.weakly_informative(X, fit.n_components)
+    return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
+
+
+@pytest.fixture(scope="module")
+def low_and_high():
+    """Fits of the eight clusters: at a lower maximum of the likelihood, and at the highest."""
+    X = eight_clusters()
+    high = bg.fit_em(X, 3, n_starts=400, rng=0)
+    lower = (m for m in bg.fit_em(X, 3, rng=0).maxima if 2 < high.log_likelihood - m.log_likelihood)
+    return X, bg.fit_em(X, 3, starts=[next(lower).mixture]), high
+
+
+def test_the_search_finds_what_the_fit_has_missed(low_and_high):
+    X, low, high = low_and_high
+    density = density_of(X, low)
+    best = find_modes(density, [high.mixture])[0]
+    for seed in range(3):
+        searched = search_modes(density, low, np.random.default_rng(seed))
+        assert searched.log_likelihood == pytest.approx(high.log_likelihood, abs=1e-3)
+        modes = find_modes(density, candidates(low, searched, 8))
+        assert modes[0].log_integral == pytest.approx(best.log_integral, abs=0.01)
+        assert all(a.log_integral >= b.log_integral for a, b in pairwise(modes))
+        assert modes[-1].log_integral > modes[0].log_integral - 7
+
+
+def test_chains_start_at_the_best_mode_whichever_maximum_was_fitted(low_and_high):
+    X, low, high = low_and_high
+    density = density_of(X, low)
+    best = find_modes(density, [high.mixture])[0].log_integral + density.log_constant + math.log(6)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        tree = bg.sample_posterior(X, low, draws=20, tune=100, rng=0)
+    assert str(said[0].message) == tree.attrs["better_fit"]
+    assert "not the highest maximum of the likelihood" in tree.attrs["better_fit"]
+    assert f"{high.log_likelihood:.1f} was found, and it has {low.log_likelihood:.1f}" in tree.attrs["better_fit"]
+    assert float(tree.attrs["maxima"].partition(": ")[2].split(", ")[0]) == pytest.approx(best, abs=0.06)
+    assert "climbs" in tree.attrs["search"]
+
+
+def test_the_search_ends_where_one_maximum_is_all_there_is():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, rng=0)
+    searched = search_modes(density_of(X, fit), fit, np.random.default_rng(0))
+    assert len(searched.maxima) == 1 and searched.chance == 0 and searched.climbs <= 30
+    assert searched.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-5)
+    assert len(find_modes(density_of(X, fit), candidates(fit, searched, 8))) == 1
+
+
+def test_one_component_needs_no_search():
+    X = table("galaxies")
+    fit = bg.fit_em(X, 1)
+    assert search_modes(density_of(X, fit), fit, np.random.default_rng(0)) == Searched()
+    assert candidates(fit, Searched(), 4) == [fit.mixture]
+
+
+def test_priors_that_em_does_not_know_are_searched_without():
+    X = table("galaxies")
+    fit = bg.fit_em(X, 2, "V", rng=0)
+    weak = bg.Priors.weakly_informative(X, 2)
+    priors = bg.Priors(weak.concentration, weak.means, bg.LKJ(1.0, bg.HalfNormal(5.0)))
+    searched = search_modes(
+        Density(observations(X), X.mean(axis=0), priors, fit.covariance_model), fit, np.random.default_rng(0)
+    )
+    assert searched.maxima[0].log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-3)
+
+
+def hits(*numbers):
+    return Searched(tuple(Maximum(-float(i), n, False) for i, n in enumerate(numbers)), sum(numbers))
+
+
+def test_the_chance_of_another_maximum_is_the_share_met_once():
+    assert hits(30).chance == 0 and hits(6, 1, 2, 1).chance == 0.2 and Searched().chance == 0
+    assert hits(30).text == "The highest maximum was reached by 30 of 30 climbs."
+    assert hits(6, 1, 2, 1).text == (
+        "The highest maximum, one of 4 within 10 nats, was reached by 6 of 10 climbs; 2 were met only once, so that a "
+        "further climb finds another with a chance of about 20%."
+    )
+
+
+@pytest.fixture
+def drawn():
+    """Draws that nothing is wrong with."""
+    rng = np.random.default_rng(0)
+    m = bg.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [6.0, 0.0]], [np.eye(2)] * 2)
+    draws = wobbling(m, 4, 400, rng, 0.05)
+    return tree_of(draws, m.sample(100, rng=rng)[0], m, {"lp": rng.normal(size=(4, 400))}, relabelling="hungarian")
+
+
+def verdict(tree, searched, evidences=(0.0,), n_started=4):
+    priors = bg.Priors.weakly_informative(tree["observed_data"]["observations"].values, 2)
+    return _verdict(tree, priors, searched, [Mode(np.zeros(1), np.eye(1), e) for e in evidences], n_started)
+
+
+def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(drawn):
+    found = verdict(drawn, hits(30))
+    assert found.good and found.text == bg.diagnose(drawn).text
+    drawn.attrs["modes"] = "The posterior has 2 modes."
+    assert verdict(drawn, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0)).good  # the fifth holds less than one in a hundred
+
+
+def test_draws_of_modes_of_which_some_may_be_missed_are_not_called_converged(drawn):
+    mixed = verdict(drawn, hits(6, 1, 2, 1))
+    assert mixed.good and mixed.text.startswith("Converged: ") and mixed.text.endswith(hits(6, 1, 2, 1).text)
+    drawn.attrs["modes"] = "The posterior has 2 modes."
+    found = verdict(drawn, hits(6, 1, 2, 1))
+    assert not found.good
+    assert found.text.startswith("Not converged: a mode may have been missed, though chains agree")
+
+
+def test_modes_that_no_chain_starts_from_are_counted(drawn):
+    drawn.attrs["modes"] = "The posterior has 2 modes."
+    found = verdict(drawn, hits(30), (0.0, 0.0, 0.0), n_started=2)
+    assert not found.good
+    assert found.text.startswith("Not converged: 33% of the posterior, by Laplace's approximation, is in modes without")
+    assert found.text.endswith("Sample with chains=3, one for each mode.")
+    drawn.attrs["partial"] = "interrupted with 9 of 10 draws in 4 of 4 chains"
+    assert verdict(drawn, hits(30)).text.startswith(
+        "Not converged: interrupted with 9 of 10 draws in 4 of 4 chains, though"
+    )
