@@ -241,10 +241,22 @@ class Density(ctypes.Structure):
     )
 
 
+class Overfitted(ctypes.Structure):
+    """The prior of an overfitted mixture."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("K", "D", "structure", "shared")),
+        *((name, c_void_p) for name in ("location", "precision")),
+        *((name, c_double) for name in ("df", "strength")),
+        *((name, c_void_p) for name in ("inverse", "floor")),
+        ("rate", c_double),
+    )
+
+
 STRUCTS = (
     *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
     *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
-    *(Chart, Density),
+    *(Chart, Density, Overfitted),
 )
 
 
@@ -292,6 +304,9 @@ to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_
 _MODEL = (*[c_int64] * 4, *[c_void_p] * 5)  # N, D, K, diagonal; X, center, log scales, offsets, precisions' factors
 rows_log_prob = _function("rows_log_prob", *_MODEL, c_void_p)
 rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
+
+_CHAIN = (*[c_void_p] * 3, POINTER(c_double), c_void_p, c_void_p)
+overfitted = _function("overfitted", c_void_p, c_int64, POINTER(Overfitted), c_void_p, c_int64, c_int64, *_CHAIN)
 
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "linear.hpp"
+
 namespace {
 
 // Entry i of a vector of `size` log ratios that sum to zero, of which all but the last are given.
@@ -27,41 +29,6 @@ double log_sum(const double* given, int64_t size) {
     for (int64_t i = 0; i < size; i++) largest = fmax(largest, log_ratio(given, size, i));
     for (int64_t i = 0; i < size; i++) total += exp(log_ratio(given, size, i) - largest);
     return largest + log(total);
-}
-
-// out (D, D) += A A', A upper triangular.
-void add_outer(const double* A, int64_t D, double* out) {
-    for (int64_t i = 0; i < D; i++)
-        for (int64_t j = 0; j < D; j++)
-            for (int64_t p = i > j ? i : j; p < D; p++) out[i * D + j] += A[i * D + p] * A[j * D + p];
-}
-
-// Cholesky's factor of B (D, D), in its lower triangle.
-void cholesky(double* B, int64_t D) {
-    for (int64_t i = 0; i < D; i++)
-        for (int64_t j = 0; j <= i; j++) {
-            double s = B[i * D + j];
-            for (int64_t p = 0; p < j; p++) s -= B[i * D + p] * B[j * D + p];
-            B[i * D + j] = i == j ? sqrt(s) : s / B[j * D + j];
-        }
-}
-
-// X (D, D) becomes (L L')^-1 X, row by row.
-void solve(const double* L, int64_t D, double* X) {
-    auto subtract = [&](int64_t i, int64_t p, double factor) {
-        for (int64_t j = 0; j < D; j++) X[i * D + j] -= factor * X[p * D + j];
-    };
-    auto divide = [&](int64_t i) {
-        for (int64_t j = 0; j < D; j++) X[i * D + j] /= L[i * D + i];
-    };
-    for (int64_t i = 0; i < D; i++) {
-        for (int64_t p = 0; p < i; p++) subtract(i, p, L[i * D + p]);
-        divide(i);
-    }
-    for (int64_t i = D - 1; i >= 0; i--) {
-        for (int64_t p = i + 1; p < D; p++) subtract(i, p, L[p * D + i]);
-        divide(i);
-    }
 }
 
 }  // namespace
@@ -251,7 +218,7 @@ double Chart::log_prior_given_matrix(const double* theta, double* work, double* 
             a[i * D + i] = exp(0.5 * theta[square(c, i)]);
             for (int64_t j = i + 1; j < D; j++) a[i * D + j] = *entries++;
         }
-        add_outer(a, D, B);
+        add_outer(a, D, true, B);
     }
     cholesky(B, D);
     double value = 0.0;
@@ -260,7 +227,8 @@ double Chart::log_prior_given_matrix(const double* theta, double* work, double* 
         const double* a = A + c * D * D;
         double* by_entry = gradient + entry(c);
         memcpy(X, a, size_t(D * D) * sizeof(double));
-        solve(B, D, X);  // the gradient by A is - power B^-1 A
+        solve_lower(B, D, D, X);  // the gradient by A is - power B^-1 A
+        solve_lower_transposed(B, D, D, X);
         for (int64_t i = 0; i < D; i++) {
             gradient[square(c, i)] -= 0.5 * power * X[i * D + i] * a[i * D + i];
             for (int64_t j = i + 1; j < D; j++) *by_entry++ -= power * X[i * D + j];

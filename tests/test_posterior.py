@@ -406,6 +406,7 @@ def test_tree_is_what_arviz_and_netcdf_expect(faithful, tree, tmp_path):
     back.close()
 
 
+@pytest.mark.filterwarnings("ignore:Numba will use object mode:UserWarning")  # to draw from the hierarchical prior
 def test_model_is_plain_pymc(faithful):
     """The model's own pointwise log-likelihood and posterior predictive draws work."""
     X, fit = faithful
