@@ -64,6 +64,8 @@ struct Kernels {
     Status (*memberships)(const double* X, int64_t n, const Draws&, const Memberships&);
     // Sum of exp(x_i) for x_i <= 0; x is aligned, has room for a multiple of 64 entries and is overwritten.
     double (*sum_exp)(double* x, int64_t n);
+    // Nothing but multiply-adds, as fast as there are: how many. For benchmarks to measure themselves by.
+    int64_t (*multiply_adds)(int64_t times);
 };
 
 const Kernels& kernels();  // of the best level that this processor has, or of the one that was asked for
