@@ -34,6 +34,7 @@ _HOMES = {
     "clusters.assignment": ("Assignments", "assign", "filled_components"),
     "clusters.similarity": ("posterior_similarity",),
     "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),
+    "clusters.shares": ("cluster_mixture",),
     "clusters.merging": ("Merging", "Modes", "merge_components", "number_of_modes"),
     "clusters.scores": (
         "PartitionScores",

@@ -6,7 +6,7 @@ import argparse
 import csv
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bayesgmm import __version__
 from bayesgmm.errors import BayesGMMError, InputError
+from bayesgmm.names import one_line, short
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from bayesgmm.outputs import Written
     from bayesgmm.report import Analysis
     from bayesgmm.selection import Selection
 
@@ -41,6 +43,8 @@ _FIT_EPILOG = """what is written to DIR:
   responsibilities.csv   a line per row: its component, and the probability of each with an interval; its cluster in
                          the partition; tail_probability is near 0 for an outlier
   components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
+  clusters.csv           the posterior by the clusters of the partition; only where the draws do not keep the components
+                         apart, and then responsibilities.csv, tables and pictures go by these clusters too
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers; written last
 With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print("bayesgmm:", " ".join(message.split()), file=sys.stderr)
+    print("bayesgmm:", one_line(message), file=sys.stderr)
     return status
 
 
@@ -288,8 +292,8 @@ def _select(arguments: argparse.Namespace) -> None:
             progress=stage,
         )
         record = {"bayesgmm": __version__, "command": "select", "arguments": settings}
-        files = outputs.write_selection(table, selection, out, record)
-    _print_selection(run, selection, files)
+        written = outputs.write_selection(table, selection, out, record)
+    _print_selection(run, selection, written)
 
 
 def _one(run: _Run, n_components: int) -> None:
@@ -298,22 +302,23 @@ def _one(run: _Run, n_components: int) -> None:
         analysis = _analyse(run, n_components, stage, run.out)
         from bayesgmm import outputs, report
 
-        files = outputs.write_analysis(analysis, run.out, run.record)
+        written = outputs.write_analysis(analysis, run.out, run.record)
     console = _console()
     K = analysis.fit.n_components
     console.print(f"{_described(run)}; {K} component{'s' * (K != 1)}, covariance {report.model_name(analysis.fit)}")
+    if said := report.ambiguity(analysis):
+        console.print(said)
     console.print()
     for table in report.components_tables(analysis, console.width):
         console.print(table)
         console.print()
-    console.print(report.comparison_table(analysis.comparison))
-    console.print()
+    if not analysis.ambiguous:
+        console.print(report.comparison_table(analysis.comparison))
+        console.print()
     uncertain = report.least_certain_table(analysis, console.width)
-    console.print("With one component every row belongs to it." if uncertain is None else uncertain)
+    console.print(f"With one {analysis.assignments.group} every row belongs to it." if uncertain is None else uncertain)
     console.print()
-    for sentence in report.sentences(analysis):
-        console.print(sentence)
-    console.print(f"Written to {run.out}: {', '.join(files)}.")
+    _print_sentences(console, [*report.sentences(analysis), *_endings(run, written)])
 
 
 def _several(run: _Run, counts: Sequence[int]) -> None:
@@ -338,27 +343,49 @@ def _several(run: _Run, counts: Sequence[int]) -> None:
             progress=stage,
         )
         outputs.begin(run.out)
+        not_drawn: dict[str, str] = {}
+        ambiguous: list[int] = []
         for key, tree in selection.posteriors.items():
             tell = stage(f"K={key[1]}: summaries")
             analysis = report.summarise(run.table, selection.fits[key], tree, selection.loos[key], run.seed, {}, tell)
-            outputs.write_analysis(analysis, run.out / f"k{key[1]}", run.record)
-        files = outputs.write_selection(run.table, selection, run.out, run.record, draws=False)
-    files += [f"k{K}/" for _, K in selection.posteriors]
-    _print_selection(run, selection, files)
+            ambiguous += [key[1]] * analysis.ambiguous
+            each = outputs.write_analysis(analysis, run.out / f"k{key[1]}", run.record)
+            not_drawn |= {f"k{key[1]}/{name}": why for name, why in each.not_drawn.items()}
+        written = outputs.write_selection(run.table, selection, run.out, run.record, draws=False)
+    files = written.files + [f"k{K}/" for _, K in selection.posteriors]
+    _print_selection(run, selection, outputs.Written(files, not_drawn | written.not_drawn), ambiguous)
 
 
-def _print_selection(run: _Run, selection: Selection, files: Sequence[str]) -> None:
-    """The criteria side by side, what they say, and what was written."""
+def _print_selection(run: _Run, selection: Selection, written: Written, ambiguous: Sequence[int] = ()) -> None:
+    """Which numbers of components are ambiguous, the criteria side by side, what they say, and what was written."""
     from bayesgmm import report
 
     console = _console()
     console.print(_described(run))
+    if ambiguous:
+        which = ", ".join(f"{K}" for K in ambiguous)
+        console.print(
+            f"The draws do not keep the components of K = {which} apart: nothing can be said of a single one, and the "
+            f"files in {', '.join(f'k{K}/' for K in ambiguous)} go by the clusters of the partition. Prefer fewer "
+            "components, or the same covariance for all (--covariance tied)."
+        )
     console.print()
     console.print(report.criteria_table(selection, console.width))
     console.print()
-    for sentence in selection.text.splitlines():
-        console.print(sentence)
-    console.print(f"Written to {run.out}: {', '.join(files)}.")
+    _print_sentences(console, [*selection.text.splitlines(), *_endings(run, written)])
+
+
+def _print_sentences(console: Console, sentences: Iterable[str]) -> None:
+    """Each on a line of its own, whatever the names in it."""
+    for sentence in sentences:
+        console.print(one_line(sentence))
+
+
+def _endings(run: _Run, written: Written) -> Iterator[str]:
+    """What was written, and what was not."""
+    yield f"Written to {run.out}: {', '.join(written.files)}."
+    for name, why in written.not_drawn.items():
+        yield f"{name} could not be drawn ({why}); everything else is complete."
 
 
 def _analyse(run: _Run, n_components: int, stage: _Stage, directory: Path, prefix: str = "") -> Analysis:
@@ -385,8 +412,8 @@ def _analyse(run: _Run, n_components: int, stage: _Stage, directory: Path, prefi
 
 def _described(run: _Run) -> str:
     rows, columns = run.table.shape
-    names = ", ".join(run.table.columns[:4]) + ", ..." * (columns > 4)
-    return f"{run.source}: {rows} rows, {columns} column{'s' * (columns != 1)} ({names})"
+    names = ", ".join(map(short, run.table.columns[:4])) + ", ..." * (columns > 4)
+    return f"{one_line(run.source)}: {rows} rows, {columns} column{'s' * (columns != 1)} ({names})"
 
 
 @contextmanager

@@ -135,6 +135,7 @@ class Problem(ctypes.Structure):
         ("D", c_int64),
         ("model", CovarianceModel),
         ("total", c_double),
+        ("center", c_void_p),
         ("reference", c_void_p),
         ("metric", c_void_p),
         ("penalty", Penalty),
@@ -153,14 +154,27 @@ class Progress(ctypes.Structure):
         ("log_prior", c_double),
         ("certainty", c_double),
         ("gain", c_double),
-        ("ratio", c_double),
         ("remaining", c_double),
+        ("rounding", c_double),
         ("iteration", c_int64),
         ("remembered", c_int64),
         ("extrapolated", c_int64),
         ("quiet", c_int64),
         ("component", c_int64),
         ("code", c_int64),
+    )
+
+
+class Step(ctypes.Structure):
+    """Parameters, and the moments that they were made from."""
+
+    _fields_ = (
+        ("log_scale", c_void_p),
+        ("offsets", c_void_p),
+        ("P", c_void_p),
+        ("weights", c_void_p),
+        ("covariances", c_void_p),
+        ("z", c_void_p),
     )
 
 
@@ -182,8 +196,7 @@ class State(ctypes.Structure):
         ("last_f", c_void_p),
         ("dz", c_void_p),
         ("df", c_void_p),
-        ("accepted_covariances", c_void_p),
-        ("accepted_P", c_void_p),
+        ("accepted", Step),
         ("path", c_void_p),
         ("progress", Progress),
     )
@@ -203,7 +216,7 @@ class Outcomes(ctypes.Structure):
 
 STRUCTS = (
     *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
-    *(CovarianceModel, Penalty, Fixed, Problem, Progress, State, Outcomes),
+    *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
 )
 
 

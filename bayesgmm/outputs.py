@@ -6,21 +6,33 @@ import json
 import math
 import os
 import platform
+import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayesgmm.errors import InputError
 from bayesgmm.files import beside
+from bayesgmm.names import one_line
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from bayesgmm.report import Analysis
     from bayesgmm.selection import Selection
 
 SUMMARY = "summary.json"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
-_TABLES = ("responsibilities.csv", "components.csv", "selection.csv")
+_TABLES = ("responsibilities.csv", "components.csv", "clusters.csv", "selection.csv")
+
+
+class Written(NamedTuple):
+    """The names of the files that were written, and why each picture that is not among them could not be drawn."""
+
+    files: list[str]
+    not_drawn: dict[str, str]
 
 
 def refuse_to_overwrite_input(table: Path, directory: Path) -> None:
@@ -76,8 +88,8 @@ def begin(directory: Path) -> None:
     (directory / SUMMARY).unlink(missing_ok=True)
 
 
-def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> list[str]:
-    """Write everything about one fit; the names of the files.
+def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> Written:
+    """Write everything about one fit.
 
     Parameters
     ----------
@@ -93,42 +105,62 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
+    (directory / "clusters.csv").unlink(missing_ok=True)  # of an earlier run
     fit, a = analysis.fit, analysis.assignments
     write_tree(analysis.tree, directory / "posterior.nc")
     (directory / PART).unlink(missing_ok=True)
-    columns = {"row": np.arange(len(a.labels)), "label": a.labels}
+    group, prefix = ("cluster", "cluster_") if analysis.ambiguous else ("label", "")
+    columns = {"row": np.arange(len(a.labels)), group: a.labels}
     for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
-        columns |= {f"{name}_{k}": values[:, k] for k in range(fit.n_components)}
-    columns |= {name: getattr(a, name) for name in ("label_probability", "label_lower", "label_upper")}
+        columns |= {f"{prefix}{name}_{k}": values[:, k] for k in range(values.shape[1])}
+    columns |= {f"{group}_{name}": getattr(a, f"label_{name}") for name in ("probability", "lower", "upper")}
     columns |= {name: getattr(a, name) for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
-    if analysis.partition is not None:
+    if analysis.partition is not None and not analysis.ambiguous:
         columns["partition"] = analysis.partition.labels
-    with beside(directory / "responsibilities.csv") as path:
-        pd.DataFrame(columns).to_csv(path, index=False)
-    with beside(directory / "components.csv") as path:
-        analysis.comparison.to_csv(path, index=False)
-    pictures = {
-        "clusters.png": plots.clusters(analysis.table, fit, analysis.tree, a),
-        "em_path.png": plots.em_path(fit),
-        "posterior.png": plots.posterior(analysis.tree, fit),
-    }
-    if fit.n_components > 1:
-        pictures["uncertainty.png"] = plots.uncertainty(analysis.tree, a)
-        pictures["least_certain.png"] = plots.least_certain(a)
-    if analysis.partition is not None and analysis.ball is not None:
-        pictures["similarity.png"] = plots.similarity(analysis.tree, analysis.partition)
-        pictures["credible_ball.png"] = plots.credible_ball(analysis.table, analysis.partition, analysis.ball)
-    for name, figure in pictures.items():
+    tables = {"responsibilities.csv": pd.DataFrame(columns), "components.csv": analysis.comparison}
+    if analysis.clusters is not None:
+        tables["components.csv"] = analysis.comparison[["parameter", "component", "feature", "feature_bis", "em"]]
+        tables["clusters.csv"] = analysis.clusters
+    for name, table in tables.items():
         with beside(directory / name) as path:
-            figure.savefig(path, format="png", dpi=150)
-    _write_summary(directory, run | _summary(analysis))
-    return ["posterior.nc", "responsibilities.csv", "components.csv", *pictures, SUMMARY]
+            table.to_csv(path, index=False)
+    found, ball = analysis.partition, analysis.ball
+    pictures: dict[str, Callable[[], Figure]] = {
+        "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a),
+        "em_path.png": lambda: plots.em_path(fit),
+        "posterior.png": lambda: plots.posterior(analysis.tree, fit, partition=a.partition),
+    }
+    if analysis.draws.n_components > 1:
+        pictures["uncertainty.png"] = lambda: plots.uncertainty(analysis.tree, a)
+        pictures["least_certain.png"] = lambda: plots.least_certain(a)
+    if found is not None and ball is not None:
+        pictures["similarity.png"] = lambda: plots.similarity(analysis.tree, found)
+        pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, found, ball)
+    drawn, not_drawn = _draw(pictures, directory)
+    _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
+    return Written(["posterior.nc", *tables, *drawn, SUMMARY], not_drawn)
+
+
+def _draw(pictures: dict[str, Callable[[], Figure]], directory: Path) -> tuple[list[str], dict[str, str]]:
+    """Draw pictures into files: those that were, and why the others could not be. A picture is never worth a run."""
+    drawn: list[str] = []
+    failures: dict[str, str] = {}
+    for name, picture in pictures.items():
+        try:
+            with warnings.catch_warnings(), beside(directory / name) as path:
+                warnings.filterwarnings("ignore", "Glyph .* missing from")  # a column's name in a rare script: boxes
+                picture().savefig(path, format="png", dpi=150)
+            drawn.append(name)
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {one_line(str(error))}"
+            (directory / name).unlink(missing_ok=True)  # of an earlier run
+    return drawn, failures
 
 
 def write_selection(
     X: Any, selection: Selection, directory: Path, run: dict[str, Any], *, draws: bool = True
-) -> list[str]:
-    """Write a selection, with its draws or without, and remove what was kept until here; the names of the files."""
+) -> Written:
+    """Write a selection, with its draws or without, and remove what was kept until here."""
     import shutil
 
     from bayesgmm import plots
@@ -137,15 +169,14 @@ def write_selection(
     begin(directory)
     with beside(directory / "selection.csv") as path:
         selection.table.to_csv(path, index=False)
-    pictures = {"criteria.png": plots.criteria(selection)}
-    if selection.loos:
-        pictures |= {"predictions.png": plots.predictions(selection), "averaged.png": plots.averaged(X, selection)}
-    for name, figure in pictures.items():
-        with beside(directory / name) as path:
-            figure.savefig(path, format="png", dpi=150)
     posteriors = {f"posterior-{name}-{K}.nc": tree for (name, K), tree in selection.posteriors.items() if draws}
     for name, tree in posteriors.items():
         write_tree(tree, directory / name)
+    pictures: dict[str, Callable[[], Figure]] = {"criteria.png": lambda: plots.criteria(selection)}
+    if selection.loos:
+        pictures["predictions.png"] = lambda: plots.predictions(selection)
+        pictures["averaged.png"] = lambda: plots.averaged(X, selection)
+    drawn, not_drawn = _draw(pictures, directory)
     said = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),
@@ -153,14 +184,16 @@ def write_selection(
         "n_components": said.n_components,
         "rivals": [list(rival) for rival in said.rivals],
         "selection": selection.table.to_dict("records"),
+        "not_drawn": not_drawn,
     }
     _write_summary(directory, run | content)
     shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
-    return ["selection.csv", *pictures, *posteriors, SUMMARY]
+    return Written(["selection.csv", *drawn, *posteriors, SUMMARY], not_drawn)
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
-    fit, tree, loo, table, found = analysis.fit, analysis.tree, analysis.loo, analysis.comparison, analysis.partition
+    fit, tree, loo, found = analysis.fit, analysis.tree, analysis.loo, analysis.partition
+    table = analysis.comparison if analysis.clusters is None else analysis.clusters
     return {
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
@@ -179,6 +212,8 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "divergences": int(tree["sample_stats"]["diverging"].sum()),
         "max_r_hat": table["r_hat"].max(),
         "min_ess_bulk": table["ess_bulk"].min(),
+        "ambiguous": analysis.ambiguous,
+        "stray_rate": analysis.stray_rate,
         "ambiguous_rate": tree.attrs["ambiguous_rate"],
         "elpd_loo": float(loo.elpd),
         "elpd_loo_se": float(loo.se),

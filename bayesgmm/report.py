@@ -21,10 +21,13 @@ from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import Assignments, assign
 from bayesgmm.clusters.merging import Modes, number_of_modes
 from bayesgmm.clusters.partition import CredibleBall, Partition, credible_ball, partition
-from bayesgmm.comparison import compare
+from bayesgmm.clusters.shares import cluster_mixture, partition_from_some, stray_rate
+from bayesgmm.comparison import compare, describe
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
 from bayesgmm.errors import ConvergenceWarning
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import counted, short
 from bayesgmm.selection import CRITERIA, Selection
 
 if TYPE_CHECKING:
@@ -39,23 +42,37 @@ _HEADINGS = {
     **{"bic": "BIC", "icl": "ICL", "aic": "AIC"},
     **{"cv": "held-out\nlog density", "loo": "LOO\nelpd", "evidence": "log\nevidence"},
 }
+# In so many draws components may be elsewhere: the intervals leave out as many. Beyond, they are in part another's.
+_STRAYS = 1 - INTERVAL
 _PARTITION_ROWS = 2000  # beyond which finding the partition would take longer than all else
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """A table, its fit, the posterior and what follows from them."""
+    """A table, its fit, the posterior and what follows from them.
+
+    Where the draws do not keep the components apart, rows are assigned to the clusters of the partition, and the
+    posterior is that of these clusters.
+    """
 
     table: pd.DataFrame
     fit: EMFit
     tree: xr.DataTree
+    stray_rate: float  # share of the draws in which some component is not where its rows are
     assignments: Assignments
+    draws: GaussianMixture  # (chain, draw) of the components, or of the clusters
     comparison: pd.DataFrame
+    clusters: pd.DataFrame | None  # their parameters, where the draws do not keep the components apart
     loo: LOO
     partition: Partition | None  # None where there is one component, or there are too many rows
-    ball: CredibleBall | None
+    ball: CredibleBall | None  # None also for a partition found from some of the rows
     modes: Modes
     seconds: dict[str, float]  # by stage
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the draws do not keep the components apart, so that clusters take their place."""
+        return self.clusters is not None
 
     @property
     def convergence(self) -> str:
@@ -133,7 +150,9 @@ def summarise(
         Called with the number of steps done, and their total.
     """
     started = time.perf_counter()
-    assignments = assign(tree, ci_prob=INTERVAL)
+    assignments, draws, clusters = assign(tree, ci_prob=INTERVAL), as_mixture(tree), None
+    strays = stray_rate(tree, assignments.labels)
+    ambiguous = strays > _STRAYS
     tell(1, 4)
     comparison = compare(fit, tree, ci_prob=INTERVAL)
     tell(2, 4)
@@ -141,18 +160,46 @@ def summarise(
     if fit.n_components > 1 and fit.n_observations <= _PARTITION_ROWS:
         found = partition(tree, rng=rng)
         ball = credible_ball(tree, found, rng=rng)
+    elif ambiguous:
+        found = partition_from_some(tree, _PARTITION_ROWS, rng=rng)
+    if ambiguous and found is not None:
+        assignments = assign(tree, ci_prob=INTERVAL, partition=found)
+        draws = cluster_mixture(tree, found)
+        clusters = describe(draws, fit.features, INTERVAL).rename(columns={"component": "cluster"})
     tell(3, 4)
     modes = number_of_modes(tree)
     tell(4, 4)
     seconds = seconds | {"summaries": time.perf_counter() - started}
-    return Analysis(table, fit, tree, assignments, comparison, loo, found, ball, modes, seconds)
+    return Analysis(
+        table, fit, tree, strays, assignments, draws, comparison, clusters, loo, found, ball, modes, seconds
+    )
+
+
+def ambiguity(analysis: Analysis) -> str | None:
+    """What a reader must know first where the draws do not keep the components apart, and what to do about it."""
+    if not analysis.ambiguous:
+        return None
+    fit, C = analysis.fit, analysis.draws.n_components
+    K, model = fit.n_components, fit.covariance_model
+    most = min(C, K - 1)
+    advice = [f"fewer components (-k {most}{' or less' if most > 1 else ''})"]
+    if "V" in model.name:
+        equal = model.name.replace("V", "E") if fit.n_features > 1 else "EEE"
+        known = [alias for alias, name in ALIASES.items() if name == equal]
+        advice.append(f"the same covariance for all (--covariance {[*known, equal][0]})")
+    return (
+        f"The draws do not keep the {K} components apart: in {analysis.stray_rate:.0%} of them one holds the rows "
+        f"of another, so nothing can be said of a single component. What follows is about the "
+        f"{counted(C, 'cluster')} of the partition that sums the draws up, which is the same whatever the components "
+        f"are called. For components that mean something, try {' or '.join(advice)}; bayesgmm select compares them."
+    )
 
 
 def components_tables(analysis: Analysis, width: int) -> list[Table]:
-    """Posterior mean and interval of what describes each component, in as many tables as fit ``width``."""
-    fit, K = analysis.fit, analysis.fit.n_components
+    """Posterior mean and interval of what describes each component, or cluster, in as many tables as fit ``width``."""
+    fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
     lines = [("rows", [str(n) for n in np.bincount(analysis.assignments.labels, minlength=K)])]
-    for name, draws in _quantities(analysis.tree, fit):
+    for name, draws in _quantities(analysis.draws, fit):
         decimals = _decimals(draws.std(axis=(0, 1)).min())
         numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, _TAILS, axis=(0, 1))]
         texts = [[_number(x, decimals) for x in row] for row in numbers]
@@ -162,15 +209,15 @@ def components_tables(analysis: Analysis, width: int) -> list[Table]:
     tables = []
     for first in range(0, min(K, _COMPONENTS), at_once):
         shown = range(K)[first : min(first + at_once, _COMPONENTS)]
-        title = "The components: posterior mean and 89% interval" if first == 0 else None
-        table = _table(title, "", *(f"component {k}" for k in shown))
+        title = f"The {group}s: posterior mean and 89% interval" if first == 0 else None
+        table = _table(title, "", *(f"{group} {k}" for k in shown))
         for name, cells in lines:
             table.add_row(name, *(cells[k] for k in shown))
         tables.append(table)
-    hidden = {"component": K - _COMPONENTS, "feature": fit.n_features - _FEATURES}
-    rest = [_count(n, f"other {thing}") for thing, n in hidden.items() if n > 0]
+    hidden = {group: K - _COMPONENTS, "feature": fit.n_features - _FEATURES}
+    rest = [counted(n, f"other {thing}") for thing, n in hidden.items() if n > 0]
     if rest:
-        tables[-1].caption = f"in components.csv: {' and '.join(rest)}"
+        tables[-1].caption = f"in {group}s.csv: {' and '.join(rest)}"
     return tables
 
 
@@ -199,27 +246,29 @@ def comparison_table(comparison: pd.DataFrame) -> Table:
 
 
 def least_certain_table(analysis: Analysis, width: int) -> Table | None:
-    """The rows whose component is least certain; None where there is one component."""
+    """The rows whose component, or cluster, is least certain; None where there is only one."""
     a = analysis.assignments
-    if analysis.fit.n_components == 1:
+    if analysis.draws.n_components == 1:
         return None
-    certainty = a.probabilities.max(axis=1)
+    certainty = a.label_probability
     n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
-    features = [_short(name, 12) for name in analysis.fit.features[:n_values]]
+    features = [short(name, 12) for name in analysis.fit.features[:n_values]]
     table = _table(
-        "The least certain rows: their two likeliest components, with 89% intervals",
-        *("row", *features, "component", "probability", "or", "probability"),
+        f"The least certain rows: their {a.group} and the likeliest other, with 89% intervals",
+        *("row", *features, a.group, "probability", "or", "probability"),
     )
     doubtful = int((certainty < 0.9).sum())
     for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
         cells = [f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
-        for k in np.argsort(-a.probabilities[row], kind="stable")[:2]:
+        likeliest = np.argsort(-a.probabilities[row], kind="stable")
+        for k in (a.labels[row], next(k for k in likeliest if k != a.labels[row])):
             p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))
             cells += [str(k), f"{p:.2f} [{low:.2f}, {high:.2f}]"]
         table.add_row(str(row), *cells)
+    meaning = "; of the rows that share a row's component, the part in the cluster is its probability"
     table.caption = (
-        f"{_count(doubtful, 'row')} of {len(certainty)} without a component of probability 0.9 or more; "
-        "rows count from 0, without the header; all are in responsibilities.csv"
+        f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; "
+        f"rows count from 0, without the header; all are in responsibilities.csv{meaning if analysis.ambiguous else ''}"
     )
     return table
 
@@ -228,13 +277,17 @@ def sentences(analysis: Analysis) -> Iterator[str]:
     """How the fit and the sampling went, and how far to trust them."""
     fit, seconds, loo = analysis.fit, analysis.seconds, analysis.loo
     ended = fit.status.value.partition(":")[0]
-    effort = f"{_count(fit.n_iterations, 'iteration')}, {_count(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
+    effort = f"{counted(fit.n_iterations, 'iteration')}, {counted(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
     yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
     if fit.spurious:
         yield f"Every maximum that EM found is spurious: {fit.maxima[0].detail}. Use fewer components."
     sizes = analysis.tree["posterior"].sizes
-    size = f"{_count(sizes['chain'], 'chain')} of {_count(sizes['draw'], 'draw')}"
+    size = f"{counted(sizes['chain'], 'chain')} of {counted(sizes['draw'], 'draw')}"
     yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.convergence}"
+    if analysis.clusters is not None:
+        r_hat, ess = analysis.clusters["r_hat"].max(), analysis.clusters["ess_bulk"].min()
+        agree = "" if math.isnan(r_hat) else f"R-hat is at most {r_hat:.3f} and "
+        yield f"That is about the components. Of the clusters {agree}the effective sample size at least {ess:.0f}."
     yield f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
     if fit.n_components > 1:
         yield from _cluster_sentences(analysis)
@@ -243,12 +296,17 @@ def sentences(analysis: Analysis) -> Iterator[str]:
 def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
     """What the draws say of the clusters, whatever the components' numbers."""
     found, ball, fit = analysis.partition, analysis.ball, analysis.fit
-    if found is None or ball is None:
+    if found is not None and ball is None:
+        yield (
+            f"The partition has {counted(found.n_clusters, 'cluster')}: it was found from {_PARTITION_ROWS} rows drawn "
+            "at random, and every other row is in its likeliest cluster."
+        )
+    elif found is None or ball is None:
         yield f"The partition is left out above {_PARTITION_ROWS} rows; bg.partition(tree) finds it."
     else:
         gain = f", {found.gain:.3f} less than EM's labels" if found.gain > 0.0005 else ", as good as EM's labels"
         yield (
-            f"The one partition that sums the posterior up has {_count(found.n_clusters, 'cluster')}: expected "
+            f"The one partition that sums the posterior up has {counted(found.n_clusters, 'cluster')}: expected "
             f"variation of information {found.expected_loss:.3f} nats{gain}; {ball.probability:.0%} of the posterior's "
             f"partitions are within {ball.radius:.3f} of it."
         )
@@ -259,7 +317,7 @@ def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
     outliers = np.flatnonzero(analysis.assignments.tail_probability < 1 / (10 * fit.n_observations))
     if outliers.size:
         rows = ", ".join(map(str, outliers[:5])) + ", ..." * (outliers.size > 5)
-        yield f"Out of place in every component: {_count(outliers.size, 'row')} ({rows})."
+        yield f"Out of place in every component: {counted(outliers.size, 'row')} ({rows})."
 
 
 def criteria_table(selection: Selection, width: int = 100) -> Table:
@@ -306,7 +364,7 @@ def criteria_table(selection: Selection, width: int = 100) -> Table:
     table.caption = "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger"
     table.caption += "; standard errors are in selection.csv" if brief else ", ± standard error"
     if hidden > 0:
-        table.caption += f"; {_count(hidden, 'other fit')} in selection.csv"
+        table.caption += f"; {counted(hidden, 'other fit')} in selection.csv"
     return table
 
 
@@ -322,15 +380,14 @@ def model_name(fit: EMFit) -> str:
     return f"{known[0]} ({letters})" if known else letters
 
 
-def _quantities(tree: xr.DataTree, fit: EMFit) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and draws (chain, draw, K) of what describes a component."""
-    draws = as_mixture(tree)
+def _quantities(draws: GaussianMixture, fit: EMFit) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and draws (chain, draw, K) of what describes a component or a cluster."""
     sds = np.sqrt(np.einsum("...ii->...i", draws.covariances))
-    if fit.n_components > 1:
+    if draws.n_components > 1:
         yield "weight", draws.weights
     for what, values in (("mean", draws.means), ("sd", sds)):
         for j, name in enumerate(fit.features[:_FEATURES]):
-            yield f"{what} {_short(name)}", values[..., j]
+            yield f"{what} {short(name)}", values[..., j]
     if fit.n_features == 2 and not fit.covariance_model.diagonal:
         yield "correlation", draws.covariances[..., 0, 1] / sds.prod(axis=-1)
 
@@ -363,17 +420,7 @@ def _parameter(name: str, feature: str, feature_bis: str) -> str:
     if name == "weights":
         return "weight"
     if name == "means":
-        return f"mean {_short(feature)}"
+        return f"mean {short(feature)}"
     if feature == feature_bis:
-        return f"variance {_short(feature)}"
-    return f"covariance {_short(feature)}, {_short(feature_bis)}"
-
-
-def _short(name: str, length: int = 20) -> str:
-    """A long name without its middle, as names often differ in their ends."""
-    head = (length - 3) // 2
-    return name if len(name) <= length else f"{name[:head]}...{name[head + 3 - length :]}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'s' * (n != 1)}"
+        return f"variance {short(feature)}"
+    return f"covariance {short(feature)}, {short(feature_bis)}"

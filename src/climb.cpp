@@ -6,7 +6,9 @@
 namespace {
 
 constexpr double LOG_2PI = 1.8378770664093454836;
-constexpr int SWEEPS = 5;  // of an M-step whose parts depend on one another; the next one goes on where it ends
+constexpr double EMPTY = 1e-4;  // rows: fewer hold no component, and none that shrinks has converged with more
+constexpr int SWEEPS = 5;  // of an M-step whose parts depend on one another; the next one goes on where it ends; but of
+constexpr int FIRST_SWEEPS = 1000;  // the first as many as change anything, so that it depends on the moments alone
 
 void copy(double* to, const double* from, int64_t n) { memcpy(to, from, size_t(n) * 8); }
 
@@ -15,10 +17,11 @@ struct Room {
     CovarianceRoom covariances;
     Array<double> n, before, b;      // (K,), (D,), (D,)
     Array<double> A, Q, scatter, f;  // (D, D) three times, (size,)
+    Array<double> rounded;           // (K, D) what rounding added to the means
 
     Room(int64_t K, int64_t D)
-        : covariances(K, D), n(K), before(D), b(D), A(D * D), Q(D * D), scatter(D * D), f(K * (1 + D + D * D)) {}
-    bool missing() const { return covariances.missing() || ::missing(n, before, b, A, Q, scatter, f); }
+        : covariances(K, D), n(K), before(D), b(D), A(D * D), Q(D * D), scatter(D * D), f(K * (1 + D + D * D)), rounded(K * D) {}
+    bool missing() const { return covariances.missing() || ::missing(n, before, b, A, Q, scatter, f, rounded); }
 };
 
 // A climb between two E-steps.
@@ -38,7 +41,7 @@ struct Climb {
 
   private:
     Code judge(double value, const Sums& sums);
-    void step();
+    Code step();
     Code next_parameters();
 
     int64_t fill_weights();
@@ -50,6 +53,9 @@ struct Climb {
     double expected_scatter(double* scatter);
     double log_prior();
 
+    Step now() const { return {s.log_scale, s.offsets, s.P, s.weights, s.covariances, s.z}; }
+    void copy_step(const Step& to, const Step& from) const;
+    bool fill_rounding();
     int64_t narrowest() const;
     void fill_moments(double* g) const;
     void remember();
@@ -79,6 +85,7 @@ int64_t Climb::fill_weights() {
             total += s.z[k] + penalty.concentration[k];
     for (int64_t k = 0; k < K; k++) {
         s.weights[k] = fixed.has_weight[k] ? fixed.weights[k] : free * (s.z[k] + penalty.concentration[k]) / total;
+        if (penalty.rows > 0.0 && s.weights[k] >= 0.0) s.weights[k] = fmax(s.weights[k], 1e-300);  // it may be empty
         if (!(s.weights[k] > 0.0)) return k;
     }
     return -1;
@@ -111,6 +118,7 @@ void Climb::fill_penalised_mean(int64_t k) {
     }
 }
 
+// The mean of component k, rounded to what it will be in the table's own units, so that nothing is lost on return.
 void Climb::fill_mean(int64_t k, bool warm, bool pulled) {
     if (fixed.has_mean[k])
         copy(s.offsets + k * D, fixed.offsets + k * D, D);
@@ -118,6 +126,33 @@ void Climb::fill_mean(int64_t k, bool warm, bool pulled) {
         fill_penalised_mean(k);
     else
         copy(s.offsets + k * D, mean_of(k), D);
+    for (int64_t j = 0; j < D; j++) {
+        double& offset = s.offsets[k * D + j];
+        const double rounded = (problem.center[j] + offset) - problem.center[j];
+        room.rounded[k * D + j] = rounded - offset;
+        offset = rounded;
+    }
+}
+
+// What rounding the means may cost; false where a component is no wider than a hundred of the steps between numbers as
+// large as its mean.
+bool Climb::fill_rounding() {
+    at.rounding = 0.0;
+    for (int64_t k = 0; k < K; k++) {
+        const double *P = s.P + k * D * D, *rounded = room.rounded + k * D;
+        double square = 0.0;
+        for (int64_t j = 0; j < D; j++) {
+            double sum = 0.0;
+            for (int64_t i = 0; i <= j; i++) sum += P[i * D + j] * rounded[i];
+            square += sum * sum;
+        }
+        at.rounding += 0.5 * s.z[k] * square;
+        if (square > 1e-4) {
+            at.component = k;
+            return false;
+        }
+    }
+    return true;
 }
 
 // Fill the scatter with its mean given the precisions P P'; return its log determinant but for a constant. Given them it is
@@ -190,19 +225,21 @@ int64_t Climb::fill_factors(double& moved) {
 // Parameters that maximise the expected log posterior of z; the component that has collapsed, or -1.
 //
 // With priors the means given the covariances, the scatter that the covariances' prior expects where that has a prior
-// itself, and the covariances given both are taken in turn until they stop changing (Meng & Rubin 1993), from those they
-// had. At the first step there are none: means are taken unpenalised first, and the scatter's prior mean.
+// itself, and the covariances given both are taken in turn (Meng & Rubin 1993), from those they had. At the first step
+// there are none: means are taken unpenalised first, and the scatter's prior mean.
 int64_t Climb::maximise() {
     const int64_t empty = fill_weights();
     if (empty >= 0) return empty;
     bool pulled = false, warm = at.iteration >= 0;
     for (int64_t j = 0; j < D; j++) pulled = pulled || penalty.precision[j * D + j] > 0.0;
     for (int64_t k = 0; k < K; k++) {
-        if (!(s.z[k] > (penalty.rows > 0.0 || fixed.has_covariance[k] ? 0.0 : 1e-8))) return k;
+        if (!(s.z[k] >= (penalty.rows > 0.0 || fixed.has_covariance[k] ? 0.0 : EMPTY))) return k;
         room.n[k] = s.z[k] + share * penalty.rows;
     }
     copy(room.scatter, penalty.scatter, D * D);
-    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+    const int sweeps = warm ? SWEEPS : FIRST_SWEEPS;
+    const double still = warm ? 1e-10 : 1e-6;
+    for (int sweep = 0; sweep < sweeps; sweep++) {
         if (penalty.degrees > 0.0 && warm) expected_scatter(room.scatter);
         for (int64_t k = 0; k < K; k++) {
             fill_mean(k, warm, pulled);
@@ -212,15 +249,25 @@ int64_t Climb::maximise() {
         double moved = warm ? 0.0 : 1.0;
         const int64_t collapsed = fill_factors(moved);
         if (collapsed >= 0) return collapsed;
-        if (!(pulled || penalty.degrees > 0.0) || moved < 1e-10) break;
+        if (!(pulled || penalty.degrees > 0.0) || moved < still) break;
         warm = true;
     }
     for (int64_t k = 0; k < K; k++) {
         s.log_scale[k] = log(s.weights[k]) - 0.5 * double(D) * LOG_2PI;
         for (int64_t j = 0; j < D; j++) s.log_scale[k] += log(s.P[(k * D + j) * D + j]);
     }
+    if (!fill_rounding()) return at.component;
     at.log_prior = penalty.rows > 0.0 ? log_prior() : 0.0;
     return -1;
+}
+
+void Climb::copy_step(const Step& to, const Step& from) const {
+    copy(to.log_scale, from.log_scale, K);
+    copy(to.offsets, from.offsets, K * D);
+    copy(to.P, from.P, K * D * D);
+    copy(to.weights, from.weights, K);
+    copy(to.covariances, from.covariances, K * D * D);
+    copy(to.z, from.z, problem.size());
 }
 
 // The component with the least conditional sd relative to the data's.
@@ -319,8 +366,7 @@ void Climb::extrapolate() {
 // Take the plain step instead of an extrapolated one, and forget all but the newest difference. An M-step goes on from the
 // parameters before it, so that these, too, must be those of the last accepted step.
 void Climb::undo() {
-    copy(s.covariances, s.accepted_covariances, K * D * D);
-    copy(s.P, s.accepted_P, K * D * D);
+    copy_step(now(), s.accepted);
     at.extrapolated = at.quiet = 0;
     at.remembered = at.remembered < 1 ? at.remembered : 1;
     copy(s.z, s.fallback, problem.size());
@@ -329,26 +375,31 @@ void Climb::undo() {
 // Take a value that an E-step has found and say whether the climb is over.
 //
 // It has converged when the gain that is left, the last gain times r / (1 - r) with r the ratio of successive gains
-// (Aitken), is below the tolerance; a long climb, which may only cross a plateau, when it has been so for several steps in
-// succession.
+// (Aitken), is below the tolerance three times in succession. The last two of these steps are plain ones, for the gains of
+// extrapolated ones say little of what is left on a plateau.
 Code Climb::judge(double value, const Sums& sums) {
     const double noise = 1e-15 * fabs(value) + 1e-13, gain = value - at.value;
-    s.path[at.iteration] = value;
-    if (!(gain >= -1e-9 * (1.0 + fabs(value)))) {  // a plain step cannot lose but where a covariance is all but singular
+    // A plain step cannot lose but by rounding its means, or where a covariance is all but singular.
+    if (!(gain >= -1e-9 * (1.0 + fabs(value)) - at.rounding)) {
         at.component = narrowest();
         return DEGENERATE;
     }
+    if (gain < 0.0 && problem.tolerance > 0.0) {
+        s.path[at.iteration] = at.value;
+        copy_step(now(), s.accepted);
+        at.remaining = 0.0;
+        return CONVERGED;
+    }
+    s.path[at.iteration] = value;
     const double ratio = at.gain > 0.0 ? gain / at.gain : 1.0;
     at.value = value;
     at.log_likelihood = sums.log_likelihood;
     at.certainty = sums.certainty;
     if (at.iteration > 0) at.gain = gain;
     if (at.iteration > 1 && problem.tolerance > 0.0) {
-        const double worst = fmax(ratio, at.ratio);  // of the last two, so that one lucky step does not stop the climb
-        at.ratio = ratio;
-        at.remaining = worst < 1.0 ? gain * worst / (1.0 - worst) : INFINITY;
+        at.remaining = ratio < 1.0 ? gain * ratio / (1.0 - ratio) : INFINITY;
         at.quiet = fmax(at.remaining, gain) < problem.tolerance ? at.quiet + 1 : 0;
-        if (gain <= noise || at.quiet > (at.iteration < 64 ? at.iteration / 16 : 4)) {
+        if ((gain <= noise && !at.extrapolated) || at.quiet > 2) {
             at.remaining = fmax(fmin(at.remaining, problem.tolerance), 0.0);
             return CONVERGED;
         }
@@ -356,13 +407,21 @@ Code Climb::judge(double value, const Sums& sums) {
     return at.iteration >= problem.max_iterations ? EXHAUSTED : RUNNING;
 }
 
-// The next moments from the E-step's statistics, extrapolated where that may pay.
-void Climb::step() {
+// The next moments from the E-step's statistics, extrapolated where that may pay. With tolerance zero the climb has
+// converged where they no longer change.
+Code Climb::step() {
     const int64_t size = problem.size();
-    copy(s.accepted_covariances, s.covariances, K * D * D);
-    copy(s.accepted_P, s.P, K * D * D);
+    copy_step(s.accepted, now());
     fill_moments(s.fallback);
-    for (int64_t i = 0; i < size; i++) room.f[i] = s.fallback[i] - s.z[i];
+    double longest = 0.0;
+    for (int64_t i = 0; i < size; i++) {
+        room.f[i] = s.fallback[i] - s.z[i];
+        longest = fmax(longest, fabs(problem.metric[i] * room.f[i]));
+    }
+    if (problem.tolerance == 0.0 && longest < 1e-14) {
+        at.remaining = 0.0;
+        return CONVERGED;
+    }
     if (problem.tolerance > 0.0 && at.iteration > 0 && at.gain < 1e-3 * problem.total) {
         if (at.remembered >= 0)
             remember();
@@ -371,12 +430,13 @@ void Climb::step() {
         copy(s.last_z, s.z, size);
         copy(s.last_f, room.f, size);
     }
-    // The last step is a plain one, for an extrapolated one may have to be undone by a step more.
-    at.extrapolated = at.remembered > 0 && at.iteration + 1 < problem.max_iterations;
+    // The last step is a plain one, too, for an extrapolated one may have to be undone by a step more.
+    at.extrapolated = at.remembered > 0 && at.quiet == 0 && at.iteration + 1 < problem.max_iterations;
     if (!at.extrapolated)
         copy(s.z, s.fallback, size);
     else if (!reflect())
         extrapolate();
+    return RUNNING;
 }
 
 // Parameters from z, or from its fallback where those of an extrapolation collapse.
@@ -398,9 +458,9 @@ Code Climb::advance(const Sums& sums) {
             s.path[at.iteration] = at.value;
             undo();
         } else {
-            const Code code = judge(value, sums);
+            Code code = judge(value, sums);
+            if (code == RUNNING) code = step();
             if (code != RUNNING) return code;
-            step();
         }
     }
     return next_parameters();
@@ -421,6 +481,7 @@ API int64_t gmm_sizeof_penalty() { return sizeof(Penalty); }
 API int64_t gmm_sizeof_fixed() { return sizeof(Fixed); }
 API int64_t gmm_sizeof_problem() { return sizeof(Problem); }
 API int64_t gmm_sizeof_progress() { return sizeof(Progress); }
+API int64_t gmm_sizeof_step() { return sizeof(Step); }
 API int64_t gmm_sizeof_state() { return sizeof(State); }
 API int64_t gmm_sizeof_outcomes() { return sizeof(Outcomes); }
 

@@ -40,6 +40,7 @@ struct Problem {
     int64_t K, D;
     CovarianceModel model;
     double total;             // sum of the rows' weights
+    const double* center;     // (D,) of the table, from which means are offset
     const double* reference;  // (D,) diagonal of the data's own precision factor
     const double* metric;     // (K + K D + K D D,) units of the moments
     Penalty penalty;
@@ -57,8 +58,8 @@ struct Progress {
     double log_prior;       // of the parameters that the next E-step takes
     double certainty;       // sum of the rows' largest log responsibilities
     double gain;            // of the last step
-    double ratio;           // of the last gain to the one before
     double remaining;       // that is left to gain
+    double rounding;        // that rounding the means may have cost the last step
     int64_t iteration;      // -1 before the first parameters
     int64_t remembered;     // differences; -1 while not even a first residual is known
     int64_t extrapolated;   // whether the last step was
@@ -67,25 +68,34 @@ struct Progress {
     int64_t code;           // a Code
 };
 
+// Parameters, and the moments that they were made from.
+struct Step {
+    double* log_scale;    // (K,)
+    double* offsets;      // (K, D)
+    double* P;            // (K, D, D)
+    double* weights;      // (K,)
+    double* covariances;  // (K, D, D)
+    double* z;            // (size,)
+};
+
 // What a climb changes, in place.
 struct State {
-    double* log_scale;             // (K,) as in Mixture, and so
-    double* offsets;               // (K, D) are these
-    double* P;                     // (K, D, D) and these
-    double* weights;               // (K,)
-    double* covariances;           // (K, D, D)
-    double* counts;                // (K,) as in Statistics, of the last E-step, and so
-    double* first;                 // (K, D) are these
-    double* scatter;               // (K, D, D) and these, which the M-step overwrites
-    double* z;                     // (size,) moments that the parameters were made from
-    double* fallback;              // (size,) moments to go on from where an extrapolation fails
-    double* last_z;                // (size,) z one accepted step ago
-    double* last_f;                // (size,) and its residual
-    double* dz;                    // (MEMORY, size) differences of z, newest first
-    double* df;                    // (MEMORY, size) and of the residuals
-    double* accepted_covariances;  // (K, D, D) of the last step that was not undone
-    double* accepted_P;            // (K, D, D)
-    double* path;                  // (max_iterations + 1,) value after each iteration
+    double* log_scale;    // (K,) as in Mixture, and so
+    double* offsets;      // (K, D) are these
+    double* P;            // (K, D, D) and these
+    double* weights;      // (K,)
+    double* covariances;  // (K, D, D)
+    double* counts;       // (K,) as in Statistics, of the last E-step, and so
+    double* first;        // (K, D) are these
+    double* scatter;      // (K, D, D) and these, which the M-step overwrites
+    double* z;            // (size,) moments that the parameters were made from
+    double* fallback;     // (size,) moments to go on from where an extrapolation fails
+    double* last_z;       // (size,) z one accepted step ago
+    double* last_f;       // (size,) and its residual
+    double* dz;           // (MEMORY, size) differences of z, newest first
+    double* df;           // (MEMORY, size) and of the residuals
+    Step accepted;        // the last one that was not undone
+    double* path;         // (max_iterations + 1,) value after each iteration
     Progress progress;
 };
 

@@ -1,8 +1,10 @@
 """Who may import whom, read from the code; and what importing the package costs."""
 
 import ast
+import importlib.resources
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
-    {"lanes", "native", "errors", "files"},
+    {"lanes", "names", "native", "errors", "files"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
 NUMPY_SIDE |= {"clusters"}
@@ -82,3 +84,10 @@ def test_importing_the_package_loads_neither_numba_nor_pymc():
 def test_every_public_name_is_there():
     for name in bayesgmm.__all__:
         assert getattr(bayesgmm, name) is not None
+
+
+def test_type_checkers_may_use_the_annotations():
+    """The marker of PEP 561: without it mypy takes everything imported from here for Any."""
+    assert importlib.resources.files("bayesgmm").joinpath("py.typed").read_text() == ""
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))
+    assert "py.typed" in settings["tool"]["setuptools"]["package-data"]["bayesgmm"]  # wheels have it too

@@ -131,6 +131,58 @@ def test_the_three_tables_are_printed_plainly_in_a_hundred_columns(finished):
     assert not any(ord(c) < 32 for c in printed if c != "\n")
 
 
+def shuffled(tree):
+    """The posterior with the components of every other draw the other way round, as if nobody had relabelled."""
+    new = tree.copy(deep=True)
+    for name in ("weights", "means", "covariances"):
+        values = new["posterior"][name].values
+        values[:, ::2] = values[:, ::2, ::-1]
+    return new
+
+
+def test_where_components_are_not_kept_apart_everything_goes_by_clusters(finished, folder, tmp_path, monkeypatch):
+    """And what is said of the clusters is what is said of the components where these are kept apart."""
+    real, out = report.sample_posterior, tmp_path / "out"
+    monkeypatch.setattr(report, "sample_posterior", lambda *a, **k: shuffled(real(*a, **k)))
+    command = ("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    status, printed, err = run(*command)
+    assert (status, err) == (0, "")
+    first = printed.index("The draws do not keep the 2 components apart: in 50% of them")
+    assert first < printed.index("The clusters: posterior mean and 89% interval")
+    said = " ".join(printed.split())
+    assert "try fewer components (-k 1) or the same covariance for all (--covariance tied)" in said
+    assert "EM beside" not in said and "component 0" not in said
+    assert "Of the clusters R-hat is at most" in said
+    assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS | {"clusters.csv"}
+    clear, rows = (pd.read_csv(d / "responsibilities.csv") for d in (finished[0], out))
+    assert (rows["cluster"] == clear["label"]).all()
+    for c in (0, 1):
+        np.testing.assert_allclose(rows[f"cluster_p_{c}"], clear[f"p_{c}"], atol=0.02)
+    clear, clusters = (pd.read_csv(d / name) for d, name in ((finished[0], "components.csv"), (out, "clusters.csv")))
+    change = (clusters["mean"] - clear["mean"]).abs() / clear["sd"]
+    assert change[clear["parameter"] != "covariances"].max() < 0.5  # rows in doubt widen covariances a little
+    assert list(pd.read_csv(out / "components.csv")["em"]) == pytest.approx(list(clear["em"]))
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["ambiguous"], summary["stray_rate"]) == (True, 0.5)
+    monkeypatch.setattr(report, "sample_posterior", real)
+    assert run(*command, "--force")[0] == 0
+    assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS
+    assert json.loads((out / "summary.json").read_text())["ambiguous"] is False
+
+
+def test_many_rows_are_partitioned_from_some(folder, tmp_path, monkeypatch):
+    real, out = report.sample_posterior, tmp_path / "out"
+    monkeypatch.setattr(report, "sample_posterior", lambda *a, **k: shuffled(real(*a, **k)))
+    monkeypatch.setattr(report, "_PARTITION_ROWS", 100)
+    status, printed, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
+    assert status == 0
+    assert "The partition has 2 clusters: it was found from 100 rows drawn at random" in " ".join(printed.split())
+    assert {path.name for path in out.iterdir()} == (FILES | OF_CLUSTERS | {"clusters.csv"}) - {
+        "similarity.png",
+        "credible_ball.png",
+    }
+
+
 def test_a_finished_result_is_refused_before_any_work(finished, folder, monkeypatch):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -235,6 +287,18 @@ def test_many_features_and_components_stay_within_the_page(tmp_path):
     assert "component 7" in said
 
 
+def test_numbers_whose_components_are_not_kept_apart_are_named_first(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "stray_rate", lambda _, labels: float(labels.max()))  # from two components on
+    few = [*FEW, "--covariance", "tied", "--columns", "waiting"]
+    status, printed, _ = run("fit", folder / "geyser.csv", "-k", "1:2", "--out", tmp_path / "out", *few)
+    assert status == 0
+    said = " ".join(printed.split())
+    assert "do not keep the components of K = 2 apart" in said and "files in k2/ go by the clusters" in said
+    assert said.index("do not keep") < said.index("Which mixture?")
+    assert (tmp_path / "out" / "k2" / "clusters.csv").exists()
+    assert not (tmp_path / "out" / "k1" / "clusters.csv").exists()
+
+
 def test_an_interrupted_fit_leaves_nothing(folder, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -277,6 +341,40 @@ def test_a_range_that_was_killed_between_its_parts_goes_on(folder, tmp_path, mon
     for directory in (out, out / "k1", out / "k2"):
         with pytest.raises(bg.InputError, match="finished result"):
             outputs.refuse_to_overwrite(directory)
+
+
+def test_a_picture_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no\nink")
+
+    monkeypatch.setattr(plots, "posterior", fail)
+    monkeypatch.setattr(plots, "similarity", lambda *_: plots.Figure(figsize=(1e6, 1)))  # too large to be saved
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)
+    assert (status, err) == (0, "")
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == (FILES | OF_CLUSTERS) - {"posterior.png", "similarity.png"}
+    said = " ".join(printed.split())
+    assert "posterior.png could not be drawn (ValueError: no ink); everything else is complete." in said
+    assert "similarity.png could not be drawn (ValueError: Image size" in said
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["not_drawn"]) == {"posterior.png", "similarity.png"}
+
+
+def test_names_of_columns_are_only_names(tmp_path):
+    names = ["in_$ (out_$)", "[red]x[/red]", "two\nlines\x1b[31m", "$\\frac{$", "\u5927\u304d\u3055"]
+    X = np.random.default_rng(0).normal(size=(60, 5)) + 9 * np.repeat([[0], [1]], 30, axis=0)
+    pd.DataFrame(X, columns=names).to_csv(tmp_path / "t.csv", index=False)
+    status, printed, err = run(
+        "fit", tmp_path / "t.csv", "-k", 2, "--covariance", "diag", "--out", tmp_path / "out", *FEW
+    )
+    assert (status, err) == (0, "")
+    assert "could not be drawn" not in printed
+    assert not any(ord(c) < 32 for c in printed if c != "\n")
+    for name in ("in_$ (out_$)", "[red]x[/red]", "two lines [31m", "$\\frac{$", "\u5927\u304d\u3055"):
+        assert f"mean {name}" in printed
+    assert set(pd.read_csv(tmp_path / "out" / "components.csv")["feature"].dropna()) == set(names)
+    with xr.open_datatree(tmp_path / "out" / "posterior.nc", engine="h5netcdf") as tree:
+        assert list(tree["posterior"]["feature"].values) == names
 
 
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):

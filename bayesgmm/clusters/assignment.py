@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.clusters.draws import Block, Draws, log_mean_exp, posterior_draws
+from bayesgmm.clusters.partition import Partition
+from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
 from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
 
 _PREDICTIVE_ROWS = 10_000  # drawn from the posterior predictive: tail probabilities have an sd of at most 0.005
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignments:
-    """Posterior assignment of rows to components.
+    """Posterior assignment of rows to components, or to the clusters of a partition in their place.
 
     Attributes
     ----------
@@ -24,7 +27,7 @@ class Assignments:
     lower, upper : (N, K)
         Equal-tailed credible interval of each responsibility, of probability ``ci_prob``.
     labels : (N,)
-        Most probable component.
+        Most probable component; the cluster where the rows are those of the partition.
     label_probability, label_lower, label_upper : (N,)
         Probability of that component and its interval.
     entropy : (N,)
@@ -39,6 +42,8 @@ class Assignments:
         Probability that a new row from the posterior predictive has no higher density than this one: near zero for an
         outlier.
     ci_prob : float
+    partition : Partition or None
+        Whose clusters stand where else components do.
     """
 
     probabilities: np.ndarray
@@ -51,6 +56,12 @@ class Assignments:
     log_prob: np.ndarray
     tail_probability: np.ndarray
     ci_prob: float
+    partition: Partition | None = None
+
+    @property
+    def group(self) -> str:
+        """What rows are assigned to: "component" or "cluster"."""
+        return "component" if self.partition is None else "cluster"
 
     @property
     def label_probability(self) -> np.ndarray:
@@ -83,8 +94,8 @@ class Assignments:
         return np.take_along_axis(values, self.labels[:, None], axis=1)[:, 0]
 
 
-def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
-    """Assign rows to components with the posterior's uncertainty.
+def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89, *, partition: Partition | None = None) -> Assignments:
+    """Assign rows to components, or to the clusters of a partition, with the posterior's uncertainty.
 
     Parameters
     ----------
@@ -94,6 +105,9 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
         Rows to assign; by default those the posterior was fitted to.
     ci_prob : float
         Probability of the equal-tailed intervals.
+    partition : Partition, optional
+        From `partition`, of the rows the posterior was fitted to (of ``X_new`` where the draws are a mixture): assigns
+        to its clusters. Use it where the draws do not keep the components apart.
 
     Returns
     -------
@@ -102,10 +116,14 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
     Raises
     ------
     InputError
-        If the rows cannot be used, or a mixture is given without rows.
+        If the rows cannot be used, a mixture is given without rows, or the partition is of other rows.
 
     Notes
     -----
+    Under one draw the probability that row i belongs with cluster c is sum_k r_ik N_ck / N_k, with N_ck the sum of the
+    responsibilities r_jk over the rows of the cluster and N_k that over all rows: of the rows that share its component,
+    the expected part that lies in the cluster. It does not depend on the components' labels.
+
     The entropy of the averaged probabilities splits into the expected entropy of the responsibilities (overlap) and the
     mutual information of assignment and parameters (Depeweg et al. 2018).
 
@@ -127,15 +145,22 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
     if not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
     draws = posterior_draws(tree, X_new, "assign")
-    N, K = len(draws.X), draws.mixture.n_components
+    share = None
+    if partition is not None:
+        fitted = draws if X_new is None or isinstance(tree, GaussianMixture) else posterior_draws(tree, None, "assign")
+        share = shares(cluster_counts(fitted, partition))
+    N, K = len(draws.X), draws.mixture.n_components if partition is None else partition.n_clusters
     probabilities, lower, upper = np.empty((N, K)), np.empty((N, K)), np.empty((N, K))
     overlap, log_prob = np.empty(N), np.empty(N)
     free = K if K != 2 else 1  # of two components the second's interval mirrors the first's
 
     def task(start: int, stop: int, block: Block) -> None:
-        R = block.responsibilities
+        R, H = block.responsibilities, block.entropy
+        if share is not None:
+            R = by_cluster(R, share)
+            H = _entropy(R, axis=1)
         probabilities[start:stop] = R.mean(axis=-1)
-        overlap[start:stop] = block.entropy.mean(axis=-1)
+        overlap[start:stop] = H.mean(axis=-1)
         log_prob[start:stop] = log_mean_exp(block.log_prob)
         lower[start:stop, :free], upper[start:stop, :free] = equal_tailed(R[:, :free], ci_prob)
 
@@ -147,13 +172,14 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89) -> Assignments:
         probabilities=probabilities,
         lower=lower,
         upper=upper,
-        labels=probabilities.argmax(axis=1),
+        labels=probabilities.argmax(axis=1) if partition is None or fitted is not draws else partition.labels,
         entropy=entropy,
         overlap=np.minimum(overlap, entropy),
         mutual_information=np.maximum(entropy - overlap, 0.0),
         log_prob=log_prob,
         tail_probability=_tail_probability(draws, log_prob),
         ci_prob=ci_prob,
+        partition=partition,
     )
 
 
@@ -192,9 +218,9 @@ def _tail_probability(draws: Draws, log_prob: np.ndarray) -> np.ndarray:
     return (1 + np.searchsorted(drawn, log_prob, side="right")) / (1 + _PREDICTIVE_ROWS)
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
-    """Entropy in nats over the last axis."""
-    return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1)
+def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Entropy in nats over an axis."""
+    return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=axis)
 
 
 def filled_components(tree: Any, X: Any = None, *, rng: Any = None) -> np.ndarray:

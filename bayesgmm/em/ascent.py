@@ -52,6 +52,7 @@ class Problem(NamedTuple):
 
     model: CovarianceModel
     total: float  # sum of the rows' weights
+    center: np.ndarray  # (D,) of the table, from which means are offset
     reference: np.ndarray  # (D,) diagonal of the data's own precision factor
     metric: np.ndarray  # (K + K D + K D D,) units of the moments
     penalty: Penalty
@@ -71,7 +72,7 @@ class Problem(NamedTuple):
             return address(arrays[-1], arrays[-1].dtype)
 
         K, D = self.penalty.concentration.size, self.reference.size
-        given = self.total, place(self.reference), place(self.metric)
+        given = self.total, place(self.center), place(self.reference), place(self.metric)
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
         limits = self.tolerance, self.max_iterations
         return native.Problem(K, D, self.model.compiled, *given, *parts, *limits), arrays
@@ -94,11 +95,15 @@ class State:
             "covariances": np.empty((K, D, D)),
             **{name: np.empty(size) for name in ("z", "fallback", "last_z", "last_f")},
             **{name: np.empty((_MEMORY, size)) for name in ("dz", "df")},
-            **{name: np.empty((K, D, D)) for name in ("accepted_covariances", "accepted_P")},
+        }
+        self._accepted = {
+            **{"log_scale": np.empty(K), "offsets": np.empty((K, D)), "P": np.empty((K, D, D))},
+            **{"weights": np.empty(K), "covariances": np.empty((K, D, D)), "z": np.empty(size)},
         }
         arrays = {"log_scale": self.parameters[0], "offsets": self.parameters[1], "P": self.parameters[2]}
         arrays |= self.statistics._asdict() | self._others | {"path": self.path}
-        self.compiled = native.State(**{name: address(array) for name, array in arrays.items()})
+        accepted = native.Step(**{name: address(array) for name, array in self._accepted.items()})
+        self.compiled = native.State(**{name: address(array) for name, array in arrays.items()}, accepted=accepted)
 
 
 class Outcomes(NamedTuple):

@@ -193,7 +193,7 @@ def fit_em(
         Per start.
     tolerance : float
         Stop when the projected remaining gain in log-likelihood, in nats and in total, is below this. With 0 and a
-        single given start, exactly ``max_iterations`` plain EM iterations are made.
+        single given start, exactly ``max_iterations`` plain EM iterations are made, or as many as change anything.
     rng : Generator, seed or None
     progress : callable, optional
         Called with the number of climbs done and their total.
@@ -217,7 +217,9 @@ def fit_em(
     Notes
     -----
     All starts make a short run; the best are carried on (small-EM, Biernacki, Celeux & Govaert 2003). Slow climbs are
-    accelerated by Anderson mixing of the expected moments, undone where the log-likelihood would fall.
+    accelerated by Anderson mixing of the expected moments, undone where the log-likelihood would fall. The means where
+    the best climb ends are moved a little, at most by a standard error: if it does not come back, that was a saddle or
+    a plateau, and it goes on.
 
     Examples
     --------
@@ -239,6 +241,10 @@ def fit_em(
     rng = np.random.default_rng(rng)
     climber, spread = prepare(table, model, K, known, fixed, priors, float(tolerance), max_iterations)
     if starts is not None:
+        if (
+            priors is not None
+        ):  # which would draw the moments of a mixture, but not those of its rows, to them once more
+            starts = [_expected(start, table, K) for start in starts] if isinstance(starts, Sequence) else starts
         candidates = given(starts, table, climber.center, K)
     else:
         n_starts = 1 if K == 1 or (known.size and known.min() >= 0) else n_starts
@@ -354,6 +360,7 @@ def prepare(
     problem = ascent.Problem(
         model,
         table.total_weight,
+        center,
         _reference(spread, model, table.features, priors is not None),
         _metric(table.total_weight, spread, K),
         _penalty(priors, model, center, K),
@@ -476,6 +483,12 @@ def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center
             raise InputError(f"the fixed covariance of component {k} is not positive definite")
     offsets = values["means"] - center
     return ascent.Fixed(flags["weights"], values["weights"], flags["means"], offsets, some, values["covariances"])
+
+
+def _expected(start: Any, table: Observations, K: int) -> Any:
+    """Responsibilities instead of a mixture."""
+    fits = isinstance(start, GaussianMixture) and start.means.shape == (K, table.n_features)
+    return start.responsibilities(table.values) if fits else start
 
 
 def _known_labels(labels: Any, table: Observations, K: int) -> np.ndarray:

@@ -206,7 +206,7 @@ def moments_of_mixture(mixture: GaussianMixture, total: float, center: np.ndarra
 def _moments_of_responsibilities(R: np.ndarray, table: Observations, center: np.ndarray) -> np.ndarray:
     X = table.values - center
     R = R * table.sample_weight[:, None]
-    counts = R.sum(axis=0)
+    counts = np.maximum(R.sum(axis=0), 1e-300)  # an empty component is anywhere
     means = R.T @ X / counts[:, None]
     S = np.stack([(X - means[k]).T @ ((X - means[k]) * R[:, [k]]) / counts[k] for k in range(R.shape[1])])
     return np.concatenate((counts, means.ravel(), S.ravel()))

@@ -25,6 +25,7 @@ _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
 _ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
 _SAME = 1e-3  # nats within which two climbs have found the same maximum
+_NUDGE = 0.05  # sds, or a standard error if that is less, by which means are moved to see whether a climb comes back
 
 
 class Status(enum.Enum):
@@ -195,7 +196,7 @@ def search(
     race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
     ranges = [(i, i + 1) for i in finalists]
     climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
-    unfinished = _run_out(climber, climbs) if race.problem.max_iterations < climber.problem.max_iterations else ()
+    unfinished = _finish(climber, climbs, race.problem.max_iterations < climber.problem.max_iterations, rng)
     ends: list[_Climb] = []
     for i, climb in zip(finalists, climbs, strict=True):
         starts[i] = _start(kinds[i], climb.outcomes, 0)
@@ -267,17 +268,50 @@ def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
     return _Climb(outcomes, path, why)
 
 
-def _run_out(climber: Climber, climbs: list[_Climb]) -> list[_Climb]:
-    """Let the climb that leads run on to its end, in place; which others were stopped before theirs."""
-    unfinished = [climb for climb in climbs if climb.outcomes.codes[0] == ascent.EXHAUSTED]
-    while (leader := max(climbs, key=_Climb.rank)) in unfinished:
-        unfinished.remove(leader)
-        n = len(leader.path) - 1
-        rest = _carry_on(climber.limited(climber.problem.max_iterations - n), leader.outcomes.moments)
-        rest.outcomes.progress["iteration"] += n
-        path = np.concatenate((leader.path, rest.path[1:]))
-        leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, path, rest.why_spurious
+def _finish(climber: Climber, climbs: list[_Climb], raced: bool, rng: np.random.Generator) -> list[_Climb]:
+    """Let the climb that leads run on until it comes back to where it was, in place; which others did not finish."""
+    unfinished = [climb for climb in climbs if raced and climb.outcomes.codes[0] == ascent.EXHAUSTED]
+    settled: list[_Climb] = []
+    while climbs and (leader := max(climbs, key=_Climb.rank)) not in settled:
+        if leader in unfinished:
+            unfinished.remove(leader)
+            rest = _continued(climber, leader, leader.outcomes.moments)
+            leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, rest.path, rest.why_spurious
+        elif not _left_saddle(climber, leader, rng):
+            settled.append(leader)
     return unfinished
+
+
+def _continued(climber: Climber, climb: _Climb, moments: np.ndarray) -> _Climb:
+    """The climb, gone on from these moments."""
+    n = len(climb.path) - 1
+    rest = _carry_on(climber.limited(climber.problem.max_iterations - n), moments)
+    rest.outcomes.progress["iteration"] += n
+    rest.path = np.concatenate((climb.path, rest.path[1:]))
+    return rest
+
+
+def _left_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> bool:
+    """Whether a climb that had converged goes up from there once its means are nudged; then it does, in place.
+
+    EM stands still on saddles, too: equal components stay equal.
+    """
+    end, K = climb.outcomes, climber.problem.penalty.concentration.size
+    if end.codes[0] != ascent.CONVERGED or climber.problem.tolerance == 0.0 or K == 1:
+        return False
+    D, P = climber.table.n_features, np.empty_like(end.covariances[0, 0])
+    moments = end.moments.copy()
+    counts, means = moments[0, :K], moments[0, K : K + K * D].reshape(K, D)
+    for k in range(K):
+        precision_cholesky(end.covariances[0, k], P)
+        size = min(_NUDGE, 1 / math.sqrt(max(counts[k], 1.0)))
+        means[k] += size * np.linalg.solve(P.T, rng.standard_normal(D))
+    nudged = _continued(climber, climb, moments)
+    if not nudged.value > climb.value + _SAME:
+        return False
+    path = np.maximum(nudged.path, np.where(np.arange(len(nudged.path)) < len(climb.path), -np.inf, climb.value))
+    climb.outcomes, climb.path, climb.why_spurious = nudged.outcomes, path, nudged.why_spurious
+    return True
 
 
 def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:

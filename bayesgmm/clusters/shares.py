@@ -1,0 +1,156 @@
+"""A posterior by the clusters of a partition in place of components: sums over components, so labels do not matter.
+
+In a draw, a cluster has a share of each component: of the rows that the component is responsible for, those that are
+in the cluster. A row belongs with a cluster as far as the components it may be of are the cluster's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.clusters.draws import EIGHT, Draws, posterior_draws
+from bayesgmm.clusters.partition import Partition, partition
+from bayesgmm.errors import InputError
+from bayesgmm.expectation import in_threads, n_threads
+from bayesgmm.mixture import GaussianMixture
+
+_BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time
+_ROWS = 4096  # at a time
+
+
+def cluster_mixture(tree: Any, partition: Partition, X: Any = None) -> GaussianMixture:
+    """Weight, mean and covariance of each cluster of a partition under every draw, whatever the components' labels.
+
+    Parameters
+    ----------
+    tree : DataTree or GaussianMixture
+        From `sample_posterior`, or a mixture whose batch axes are the draws; relabelled or not.
+    partition : Partition
+        From `partition`.
+    X : (N, D) table, optional
+        The rows of the partition; by default those the posterior was fitted to.
+
+    Returns
+    -------
+    GaussianMixture
+        With the batch shape of the draws, one component for each cluster.
+
+    Raises
+    ------
+    InputError
+        If the partition is not of these rows.
+
+    Notes
+    -----
+    With r_ik the responsibilities of a draw and N_ck their sum over the n_c rows of cluster c, the draw's components
+    are divided among the clusters:
+
+    * the weight of a cluster is sum_k w_k N_ck / N_k, its share of each component's weight;
+    * its mean and covariance are those of a new row from the component of one of its rows drawn at random,
+      a mixture of the components in the proportions N_ck / n_c.
+
+    Where every cluster is one component and no row is in doubt, these are the component's own; rows in doubt widen them
+    a little. They are sums over components, which no renumbering changes; a component without rows adds nothing to
+    means and covariances.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> clusters = bg.cluster_mixture(tree, bg.partition(tree, rng=0))
+    >>> clusters.batch_shape, clusters.weights.mean(axis=(0, 1)).round(1)
+    ((2, 500), array([0.4, 0.6]))
+    """
+    draws = posterior_draws(tree, X, "cluster_mixture")
+    m, counts = draws.mixture, cluster_counts(draws, partition)
+    weights = np.einsum("sk,kcs->sc", m.weights, shares(counts))
+    inner = counts / counts.sum(axis=0)  # of each cluster's rows, those of each component
+    means = np.einsum("kcs,ski->sci", inner, m.means)
+    offsets = m.means[:, None] - means[:, :, None]  # (S, C, K, D)
+    covariances = np.einsum("kcs,skij->scij", inner, m.covariances)
+    covariances += np.einsum("kcs,scki,sckj->scij", inner, offsets, offsets)
+    C, D = means.shape[1:]
+    return GaussianMixture(
+        weights=weights.reshape(*draws.shape, C),
+        means=means.reshape(*draws.shape, C, D),
+        covariances=covariances.reshape(*draws.shape, C, D, D),
+    )
+
+
+def stray_rate(tree: Any, labels: np.ndarray) -> float:
+    """Share of the draws in which some component is not where its rows are.
+
+    That is, of the rows labelled with it another component holds more; labels (N,) are 0, ..., K - 1. Components that
+    no row is labelled with do not count.
+    """
+    draws = posterior_draws(tree, None, "stray_rate")
+    K = draws.mixture.n_components
+    holder = _counts(draws, labels, K).argmax(axis=0)  # (K, S): of each label's rows
+    strays = (holder != np.arange(K)[:, None]) & (np.bincount(labels, minlength=K) > 0)[:, None]
+    return float(strays.any(axis=0).mean())
+
+
+def cluster_counts(draws: Draws, partition: Partition) -> np.ndarray:
+    """Expected rows (K, C, S) of each component that lie in each cluster, under every draw."""
+    if not isinstance(partition, Partition):
+        raise InputError(f"partition must be the result of bg.partition, not {type(partition).__name__}")
+    if len(partition.labels) != len(draws.X):
+        raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {len(draws.X)}")
+    return _counts(draws, partition.labels, partition.n_clusters)
+
+
+def _counts(draws: Draws, labels: np.ndarray, C: int) -> np.ndarray:
+    """Sums (K, C, S) of the responsibilities over the rows of each label 0, ..., C - 1."""
+    N, K, S = len(draws.X), draws.mixture.n_components, draws.n_draws
+    counts = np.full((K, C, S), 1e-300)  # a component far from every row is any cluster's
+    width = max(int(_BLOCK_BYTES / (8 * min(N, _ROWS) * K)) // EIGHT, 1) * EIGHT
+
+    def task(start: int, stop: int) -> None:
+        for first in range(start, stop, width):
+            some = slice(first, min(first + width, stop))
+            for row in range(0, N, _ROWS):
+                rows = slice(row, row + _ROWS)
+                inside = labels[rows] == np.arange(C)[:, None]
+                counts[:, :, some] += np.einsum(
+                    "cn,nks->kcs", inside, draws.block(draws.X[rows], some).responsibilities
+                )
+
+    step = -(-S // (4 * n_threads() * EIGHT)) * EIGHT
+    in_threads(task, [(s, min(s + step, S)) for s in range(0, S, step)])
+    return counts
+
+
+def partition_from_some(tree: Any, n_rows: int, rng: Any = None) -> Partition:
+    """The partition of ``n_rows`` of a posterior's rows drawn at random, each other row in its most probable cluster.
+
+    What it says of losses is of the rows that were drawn; all rows of many would take long.
+    """
+    rng = np.random.default_rng(rng)
+    every = posterior_draws(tree, None, "partition")
+    chosen = np.sort(rng.choice(len(every.X), n_rows, replace=False))
+    some = posterior_draws(tree, every.X[chosen], "partition")
+    found = partition(tree, some.X, rng=rng)
+    share = shares(cluster_counts(some, found))
+    labels = np.empty(len(every.X), found.labels.dtype)
+
+    def task(start: int, stop: int, block: Any) -> None:
+        labels[start:stop] = by_cluster(block.responsibilities, share).mean(axis=-1).argmax(axis=1)
+
+    every.each_block(every.X, task)
+    labels[chosen] = found.labels
+    reference = None if every.em is None else every.em.predict(every.X)
+    return replace(found, labels=labels, reference_labels=reference)
+
+
+def shares(counts: np.ndarray) -> np.ndarray:
+    """Share (K, C, S) of each component that a cluster has."""
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def by_cluster(responsibilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C, S) that rows belong with each cluster, from responsibilities (n, K, S) and shares."""
+    return np.einsum("nks,kcs->ncs", responsibilities, shares)

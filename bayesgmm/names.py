@@ -1,0 +1,37 @@
+"""How names and numbers of things are put: people call a column whatever they like."""
+
+from __future__ import annotations
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, control characters and whatever else cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def short(name: str, length: int = 20) -> str:
+    r"""A name on one line, and if it is long without its middle, as names often differ in their ends.
+
+    Examples
+    --------
+    >>> short("width of the petal, in centimetres", 20), short("two\nlines"), short(" ")
+    ('width of...ntimetres', 'two lines', "' '")
+    """
+    line = one_line(name) or repr(name)
+    head = (length - 3) // 2
+    return line if len(line) <= length else f"{line[:head]}...{line[head + 3 - length :]}"
+
+
+def in_picture(name: str) -> str:
+    r"""A short name as matplotlib shows it character by character: dollars would start a formula.
+
+    Examples
+    --------
+    >>> print(in_picture("cost in $ ($)"))
+    cost in \$ (\$)
+    """
+    return short(name, 18).replace("$", r"\$")
+
+
+def counted(n: int, thing: str) -> str:
+    """So many things: "1 row", "2 rows"."""
+    return f"{n} {thing}{'s' * (n != 1)}"
