@@ -289,6 +289,10 @@ mixtures = _function("mixtures", POINTER(Chart), c_void_p, c_int64, c_void_p, c_
 log_density = _function("log_density", c_uint64, *[c_void_p] * 4, restype=c_int)
 to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_int)
 
+_MODEL = (*[c_int64] * 4, *[c_void_p] * 5)  # N, D, K, diagonal; X, center, log scales, offsets, precisions' factors
+rows_log_prob = _function("rows_log_prob", *_MODEL, c_void_p)
+rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
+
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)
 _library.gmm_use_level.argtypes = (c_char_p,)

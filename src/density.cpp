@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "likelihood.hpp"
 #include "memory.hpp"
 
 namespace {
@@ -82,22 +83,15 @@ Status Density::at_theta(const double* theta, double* gradient, double& value) c
     value += log_prior_of_weights(log_weights, counts, gradient);
     value += chart.log_prior(theta, work, gradient);
     for (int64_t k = 0; k < K; k++) {
-        const double *p = P + k * square, *W = scatter + k * square, *mean = theta + chart.means() + k * D;
-        for (int64_t j = 0; j < D; j++) {  // z = P' first
-            z[j] = 0.0;
-            for (int64_t i = 0; i <= j; i++) z[j] += p[i * D + j] * first[k * D + i];
-        }
+        const double *p = P + k * square, *mean = theta + chart.means() + k * D;
+        double* by_mean = gradient + chart.means() + k * D;
+        by_mean_and_precision(D, p, first + k * D, scatter + k * square, z, by_mean, dP);
         for (int64_t i = 0; i < D; i++) {
-            double by_prior = 0.0, by_rows = 0.0;
+            double by_prior = 0.0;
             for (int64_t j = 0; j < D; j++) by_prior -= precision[i * D + j] * (mean[j] - location[j]);
-            for (int64_t j = i; j < D; j++) by_rows += p[i * D + j] * z[j];
             value += 0.5 * by_prior * (mean[i] - location[i]);
-            gradient[chart.means() + k * D + i] = by_prior + by_rows;
+            by_mean[i] += by_prior;
         }
-        memset(dP, 0, size_t(square) * sizeof(double));
-        for (int64_t i = 0; i < D; i++)  // the upper triangle of - W P
-            for (int64_t m = 0; m < D; m++)
-                for (int64_t j = m > i ? m : i; j < D; j++) dP[i * D + j] -= W[i * D + m] * p[m * D + j];
         chart.pull_back(theta, k, counts[k], dP, A + k * square, p, work, gradient);
     }
     return DONE;

@@ -1,67 +1,23 @@
-"""The kernel as PyTensor operations: the log density of each row, and its pullback, weighted statistics."""
+"""The kernel as PyTensor operations: the log density of each row, and its pullback."""
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pytensor.tensor as pt
-from numba import njit
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
-from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
-from bayesgmm.expectation import Parameters, Statistics
-from bayesgmm.numba_kernel import accumulate, fill_log_prob
-
-
-@njit
-def _log_density(X, center, log_scale, offsets, P, diagonal):
-    out = np.empty(X.shape[0])
-    fill_log_prob(X, center, Parameters(log_scale, offsets, P), diagonal, 0, X.shape[0], out)
-    return out
-
-
-@njit
-def _weighted_statistics(X, center, log_scale, offsets, P, cotangent, diagonal):
-    K, D = offsets.shape
-    statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
-    accumulate(
-        X,
-        cotangent,
-        np.empty(0, np.int64),
-        center,
-        Parameters(log_scale, offsets, P),
-        diagonal,
-        0,
-        X.shape[0],
-        True,
-        statistics,
-    )
-    return statistics.counts, statistics.first, statistics.scatter
-
-
-class WeightedStatistics(Op):
-    """Counts (K,), first moments (K, D) and scatters (K, D, D) about the means, rows weighted by a cotangent (N,)."""
-
-    __props__ = ("diagonal",)
-
-    def __init__(self, diagonal: bool) -> None:
-        self.diagonal = diagonal
-
-    def make_node(self, *inputs):
-        """Inputs: X, center, log_scale, offsets, precisions_cholesky, cotangent."""
-        inputs = [pt.as_tensor_variable(i) for i in inputs]
-        return Apply(self, inputs, [pt.dvector(), pt.dmatrix(), pt.dtensor3()])
-
-    def perform(self, node, inputs, output_storage):
-        """Evaluate without compiling the graph."""
-        arrays = [np.ascontiguousarray(i, dtype=np.float64) for i in inputs]
-        for storage, value in zip(output_storage, _weighted_statistics(*arrays, self.diagonal), strict=True):
-            storage[0] = value
+from bayesgmm import native
+from bayesgmm.native import address
 
 
 class LogDensity(Op):
-    """Log mixture density of each row (N,), in nats."""
+    """Log mixture density of each row (N,), in nats, by the data, their center, log scales, offsets and factors P."""
 
     __props__ = ("diagonal",)
 
@@ -69,40 +25,118 @@ class LogDensity(Op):
         self.diagonal = diagonal
 
     def make_node(self, *inputs):
-        """Inputs: X, center, log_scale, offsets, precisions_cholesky."""
+        """Inputs: X (N, D), center (D,), log_scale (K,), offsets (K, D), precisions_cholesky (K, D, D)."""
+        _tell_numba()
         return Apply(self, [pt.as_tensor_variable(i) for i in inputs], [pt.dvector()])
 
     def perform(self, node, inputs, output_storage):
         """Evaluate without compiling the graph."""
-        arrays = [np.ascontiguousarray(i, dtype=np.float64) for i in inputs]
-        output_storage[0][0] = _log_density(*arrays, self.diagonal)
+        sizes, arrays = _arguments(self, inputs)
+        output_storage[0][0] = out = np.empty(sizes[0])
+        native.rows_log_prob(*sizes, *map(address, arrays), address(out))
 
     def connection_pattern(self, node):
         """The data and their center are constants."""
         return [[False], [False], [True], [True], [True]]
 
     def pullback(self, inputs, outputs, cotangents):
-        """Fisher's identity: the gradient of the log density is the expected statistics."""
-        X, center, log_scale, offsets, P = inputs
-        counts, first, scatter = WeightedStatistics(self.diagonal)(X, center, log_scale, offsets, P, cotangents[0])
-        d_offsets = pt.matmul(P, pt.matmul(P.transpose(0, 2, 1), first[..., None]))[..., 0]
-        return [disconnected_type(), disconnected_type(), counts, d_offsets, -pt.matmul(scatter, P)]
+        """By log scales, offsets and factors."""
+        return [disconnected_type(), disconnected_type(), *Pullback(self.diagonal)(*inputs, cotangents[0])]
 
 
-def _compiled(function):
-    """How numba runs an operation, so that no Python runs inside a sampler."""
+class Pullback(Op):
+    """Gradient of the rows' log densities, weighted by a cotangent (N,): by log scales, offsets and factors P."""
 
-    def funcify(op, node=None, **kwargs):
-        diagonal = op.diagonal
+    __props__ = ("diagonal",)
+
+    def __init__(self, diagonal: bool) -> None:
+        self.diagonal = diagonal
+
+    def make_node(self, *inputs):
+        """Inputs: those of `LogDensity`, and the cotangent."""
+        return Apply(self, [pt.as_tensor_variable(i) for i in inputs], [pt.dvector(), pt.dmatrix(), pt.dtensor3()])
+
+    def perform(self, node, inputs, output_storage):
+        """Evaluate without compiling the graph."""
+        sizes, arrays = _arguments(self, inputs)
+        out = [np.empty_like(array) for array in arrays[2:5]]
+        native.rows_pullback(*sizes, *map(address, arrays), *map(address, out))
+        for storage, value in zip(output_storage, out, strict=True):
+            storage[0] = value
+
+
+def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int, int, int, bool], list[np.ndarray]]:
+    arrays = [np.ascontiguousarray(i, dtype=np.float64) for i in inputs]
+    (N, D), K = arrays[0].shape, len(arrays[2])
+    return (N, D, K, op.diagonal), arrays
+
+
+@cache
+def _tell_numba() -> None:
+    """Have numba call the compiled core, so that no Python runs inside a sampler.
+
+    By name, which the linker is told the address of: so what numba compiles can be kept for other processes.
+    """
+    import llvmlite.binding
+    from numba import njit, types
+    from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
+
+    def external(name: str, n_arrays: int) -> Any:
+        function = ctypes.cast(getattr(native, name), ctypes.c_void_p)
+        llvmlite.binding.add_symbol(f"gmm_{name}", function.value)
+        arguments = [types.int64] * 4 + [types.uintp] * n_arrays
+        return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
+
+    log_prob, pullback = external("rows_log_prob", 6), external("rows_pullback", 9)
+
+    @register_funcify_default_op_cache_key(LogDensity)
+    def _log_density(op, node=None, **kwargs):
+        diagonal = int(op.diagonal)
 
         @njit
-        def run(*inputs):
-            return function(*inputs, diagonal)
+        def log_density(X, center, log_scale, offsets, P):
+            X, center, log_scale = (
+                np.ascontiguousarray(X),
+                np.ascontiguousarray(center),
+                np.ascontiguousarray(log_scale),
+            )
+            offsets, P = np.ascontiguousarray(offsets), np.ascontiguousarray(P)
+            out = np.empty(X.shape[0])
+            status = log_prob(
+                X.shape[0], X.shape[1], len(log_scale), diagonal,
+                X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+                out.ctypes.data,
+            )  # fmt: skip
+            if status != 0:
+                raise MemoryError("no memory for log densities")
+            return out
 
-        return run
+        return log_density
 
-    return funcify
+    @register_funcify_default_op_cache_key(Pullback)
+    def _pullback(op, node=None, **kwargs):
+        diagonal = int(op.diagonal)
 
+        @njit
+        def gradient(X, center, log_scale, offsets, P, cotangent):
+            X, center, log_scale = (
+                np.ascontiguousarray(X),
+                np.ascontiguousarray(center),
+                np.ascontiguousarray(log_scale),
+            )
+            offsets, P, cotangent = (
+                np.ascontiguousarray(offsets),
+                np.ascontiguousarray(P),
+                np.ascontiguousarray(cotangent),
+            )
+            by_log_scale, by_offsets, by_P = np.empty_like(log_scale), np.empty_like(offsets), np.empty_like(P)
+            status = pullback(
+                X.shape[0], X.shape[1], len(log_scale), diagonal,
+                X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+                cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
+            )  # fmt: skip
+            if status != 0:
+                raise MemoryError("no memory for the gradient of log densities")
+            return by_log_scale, by_offsets, by_P
 
-register_funcify_default_op_cache_key(LogDensity)(_compiled(_log_density))
-register_funcify_default_op_cache_key(WeightedStatistics)(_compiled(_weighted_statistics))
+        return gradient

@@ -86,7 +86,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
         inverse = pt.linalg.inv(P)
         pm.Deterministic(
             "covariances",
-            pt.matmul(inverse.transpose(0, 2, 1), inverse),
+            _product(inverse.transpose(0, 2, 1), inverse),
             dims=("component", "feature", "feature_bis"),
         )
         data = pm.Data("data", table.values, dims=("observation", "feature"))
@@ -103,6 +103,11 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
             dims=("observation", "feature"),
         )
     return model
+
+
+def _product(a, b):
+    """Products (K, D, D) of small matrices, as sums: PyTensor takes half a minute to compile a product."""
+    return (a[:, :, :, None] * b[:, None, :, :]).sum(axis=2)
 
 
 def _precisions(c: PrecisionCoordinates, K: int, D: int):
@@ -151,7 +156,7 @@ def _precisions(c: PrecisionCoordinates, K: int, D: int):
                     total = total + (above**2).sum()
                 return value - 0.5 * (power * pt.log(total)).sum() + c.own_constant
             A = diagonal_and_above(squares, above)
-            total = c.strength * pt.eye(D) + pt.matmul(A, A.transpose(0, 2, 1)).sum(axis=0)
+            total = c.strength * pt.eye(D) + _product(A, A.transpose(0, 2, 1)).sum(axis=0)
             return value - 0.5 * (c.copies * c.first[-1] + c.strength) * pt.linalg.slogdet(total)[1] + c.own_constant
 
         def draw(zeros, rng=None, size=None):
@@ -176,7 +181,7 @@ def _precisions(c: PrecisionCoordinates, K: int, D: int):
     A = diagonal_and_above(squares, above)
     if c.ratios == VOLUMES:
         A = A * pt.exp(0.5 * log_ratios[0])[:, None, None]
-    return pt.matmul(c.U, A)
+    return _product(pt.as_tensor(c.U)[None], A)
 
 
 def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
