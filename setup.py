@@ -21,8 +21,9 @@ from setuptools.command.build_ext import build_ext
 SOURCE, OBJECTS = Path("src"), Path("build/core")
 LEVELS = ["v2", "v3", "v4"] if platform.machine() in ("x86_64", "AMD64") else ["native"]  # of kernel.cpp
 FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
+    *("-std=c++17", "-O3", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
     *("-fno-math-errno", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi"),
+    *([] if sys.platform == "win32" else ["-fPIC"]),
     *shlex.split(os.environ.get("CXXFLAGS", "")),
 ]
 
@@ -78,8 +79,8 @@ class Build(build_ext):
             objects = list(pool.map(lambda job: compiled(*job), commands(cxx)))
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
-        if "ziglang" in cxx:
-            link = ["-nostdlib", "-s"] if sys.platform == "linux" else ["-s"]  # or it would build a C++ library first
+        if "ziglang" in cxx:  # as C, for nothing of the C++ library is used, and zig would build that first
+            cxx, link = [*cxx[:-1], "cc"], ["-s"]
         else:
             link = ["-Wl,--as-needed"] if sys.platform == "linux" else []
         link += shlex.split(os.environ.get("LDFLAGS", ""))

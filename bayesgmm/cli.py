@@ -324,7 +324,7 @@ def _one(run: _Run, n_components: int) -> None:
 def _several(run: _Run, counts: Sequence[int]) -> None:
     """Fit several numbers of components, write everything of each, and print how they compare."""
     with _progress() as stage:
-        stage("loading PyMC")(1, 1)
+        stage("loading")(1, 1)
         from bayesgmm import outputs, report
         from bayesgmm.selection import select
 
@@ -389,7 +389,7 @@ def _endings(run: _Run, written: Written) -> Iterator[str]:
 
 
 def _analyse(run: _Run, n_components: int, stage: _Stage, directory: Path, prefix: str = "") -> Analysis:
-    tell = stage("loading PyMC")
+    tell = stage("loading")
     from bayesgmm.outputs import PART
     from bayesgmm.report import analyse
 

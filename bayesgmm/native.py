@@ -311,6 +311,8 @@ overfitted = _function("overfitted", c_void_p, c_int64, POINTER(Overfitted), c_v
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)
 _library.gmm_use_level.argtypes = (c_char_p,)
+multiply_adds = _library.gmm_multiply_adds  # of so many rounds, and nothing else: how many
+multiply_adds.argtypes, multiply_adds.restype = (c_int64,), c_int64
 
 
 def random(rng: np.random.Generator) -> int:

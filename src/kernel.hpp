@@ -67,6 +67,8 @@ struct Kernels {
     // out = L x, and L'x. L (n, n) is lower triangular; n is a multiple of 8 and all arrays start on a cache line.
     void (*lower_times)(const float* L, int64_t n, const double* x, double* out);
     void (*lower_transposed_times)(const float* L, int64_t n, const double* x, double* out);
+    // Nothing but multiply-adds, as fast as there are: how many. For benchmarks to measure themselves by.
+    int64_t (*multiply_adds)(int64_t times);
 };
 
 const Kernels& kernels();  // of the best level that this processor has, or of the one that was asked for

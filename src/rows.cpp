@@ -28,3 +28,5 @@ API int64_t gmm_ranges(const double* X, int64_t D, int64_t start, int64_t stop, 
 API int64_t gmm_memberships(const double* X, int64_t n, const Draws* draws, const Memberships* out) {
     return kernels().memberships(X, n, *draws, *out);
 }
+
+API int64_t gmm_multiply_adds(int64_t times) { return kernels().multiply_adds(times); }

@@ -81,6 +81,15 @@ def test_importing_the_package_loads_neither_numba_nor_pymc():
     assert run.stdout.strip() == "[]"
 
 
+def test_drawing_from_the_posterior_loads_no_pymc():
+    code = (
+        "import sys, bayesgmm as bg; X = bg.datasets.old_faithful(); fit = bg.fit_em(X, 2, rng=0); "
+        "bg.loo(bg.sample_posterior(X, fit, draws=200, rng=0)); print({'pymc', 'pytensor'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
 def test_every_public_name_is_there():
     for name in bayesgmm.__all__:
         assert getattr(bayesgmm, name) is not None

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from oracles import random_mixture
 
+import bayesgmm as bg
 from bayesgmm import native
+from bayesgmm.clusters.draws import posterior_draws
+from bayesgmm.expectation import Parameters, expected_statistics
 
 
 @pytest.fixture(params=native.levels())
@@ -27,13 +30,12 @@ def test_structs_have_the_sizes_that_the_core_gives_them(struct):
 @pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 21])
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_every_level_gives_the_same_answers(level, D, covariance):
-    from bayesgmm.expectation import Parameters, expected_statistics
-
     rng = np.random.default_rng(D)
     m, X, weight = random_mixture(rng, 3, D), rng.normal(size=(333, D)), rng.uniform(size=333)
     labels = np.where(rng.uniform(size=333) < 0.1, 1, -1)
     diagonal = covariance == "diag"
     P = m.precisions_cholesky * np.eye(D) if diagonal else m.precisions_cholesky
+    batch = bg.GaussianMixture(*(np.stack([part, part, part]) for part in (m.weights, m.means, m.covariances)))
     parameters = Parameters(np.log(m.weights), m.means, P)
 
     def answers():
@@ -41,6 +43,7 @@ def test_every_level_gives_the_same_answers(level, D, covariance):
         yield from expected_statistics(X, weight, labels, np.zeros(D), parameters, diagonal)[2]
         yield m.log_prob(X)
         yield m.log_joint(X)
+        yield from posterior_draws(batch, X, "test").block(X)
 
     own = list(answers())
     native.use_level(native.levels()[-1])

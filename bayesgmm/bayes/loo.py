@@ -23,9 +23,8 @@ from scipy.special import logsumexp
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
-from bayesgmm.bayes.model import check_priors
 from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.psis import smoothed_loo
 from bayesgmm.bayes.tree import as_mixture, density_of
 from bayesgmm.em.fit import EMFit, fit_em, fitted_table

@@ -18,10 +18,8 @@ from bayesgmm.bayes.coordinates import (
     precision_coordinates,
 )
 from bayesgmm.bayes.likelihood import LogDensity
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.em.fit import EMFit, fitted_table
-from bayesgmm.errors import InputError
-from bayesgmm.observations import Observations
 
 
 def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
@@ -182,16 +180,3 @@ def _precisions(c: PrecisionCoordinates, K: int, D: int):
     if c.ratios == VOLUMES:
         A = A * pt.exp(0.5 * log_ratios[0])[:, None, None]
     return _product(pt.as_tensor(c.U)[None], A)
-
-
-def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
-    """The priors to use, or an `InputError` where they are for another number of components or features."""
-    if priors is None:
-        return Priors.weakly_informative(table.values, fit.n_components)
-    priors = priors.for_components(fit.n_components)
-    if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):
-        raise InputError(
-            f"the priors are for K = {priors.n_components} components and D = {priors.n_features} features, "
-            f"the fit has {fit.n_components} and {fit.n_features}"
-        )
-    return priors

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import observations, positive_integer
+from bayesgmm.observations import Observations, observations, positive_integer
 
 
 def _frozen(value: Any, name: str, ndim: int) -> np.ndarray:
@@ -476,6 +477,19 @@ class Priors:
             f"means ~ {self.means}\n"
             f"covariances ~ {self.covariances}"
         )
+
+
+def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
+    """The priors to use, or an `InputError` where they are for another number of components or features."""
+    if priors is None:
+        return Priors.weakly_informative(table.values, fit.n_components)
+    priors = priors.for_components(fit.n_components)
+    if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):
+        raise InputError(
+            f"the priors are for K = {priors.n_components} components and D = {priors.n_features} features, "
+            f"the fit has {fit.n_components} and {fit.n_features}"
+        )
+    return priors
 
 
 _KINDS = {

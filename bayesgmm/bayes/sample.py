@@ -21,10 +21,9 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.evidence import evidence_of_draws
 from bayesgmm.bayes.laplace import Mode
-from bayesgmm.bayes.model import build_model, check_priors
 from bayesgmm.bayes.modes import UNSURE, Searched, better_fit, candidates, find_modes, search_modes
 from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
-from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
 from bayesgmm.em.fit import EMFit, fitted_table
@@ -157,6 +156,8 @@ def sample_posterior(
     if method == "laplace":
         drawn, verdict = _laplace(density, modes[0], draws, chains, seed)
     elif sampler == "pymc":
+        from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
+
         sampled, statistics = pymc_draws(
             build_model(X, fit, priors), density, modes[0], draws=draws, tune=tune, chains=chains, seed=seed
         )
