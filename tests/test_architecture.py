@@ -21,8 +21,8 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "numba_kernel", "observations", "tables", "datasets"},
-    {"lanes", "names", "native", "errors", "files"},
+    {"covariance", "expectation", "observations", "tables", "datasets"},
+    {"names", "native", "errors", "files"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
 NUMPY_SIDE |= {"clusters"}
