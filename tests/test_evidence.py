@@ -104,14 +104,14 @@ def test_evidence_is_right_where_the_labels_switch_all_the_time(overlapping):
 
 
 def test_a_proposal_that_cannot_be_fitted_is_done_without(overlapping, monkeypatch):
-    fit = module.fit_em
+    fit = module.fit_quietly
 
     def collapses(rows, components, **options):
         if components == 2:
             raise bg.DegenerateFitError("all 10 starts collapsed")
         return fit(rows, components, **options)
 
-    monkeypatch.setattr(module, "fit_em", collapses)
+    monkeypatch.setattr(module, "fit_quietly", collapses)
     assert_right(bg.log_evidence(overlapping, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
 
 
