@@ -503,3 +503,11 @@ def test_a_single_feature_and_equal_variances_sample_too():
     S = tree["posterior"]["covariances"].values
     np.testing.assert_allclose(S[:, :, 0], S[:, :, 1])
     assert CovarianceModel.named(tree["em"].attrs["covariance_model"]).volume == "E"
+
+
+def test_a_table_that_cannot_scale_priors_is_named_by_its_column():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    for rows, name in ((np.c_[X, X[:, 0] + X[:, 1]], "x3"), (X[:3], "x2"), (np.c_[X, np.ones(50)], "x3")):
+        with pytest.raises(bg.InputError, match=f"column '{name}'"):
+            bg.Priors.weakly_informative(rows, 2)

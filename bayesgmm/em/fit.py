@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel, precision_cholesky
+from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.em.initialize import NO_LABELS, given, portfolio, whole_table
 from bayesgmm.em.search import Climber, Maximum, Start, Status, search
@@ -475,9 +475,10 @@ def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, 
         return np.diag(P).copy()
     if priors:
         return scales
-    first = next(d for d in range(2, len(spread) + 1) if precision_cholesky(spread[:d, :d], P[:d, :d].copy()) <= 1e-13)
+    first = first_dependent(spread)
+    assert first is not None
     raise InputError(
-        f"column {features[first - 1]!r} is a linear combination of the columns before it, so that no covariance "
+        f"column {features[first]!r} is a linear combination of the columns before it, so that no covariance "
         f"{model.name} can be estimated; leave it out, give priors, or use covariance 'diag' or 'spherical'"
     )
 
