@@ -378,7 +378,7 @@ def test_names_of_columns_are_only_names(tmp_path):
 
 
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
-    """The sampler's first word of its progress interrupts it, with a hundred thousand draws to go."""
+    """The sampler's first word of its progress interrupts it, with two hundred thousand draws to go."""
     drawn = []
 
     @contextlib.contextmanager

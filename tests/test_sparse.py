@@ -110,14 +110,15 @@ def _scale_matrix(model, K, df, scale, floor, rng):
     power = own * (1 if model.volume == "E" else K) / 2
     while True:
         if not model.diagonal:
-            B = stats.wishart(df, scale).rvs(random_state=rng)
+            B, F = stats.wishart(df, scale).rvs(100, random_state=rng), floor * df * scale
         elif model.shape == "I":
-            B = np.array([[diagonal.mean() * rng.chisquare(df)]])
+            B, F = diagonal.mean() * rng.chisquare(df, (100, 1, 1)), floor * df * diagonal.mean() * np.eye(1)
         else:
-            B = np.diag(diagonal * rng.chisquare(df, D))
-        F = floor * df * (scale if not model.diagonal else np.diag(diagonal) if len(B) == D else diagonal.mean())
-        if np.log(rng.random()) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1]):
-            return (B, F) if len(B) == D else (B * np.eye(D), F * np.eye(D))
+            B, F = diagonal * rng.chisquare(df, (100, 1, D)) * np.eye(D), floor * df * np.diag(diagonal)
+        kept = np.log(rng.random(100)) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1])
+        if kept.any():
+            first = B[kept.argmax()]
+            return (first, F) if len(F) == D else (first * np.eye(D), F * np.eye(D))
 
 
 @pytest.mark.statistical
