@@ -209,7 +209,7 @@ def test_each_way_of_repair_agrees_with_quadrature(line):
     result = bg.loo(tree, rng=2)
     assert not result.warning and (result.pareto_k <= result.good_k).all()
     assert abs(result.elpd - exact.sum()) < 4 * np.hypot(0.1, 0.1)
-    assert abs(quiet(az.loo, tree).elpd - exact.sum()) > 1  # which importance sampling from the draws misses by far
+    assert quiet(az.loo, tree).warning  # importance sampling from the draws alone is not to be trusted
 
 
 def test_estimates_that_are_not_good_keep_their_mark(line, monkeypatch):
@@ -228,7 +228,7 @@ def test_ladder_agrees_with_refits_of_every_row(outliers):
     X, fit, tree = outliers
     priors = bg.Priors.weakly_informative(X, 2)
     result = quiet(bg.loo, tree, rng=1)
-    assert len(set(result.repairs["row"])) >= 2
+    assert len(set(result.repairs["row"])) >= 2 and result.repairs["good"].any()
     log_lik = tree["log_likelihood"]["observations"].values
     efficiency = module._relative_efficiency(tree)
     for row in range(len(X)):
@@ -243,9 +243,11 @@ def test_ladder_agrees_with_refits_of_every_row(outliers):
             rng=row,
         )
         exact, se = error_of_mean(bg.as_mixture(without).log_prob(X[[row]])[..., 0])
-        attempts = result.repairs[(result.repairs["row"] == row) & result.repairs["good"]]
-        if len(attempts):
-            own = float(attempts["mcse"].iloc[0])
+        attempts = result.repairs[result.repairs["row"] == row]
+        if attempts["good"].any():
+            own = float(attempts["mcse"][attempts["good"]].iloc[0])
+        elif len(attempts):  # none of which the ladder itself trusts
+            continue
         else:
             assert result.method[row] == "psis"
             weights = np.exp(module._psis(-log_lik[..., row], efficiency)[0])
