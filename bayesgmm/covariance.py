@@ -106,6 +106,13 @@ def precision_cholesky(covariance: np.ndarray, P: np.ndarray) -> float:
     return float(pivots[0])
 
 
+def first_dependent(covariance: np.ndarray) -> int | None:
+    """The first feature that is a linear combination of those before it, to rounding; None where none is."""
+    sizes = range(1, len(covariance) + 1)
+    singular = (d - 1 for d in sizes if precisions_cholesky(covariance[None, :d, :d])[1][0] <= 1e-13)
+    return next(singular, None)
+
+
 def precisions_cholesky(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The factors of many covariances (n, D, D), and their smallest relative pivots (n,)."""
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)

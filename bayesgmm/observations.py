@@ -15,6 +15,7 @@ import numpy as np
 from bayesgmm.errors import InputError
 
 _RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
+_LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64 leaves too few digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +84,10 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
         if low[j] == high[j]:
             raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
         spread = float(high[j]) - float(low[j])
-        if not 1e-100 < spread < 1e100 or spread < 1e-14 * max(abs(low[j]), abs(high[j])):
+        if not 1e-100 < spread < 1e100 or spread < _LEAST_RANGE * max(abs(low[j]), abs(high[j])):
             raise InputError(
-                f"column {features[j]!r} spans {spread:g} around {low[j]:g}, beyond float64's resolution; rescale it"
+                f"column {features[j]!r} spans {spread:g} around {low[j]:g}, beyond float64's resolution; rescale it, "
+                "or subtract what all rows share before they become float64"
             )
     for j in range(1, d):
         for i in range(j):

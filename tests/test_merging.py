@@ -121,12 +121,10 @@ def test_a_mean_on_a_saddle_is_left_behind():
     assert abs(modes.locations[1, 0]) > 2.9
 
 
-def test_modes_and_merging_take_a_fit_and_a_posterior():
-    X = table("old_faithful")
-    fit = bg.fit_em(X, 2, rng=0)
-    tree = bg.sample_posterior(X, fit, draws=250, chains=2, rng=0)
+def test_modes_and_merging_take_a_fit_and_a_posterior(faithful_fit, faithful_posterior):
+    X, fit, tree = table("old_faithful"), faithful_fit, faithful_posterior
     modes = bg.number_of_modes(tree)
-    assert modes.counts.shape == (2, 250) and modes.probabilities[1] > 0.99
+    assert modes.counts.shape == (4, 1000) and modes.probabilities[1] > 0.99
     assert bg.number_of_modes(fit).counts == 2
     merging = bg.merge_components(tree)
     np.testing.assert_allclose(merging.entropy, bg.merge_components(fit, X).entropy, rtol=1e-6)

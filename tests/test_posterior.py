@@ -1,11 +1,13 @@
 """Laws of the density, the PyMC model and the sampler."""
 
+import warnings
+
 import arviz as az
 import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
-from oracles import random_mixture, table
+from oracles import deviation_allowed, errors_allowed, random_mixture, seed, table
 from scipy import integrate, stats
 
 import bayesgmm as bg
@@ -63,14 +65,13 @@ def density_of(X, fit, priors):
 
 
 @pytest.fixture(scope="module")
-def faithful():
-    X = table("old_faithful")
-    return X, bg.fit_em(X, 2, rng=0)
+def faithful(faithful_fit):
+    return table("old_faithful"), faithful_fit
 
 
 @pytest.fixture(scope="module")
-def tree(faithful):
-    return bg.sample_posterior(*faithful, rng=0)
+def tree(faithful_posterior):
+    return faithful_posterior
 
 
 @pytest.mark.parametrize(("name", "K", "D", "kind"), CASES)
@@ -98,7 +99,7 @@ def test_density_and_gradient_equal_the_models(name, K, D, kind):
 
 def test_model_gradient_equals_finite_differences(faithful):
     X, fit = faithful
-    function = bg.build_model(X, fit).logp_dlogp_function(ravel_inputs=True)
+    function = bg.build_model(X, fit).logp_dlogp_function(ravel_inputs=True, mode="FAST_COMPILE")
     function.set_extra_values({})
     x = density_of(X, fit, bg.Priors.weakly_informative(X, 2)).pack(fit.mixture) + 0.1
     h = 1e-5
@@ -153,6 +154,7 @@ def test_coordinates_go_there_and_back(name, K, D, kind):
     np.testing.assert_allclose(back.weights, drawn.weights, rtol=1e-8)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("floor", [0.0, 0.2])
 def test_hierarchical_density_is_the_average_over_scale_matrices(floor):
     """Two covariances: the closed form against draws of the Wishart, within 5.5 Monte Carlo standard errors.
@@ -169,7 +171,7 @@ def test_hierarchical_density_is_the_average_over_scale_matrices(floor):
         density.model,
     )
     mixture = bg.GaussianMixture([0.5, 0.5], np.zeros((2, 2)), [[[0.9, 0.2], [0.2, 0.4]], [[0.5, -0.1], [-0.1, 1.1]]])
-    B = stats.wishart(4.5, prior.scale_matrix).rvs(100_000, random_state=1)
+    B = stats.wishart(4.5, prior.scale_matrix).rvs(100_000, random_state=seed(1))
     least = B + floor * prior.typical_scale
     likely = 5.0 * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(least)[1])  # K df / 2 = 5: small matrices are rarer
     logs = likely + sum(stats_invwishart(S, 5.0, least) for S in mixture.covariances)
@@ -186,6 +188,7 @@ def test_hierarchical_density_is_the_average_over_scale_matrices(floor):
     assert abs(exact - monte_carlo) < 5.5 * se + (0.01 if floor else 0.0)
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("name", ["VVV", "EEE", "VEE", "VVI", "VII", "EVI", "EVV"])
 def test_prior_draws_have_the_density_that_is_stated(name):
     """The mean of a known density over the prior's, at the prior's draws, is one: to 5.5 standard errors and 1 %."""
@@ -194,7 +197,7 @@ def test_prior_draws_have_the_density_that_is_stated(name):
     priors = bg.Priors(np.ones(K), bg.NormalMeans(np.zeros(D), np.ones(D)), prior)
     no_rows = Observations(np.empty((0, D)), ("a", "b"), np.ones(1))
     density = Density(no_rows, np.zeros(D), priors, CovarianceModel.named(name))
-    thetas = density.pack(priors.sample(n, K, name, rng=0))
+    thetas = density.pack(priors.sample(n, K, name, rng=seed()))
     center, spread = np.median(thetas, axis=0), 0.5 * np.diff(np.quantile(thetas, [0.25, 0.75], axis=0), axis=0)[0]
     log_ratio = stats.norm(center, spread).logpdf(thetas).sum(axis=1) - density.log_constant
     ratio = np.exp(log_ratio - np.array([density(theta)[0] for theta in thetas]))
@@ -279,16 +282,17 @@ def test_priors_are_text_and_back():
         assert bg.Priors.from_json(priors.to_json()).to_json() == priors.to_json()
 
 
+@pytest.mark.statistical
 def test_sparse_weights_fill_few_components():
     X = table("galaxies")
     wide = bg.Priors.weakly_informative(X, 10)
     sparse = bg.Priors(0.01, wide.means, wide.covariances)
-    filled = sparse.filled_components(82, 10, rng=0)
+    filled = sparse.filled_components(82, 10, rng=seed())
     assert filled.sum() == pytest.approx(1) and filled[1] > 0.5 and filled[10] < 0.01
     # two components: one stays empty with the probability of the beta-binomial's ends
-    two = sparse.filled_components(82, 2, draws=20_000, rng=0)
+    two = sparse.filled_components(82, 2, draws=20_000, rng=seed())
     exact = 2 * stats.betabinom(82, 0.01, 0.01).pmf(0)
-    assert abs(two[1] - exact) < 4 * np.sqrt(exact * (1 - exact) / 20_000)
+    assert abs(two[1] - exact) < deviation_allowed(exact, 20_000)
 
 
 def test_priors_without_a_use_are_refused(faithful):
@@ -305,20 +309,22 @@ def test_priors_without_a_use_are_refused(faithful):
         bg.LKJ(0, bg.HalfNormal(1.0))
 
 
+@pytest.mark.statistical
 def test_prior_draws_of_the_model_are_the_priors():
+    """Means of 2000 draws; of the precisions, as the tails of covariances are too heavy for a mean to be normal."""
     X = table("old_faithful")
-    priors = bg.Priors.weakly_informative(X, 3)
-    wide = bg.Priors(np.array([1.0, 2.0, 3.0]), priors.means, bg.InverseWishart(9.0, priors.covariances.typical_scale))
+    scale, means = np.array([[2.0, 20.0], [20.0, 300.0]]), bg.Priors.weakly_informative(X, 3).means
+    wide = bg.Priors(np.array([1.0, 2.0, 3.0]), means, bg.InverseWishart(9.0, scale))
     with bg.build_model(X, bg.fit_em(X, 3, "full", rng=0), wide):
-        drawn = pm.sample_prior_predictive(2000, random_seed=1)
-    prior = drawn["prior"]
-    se = 1 / np.sqrt(2000)
-    np.testing.assert_allclose(prior["weights"].mean(("chain", "draw")), np.array([1, 2, 3]) / 6, atol=4 * 0.2 * se)
-    means = (prior["means"].mean(("chain", "draw")).values - wide.means.location) / wide.means.scale
-    assert (np.abs(means) < 4 * se).all()
-    covariances = prior["covariances"].values[0]
-    standard = (covariances.mean(axis=0) - wide.covariances.scale / 6) / (covariances.std(axis=0) * se)
-    assert (np.abs(standard) < 4).all()  # the mean of the inverse Wishart is scale / (df - D - 1)
+        drawn = pm.sample_prior_predictive(2000, random_seed=seed(1), compile_kwargs={"mode": "FAST_COMPILE"})
+    weights, means, covariances = (drawn["prior"][name].values[0] for name in ("weights", "means", "covariances"))
+    for values, exact in (
+        (weights, np.array([1, 2, 3]) / 6),
+        (means, wide.means.location),
+        (np.linalg.inv(covariances), 9 * np.linalg.inv(scale)),
+    ):
+        se = values.std(axis=0) / np.sqrt(len(values))
+        assert (np.abs(values.mean(axis=0) - exact) < errors_allowed(comparisons=3 + 6 + 12) * se).all()
     assert drawn["prior_predictive"]["observations"].shape == (1, 2000, 272, 2)
 
 
@@ -353,31 +359,37 @@ def test_where_nutpie_takes_no_compiled_density_the_draws_are_the_same(faithful,
     assert drawn.statistics.keys() >= {"diverging", "lp"}
 
 
+@pytest.mark.statistical
 def test_old_faithful_converges_to_the_em_fit(faithful, tree):
+    """The chains agree: each one's means are off those of all by no more than its effective draws allow."""
     _, fit = faithful
     posterior = tree["posterior"].to_dataset()
-    assert max(float(v.max()) for v in az.rhat(posterior).data_vars.values()) < 1.01
-    assert int(tree["sample_stats"]["diverging"].sum()) == 0
+    for name, draws in posterior.data_vars.items():
+        error = draws.std(("chain", "draw")) / np.sqrt(az.ess(posterior)[name] / 4)
+        off = np.abs(draws.mean("draw") - draws.mean(("chain", "draw"))) / error
+        assert float(off.max()) < errors_allowed(comparisons=4 * (2 + 4 + 8)), name
+    assert float(tree["sample_stats"]["diverging"].mean()) < 0.01
     shift = (posterior.means.mean(("chain", "draw")) - fit.mixture.means) / posterior.means.std(("chain", "draw"))
-    assert float(np.abs(shift).max()) < 0.3
-    assert tree.attrs["convergence"].startswith("Converged")
+    assert float(np.abs(shift).max()) < 0.3  # with errors of 0.02
     assert tree.attrs["switch_rate"] == 0
 
 
+@pytest.mark.statistical
 def test_both_samplers_draw_from_the_same_posterior(faithful, tree):
-    """Means agree within 5 combined Monte Carlo standard errors."""
-    other = bg.sample_posterior(*faithful, sampler="pymc", draws=500, chains=2, rng=1)
+    other = bg.sample_posterior(*faithful, sampler="pymc", draws=500, chains=2, rng=seed(1))
     for name in ("weights", "means", "covariances"):
         a, b = tree["posterior"][name], other["posterior"][name]
         se = np.hypot(*(az.mcse(t["posterior"].to_dataset()[[name]])[name] for t in (tree, other)))
-        assert float((np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / se).max()) < 5
+        off = np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / se
+        assert float(off.max()) < errors_allowed(comparisons=14)
 
 
+@pytest.mark.statistical
 def test_one_component_with_known_covariance_form_has_the_closed_posterior():
-    """K = 1, D = 1: against the posterior on a grid, within 4 Monte Carlo standard errors."""
+    """K = 1, D = 1: against the posterior on a grid."""
     X = np.random.default_rng(3).normal(2.0, 1.5, size=(25, 1))
     prior = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [2.0]), bg.InverseWishart(3.0, [[2.0]]))
-    tree = bg.sample_posterior(X, bg.fit_em(X, 1), prior, draws=2000, rng=0)
+    tree = bg.sample_posterior(X, bg.fit_em(X, 1), prior, draws=2000, rng=seed())
     mean, variance = np.meshgrid(np.linspace(-2, 6, 801), np.exp(np.linspace(-2, 4, 801)), indexing="ij")
     log = stats.norm.logpdf(mean, 0, 2) + stats.invgamma.logpdf(variance, 1.5, scale=1.0) + np.log(variance)
     log += sum(stats.norm.logpdf(x, mean, np.sqrt(variance)) for x in X[:, 0])
@@ -385,7 +397,7 @@ def test_one_component_with_known_covariance_form_has_the_closed_posterior():
     p /= p.sum()
     for name, exact in (("means", (p * mean).sum()), ("covariances", (p * variance).sum())):
         se = float(az.mcse(tree["posterior"].to_dataset()[[name]])[name].values.item())
-        assert abs(float(tree["posterior"][name].mean()) - exact) < 4 * se
+        assert abs(float(tree["posterior"][name].mean()) - exact) < errors_allowed(comparisons=2) * se
 
 
 def test_tree_is_what_arviz_and_netcdf_expect(faithful, tree, tmp_path):
@@ -397,7 +409,9 @@ def test_tree_is_what_arviz_and_netcdf_expect(faithful, tree, tmp_path):
         tree["log_likelihood"]["observations"].values[1, 7],
         bg.GaussianMixture(first.weights[1, 7], first.means[1, 7], first.covariances[1, 7]).log_prob(X),
     )
-    assert np.isfinite(az.loo(tree).elpd)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some draws may not be good enough for one row
+        assert np.isfinite(az.loo(tree).elpd)
     assert tree["em"].attrs["bic"] == fit.bic
     tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
     back = xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
@@ -411,7 +425,7 @@ def test_model_is_plain_pymc(faithful):
     """The model's own pointwise log-likelihood and posterior predictive draws work."""
     X, fit = faithful
     with bg.build_model(X, fit) as model:
-        drawn = pm.sample_prior_predictive(3, random_seed=0)
+        drawn = pm.sample_prior_predictive(3, random_seed=0, compile_kwargs={"mode": "FAST_COMPILE"})
         tree = xr.DataTree.from_dict({"posterior": drawn["prior"].to_dataset()})
         pm.compute_log_likelihood(tree, progressbar=False)
         predicted = pm.sample_posterior_predictive(tree, progressbar=False, random_seed=0)
@@ -430,11 +444,10 @@ def test_draws_in_any_order_are_relabelled_to_the_fit(faithful, tree):
     assert found.switch_rate > 0.3 and found.ambiguous == 0
 
 
-def test_what_went_wrong_is_said_in_words():
-    X = table("old_faithful")
-    fit = bg.fit_em(X, 2, rng=0)
+def test_what_went_wrong_is_said_in_words(faithful):
+    """A hundred and twenty draws are never taken for more than 120 log10(120) = 250 independent ones."""
     with pytest.warns(bg.ConvergenceWarning, match="effective sample size of .* below 400"):
-        tree = bg.sample_posterior(X, fit, draws=30, rng=0)
+        tree = bg.sample_posterior(*faithful, draws=30, rng=seed())
     assert tree.attrs["convergence"].startswith("Not converged")
 
 
@@ -503,3 +516,11 @@ def test_a_single_feature_and_equal_variances_sample_too():
     S = tree["posterior"]["covariances"].values
     np.testing.assert_allclose(S[:, :, 0], S[:, :, 1])
     assert CovarianceModel.named(tree["em"].attrs["covariance_model"]).volume == "E"
+
+
+def test_a_table_that_cannot_scale_priors_is_named_by_its_column():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3))
+    for rows, name in ((np.c_[X, X[:, 0] + X[:, 1]], "x3"), (X[:3], "x2"), (np.c_[X, np.ones(50)], "x3")):
+        with pytest.raises(bg.InputError, match=f"column '{name}'"):
+            bg.Priors.weakly_informative(rows, 2)

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import random_mixture, tree_of, wobbling
+from oracles import deviation_allowed, random_mixture, table, tree_of, wobbling
 from scipy.special import xlogy
 
 import bayesgmm as bg
@@ -56,7 +56,7 @@ def test_shuffled_draws_are_recovered(case, method, target):
         np.testing.assert_array_equal(getattr(back, name), getattr(draws, name))
     attributes = found.attrs
     assert attributes["relabelling"] == method
-    assert attributes["switch_rate"] == pytest.approx(5 / 6, abs=4 * np.sqrt(5 / 36 / 200))
+    assert attributes["switch_rate"] == pytest.approx(5 / 6, abs=deviation_allowed(5 / 6, 200))
     assert attributes["ambiguous_rate"] == 0
     assert 0 < attributes["margin_min"] < attributes["margin_mean"] < np.inf
 
@@ -160,12 +160,13 @@ def test_two_equal_components_are_said_to_be_ambiguous():
     assert found.attrs["margin_min"] < 0.1
 
 
-def test_a_prior_that_tells_components_apart_keeps_them():
-    X = bg.datasets.old_faithful()
+def test_a_prior_that_tells_components_apart_keeps_them(faithful_fit):
+    """Not even the few draws here are renumbered."""
+    X = table("old_faithful")
     priors = bg.Priors.weakly_informative(X, 2)
     unlike = bg.Priors([1.0, 5.0], priors.means, priors.covariances)
     assert priors.exchangeable and not unlike.exchangeable
-    tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), unlike, draws=200, chains=2, rng=0)
+    tree = bg.sample_posterior(X, faithful_fit, unlike, draws=50, chains=2, rng=0)
     assert tree.attrs["relabelling"] == "none"
     with pytest.raises(bg.InputError, match="tells the components apart"):
         bg.relabel(tree)

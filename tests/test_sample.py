@@ -8,7 +8,7 @@ import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import table
+from oracles import seed, table
 
 import bayesgmm as bg
 from bayesgmm.bayes import nuts
@@ -18,9 +18,8 @@ from bayesgmm.bayes.tree import density_of
 
 
 @pytest.fixture(scope="module")
-def faithful():
-    X = table("old_faithful")
-    return X, bg.fit_em(X, 2, rng=0)
+def faithful(faithful_fit):
+    return table("old_faithful"), faithful_fit
 
 
 def quiet(*arguments, **options):
@@ -38,32 +37,43 @@ def two_modes():
     return X, bg.fit_em(X, 3, "VII", rng=0, n_starts=40)
 
 
-def test_laplace_draws_are_near_nuts_and_say_how_near(faithful):
+@pytest.mark.statistical
+def test_laplace_draws_are_near_nuts(faithful, faithful_posterior):
+    """Within 0.2 sds; the four differences have errors of about 0.02 sds, and after correction of 0.03."""
     X, fit = faithful
-    laplace, nuts_tree = (bg.sample_posterior(X, fit, method=method, rng=0) for method in ("laplace", "nuts"))
-    assert set(laplace.children) == set(nuts_tree.children)
-    assert laplace.attrs["convergence"].startswith("Laplace's approximation is good")
-    a, b = (tree["posterior"]["means"] for tree in (laplace, nuts_tree))
+    laplace = bg.sample_posterior(X, fit, method="laplace", rng=seed())
+    assert set(laplace.children) == set(faithful_posterior.children)
+    a, b = (tree["posterior"]["means"] for tree in (laplace, faithful_posterior))
     sd = b.std(("chain", "draw"))
     assert float((np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / sd).max()) < 0.2
     with pytest.raises(bg.InputError, match="not from its normal approximation"):
         bg.loo(laplace)
     weight = np.exp(laplace["sample_stats"]["log_importance_weight"].values)
     corrected = (weight[..., None, None] * a.values).sum(axis=(0, 1)) / weight.sum()
-    assert float((np.abs(corrected - b.mean(("chain", "draw"))) / sd).max()) < 0.15
+    assert float((np.abs(corrected - b.mean(("chain", "draw"))) / sd).max()) < 0.2
 
 
-def test_laplace_is_not_trusted_where_it_is_wrong():
-    X = table("galaxies")
+@pytest.mark.statistical
+def test_laplace_says_whether_it_is_good(faithful):
+    """Of many rows, and of few: their Pareto k are 0.2 and 2.2, more than six of their sds from the bound of 0.7."""
+    many = np.tile(faithful[0], (8, 1))
+    tree = bg.sample_posterior(many, bg.fit_em(many, 2, rng=0), method="laplace", rng=seed())
+    assert tree.attrs["convergence"].startswith("Laplace's approximation is good")
+    few = np.array([-2.1, -1.4, -1.0, -0.2, 0.3, 1.2, 1.9, 2.2])[:, None]
+    priors = bg.Priors(1.0, bg.NormalMeans([0.0], [4.3]), bg.InverseWishart(3, [[1.0]]))
     with pytest.warns(bg.ConvergenceWarning, match="not to be trusted"):
-        bg.sample_posterior(X, bg.fit_em(X, 4, "V", rng=0), method="laplace", rng=0)
+        bg.sample_posterior(few, bg.fit_em(few, 2, "V", priors=priors), priors, method="laplace", rng=seed())
 
 
+@pytest.mark.statistical
 def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
-    """By symmetry the ways to join neighbours have like evidence; every chain then holds draws of each."""
+    """Every chain then holds draws of each, as many as Laplace's approximation, good here, says to within 0.03.
+
+    The log evidence by bridge sampling has an error of about 0.03 nats, that is 0.002 in the share.
+    """
     X, fit = two_modes()
     priors = bg.Priors.weakly_informative(X, 3)
-    tree = bg.sample_posterior(X, fit, priors, draws=300, rng=0)
+    tree = bg.sample_posterior(X, fit, priors, draws=300, rng=seed())
     density = density_of(tree)
     searched = search_modes(density, fit, np.random.default_rng([tree.attrs["seed"], 2]))
     modes = find_modes(density, candidates(fit, searched, 8))[:4]
@@ -77,10 +87,10 @@ def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
     log_integrals = np.array([mode.log_integral for mode in modes])
     weights = np.exp(log_integrals - log_integrals.max())
     weights /= weights.sum()
-    # share of draws nearest to each mode, after relabelling, is the mode's evidence (Laplace's is good here)
+    # share of draws nearest to each mode
     nearest = _nearest(bg.as_mixture(tree).means, np.stack([density.unpack(mode.origin).means for mode in modes]))
     share = np.bincount(nearest.ravel(), minlength=len(modes)) / nearest.size
-    np.testing.assert_allclose(share, weights, atol=0.1)
+    np.testing.assert_allclose(share, weights, atol=0.03)
 
 
 def _nearest(means, modes):
@@ -97,7 +107,7 @@ def test_shares_are_whole_and_sum_to_all():
 def test_a_prior_that_tells_components_apart_keeps_its_labels(faithful):
     X, fit = faithful
     weak = bg.Priors.weakly_informative(X, 2)
-    tree = bg.sample_posterior(X, fit, bg.Priors([2.0, 3.0], weak.means, weak.covariances), draws=200, tune=300, rng=0)
+    tree = bg.sample_posterior(X, fit, bg.Priors([2.0, 3.0], weak.means, weak.covariances), draws=50, tune=300, rng=0)
     assert tree.attrs["relabelling"] == "none"
 
 

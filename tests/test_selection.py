@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from oracles import random_mixture, reference, table
+from oracles import errors_allowed, random_mixture, reference, seed, table
 
 import bayesgmm as bg
 from bayesgmm.covariance import NAMES, CovarianceModel
@@ -47,9 +47,10 @@ def grid(X, names=NAMES, counts=range(1, 6), n_starts=10, known=None, seed=0):
 def published(request):
     """All models with 1 to 9 components of a table whose best mixture is published."""
     name = request.param
-    return name, bg.select(rows(name), covariances="all", criteria=("bic", "icl"), n_replicates=50, rng=0)
+    return name, bg.select(rows(name), covariances="all", criteria=("bic", "icl"), n_replicates=50, rng=seed())
 
 
+@pytest.mark.statistical
 def test_the_choices_are_the_published_ones(published):
     name, chosen = published
     best = chosen.best("bic")
@@ -58,6 +59,7 @@ def test_the_choices_are_the_published_ones(published):
     assert (said.covariance, said.n_components) == PUBLISHED[name]
 
 
+@pytest.mark.statistical
 def test_no_fit_is_worse_than_mclusts(published):
     name, chosen = published
     ours = chosen.table.set_index(["covariance", "n_components"])["bic"]
@@ -75,8 +77,9 @@ def test_every_fit_has_its_row(published):
     assert (chosen.table["status"] == "converged").all()
 
 
+@pytest.mark.statistical
 def test_the_tie_of_iris_is_told():
-    chosen = bg.select(bg.datasets.iris(), (2, 3), "VEV", ("bic",), n_replicates=100, rng=0)
+    chosen = bg.select(bg.datasets.iris(), (2, 3), "VEV", ("bic",), n_replicates=100, rng=seed())
     ranking = chosen.ranking("bic")
     assert ranking["tied"].tolist() == [True, True]
     assert ranking["behind"][1] == pytest.approx(0.822, abs=0.01)
@@ -182,12 +185,13 @@ def test_a_replicate_is_a_fit_to_its_rows():
         assert drawn.unfitted_certainty[b] == pytest.approx(np.log(largest).sum())
 
 
+@pytest.mark.statistical
 def test_replicates_overshoot_by_half_a_nat_per_parameter_and_are_centred():
     X = np.random.default_rng(0).normal(size=(2000, 3))
     fit = bg.fit_em(X, 1)
-    drawn = replicates(fit, observations(X), 1000, seed=0)
+    drawn = replicates(fit, observations(X), 1000, seed=seed())
     excess = drawn.log_likelihood - drawn.unfitted_log_likelihood
-    assert abs(excess.mean() - fit.n_parameters / 2) < 4 * excess.std() / np.sqrt(1000)
+    assert abs(excess.mean() - fit.n_parameters / 2) < errors_allowed(df=999) * excess.std() / np.sqrt(1000)
     centred, certainty = drawn.centred(fit)
     assert centred.mean() == pytest.approx(fit.log_likelihood) and not certainty.any()
     lost = drawn._replace(log_likelihood=np.full(1000, np.nan))
@@ -355,17 +359,20 @@ def test_a_criterion_that_was_not_asked_for_is_refused():
 def with_posteriors():
     X = table("old_faithful")
     return X, bg.select(
-        X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), n_replicates=0, overfitted=True, rng=0
+        X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), n_replicates=0, overfitted=True, rng=seed()
     )
 
 
+@pytest.mark.statistical
 def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
     _, selection = with_posteriors
     key = ("VVV", 2)
     row = selection.table.set_index(["covariance", "n_components"]).loc[key]
-    assert row["elpd_loo"] == selection.loos[key].elpd and row["pareto_k_max"] < 0.7
+    assert row["elpd_loo"] == selection.loos[key].elpd
+    assert row["pareto_k_max"] == selection.loos[key].pareto_k.max()
     assert row["log_evidence"] == selection.evidences[key].value
-    assert abs(row["log_evidence"] - bg.log_evidence(selection.posteriors[key], rng=5).value) < 0.2
+    again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
+    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
     assert row["filled_components"] == 2 and "Pareto k" in row["loo_repairs"]
 
 
@@ -438,11 +445,13 @@ def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
     assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
 
 
+@pytest.mark.statistical
 def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
     _, selection = with_posteriors
     said = selection.overfitted
     assert said.n_components == 10 and said.probabilities.sum() == pytest.approx(1)
-    assert said.probabilities[1] == 0 and "sparse weights" in selection.text
+    # A hundred nats speak against a single component; the chain that starts there may take long to leave.
+    assert (said.filled[:-1] > 1).all() and "sparse weights" in selection.text
 
 
 def test_what_needs_posteriors_says_so():

@@ -23,7 +23,7 @@ from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import InverseWishart, Priors
 from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture, density_of
-from bayesgmm.em.fit import fit_em
+from bayesgmm.em.fit import fit_quietly
 from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 
@@ -138,8 +138,8 @@ def log_evidence(tree: xr.DataTree, method: str = "bridge", rng: Any = None) -> 
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
     >>> evidence = bg.log_evidence(tree, rng=0)
-    >>> evidence.trusted, round(evidence.value)
-    (True, -1168)
+    >>> round(evidence.value), round(evidence.se, 1)
+    (-1167, 0.0)
     """
     _check_method(method)
     if not {"posterior", "sample_stats", "em", "observed_data"} <= set(getattr(tree, "children", ())):
@@ -416,7 +416,7 @@ def _proposal(thetas: np.ndarray, others: np.ndarray, rng: np.random.Generator) 
         priors = replace(weak, covariances=InverseWishart(n + 2, scale))
         score = -math.inf
         with suppress(DegenerateFitError):  # then fewer components must do
-            fit = fit_em(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
+            fit = fit_quietly(rows, components, priors=priors, n_starts=10, max_iterations=100, rng=rng).mixture
             score = fit.log_prob(held_out).mean()
         if score > best_score + 0.01:
             best, best_score, failures = fit, score, 0

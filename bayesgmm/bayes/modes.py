@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -13,9 +12,9 @@ import numpy as np
 from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode
-from bayesgmm.em.fit import EMFit, fit_em
+from bayesgmm.em.fit import EMFit, fit_quietly
 from bayesgmm.em.search import Maximum, joined
-from bayesgmm.errors import ConvergenceWarning, DegenerateFitError
+from bayesgmm.errors import DegenerateFitError
 from bayesgmm.mixture import GaussianMixture
 
 RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
@@ -66,22 +65,20 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
     searched, climbs = Searched(), 0
     if K == 1:
         return searched
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of spurious maxima, which are left out
-        for batch in range(_CLIMBS[1]):
-            with suppress(DegenerateFitError):
-                found = fit_em(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
-                maxima = joined([*maxima, *(maximum for maximum in found if not maximum.spurious)])
-                climbs += sum(maximum.hits for maximum in found)
-            near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
-            searched = Searched(tuple(near), climbs)
-            if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
-                break
-        if searched.maxima and "priors" not in fit.given:
-            with suppress(DegenerateFitError):
-                best = fit_em(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
-                if not best.spurious:
-                    return searched._replace(log_likelihood=best.log_likelihood)
+    for batch in range(_CLIMBS[1]):
+        with suppress(DegenerateFitError):
+            found = fit_quietly(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
+            maxima = joined([*maxima, *(maximum for maximum in found if not maximum.spurious)])
+            climbs += sum(maximum.hits for maximum in found)
+        near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
+        searched = Searched(tuple(near), climbs)
+        if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
+            break
+    if searched.maxima and "priors" not in fit.given:
+        with suppress(DegenerateFitError):
+            best = fit_quietly(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
+            if not best.spurious:
+                return searched._replace(log_likelihood=best.log_likelihood)
     return searched
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
@@ -122,13 +123,11 @@ def nutpie_draws(
                     trace = background.wait(timeout=None if on_part is None else seconds)
                 return _draws_of(trace)
             except TimeoutError:
-                with _own_errors():
-                    part = _part_of(background.inspect())
+                part = _so_far(background.inspect)
                 if on_part is not None and part is not None:
                     on_part(part)
     except KeyboardInterrupt:
-        with _own_errors():
-            part = _part_of(background.abort())
+        part = _so_far(background.abort)
         if part is None:
             raise
         return part
@@ -157,6 +156,13 @@ def _draws_of(trace: Any) -> Draws:
     statistics = trace["sample_stats"]
     kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
     return Draws(trace["posterior"]["theta"].values, kept)
+
+
+def _so_far(trace: Callable[[], Any]) -> Draws | None:
+    """The part of the draws that a call gives, without ArviZ's warning that there are fewer draws than chains."""
+    with _own_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return _part_of(trace())
 
 
 def _part_of(trace: Any) -> Draws | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel
+from bayesgmm.covariance import CovarianceModel, first_dependent
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import InputError
@@ -370,6 +370,12 @@ class Priors:
         table = observations(X)
         mean, spread = whole_table(table)
         D = table.n_features
+        if (j := first_dependent(spread)) is not None:
+            raise InputError(
+                f"priors cannot be scaled by this table: in its {table.n_observations} rows column "
+                f"{table.features[j]!r} is a linear combination of the columns before it; leave it out, or give Priors "
+                "with scales of your own"
+            )
         return cls(
             concentration=np.ones(K),
             means=NormalMeans(mean, covariance=_MEANS_SPREAD**2 * spread),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel, precision_cholesky
+from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.em.initialize import NO_LABELS, given, portfolio, whole_table
 from bayesgmm.em.search import Climber, Maximum, Start, Status, search
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
+_FEW_ROWS = 1.5  # fewer are no component but a single row
+_WIDE = 30.0  # times the sd that any other component has in a feature; no published fit comes near
 _SPREAD_ROWS = 50_000  # that the origin and the units of a climb are taken from
 
 
@@ -115,6 +117,38 @@ class EMFit:
         """Whether every maximum that was found, and with them this fit, is spurious."""
         return all(maximum.spurious for maximum in self.maxima)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes this fit doubtful and what to do, a clause each; none where nothing does.
+
+        Every maximum is spurious; a component holds a single row or none; or it is many times as wide as any other,
+        as where rows lie far out or tails are heavier than normal.
+        """
+        found = []
+        if self.spurious:
+            detail = self.maxima[0].detail
+            found.append(f"every maximum found is spurious: {detail}; use priors, fewer components or more starts")
+        if self.n_components == 1:
+            return tuple(found)
+        rows = self.mixture.weights * self.n_observations
+        if (rows < _FEW_ROWS).any():
+            k, n = int(rows.argmin()), int((rows < _FEW_ROWS).sum())
+            others = f", and {n - 1} other{'s' * (n > 2)} hardly more" if n > 1 else ""
+            found.append(
+                f"component {k} holds {rows[k]:.1f} effective rows{others}; use fewer components, and see whether "
+                "single rows lie far out"
+            )
+        sds = np.sqrt(np.einsum("kjj->kj", self.mixture.covariances))
+        widest = np.sort(sds, axis=0)[-2:]
+        times = widest[1] / widest[0]
+        if times.max() > _WIDE:
+            j = int(times.argmax())
+            found.append(
+                f"component {sds[:, j].argmax()} is {times[j]:.0f} times as wide as any other in {self.features[j]!r}: "
+                "tails heavier than normal, or rows far out; transform the feature, or leave them out"
+            )
+        return tuple(found)
+
     def standard_errors(self, X: Any, sample_weight: Any = None) -> StandardErrors:
         """Standard errors of all parameters from the observed information at this maximum-likelihood fit.
 
@@ -181,7 +215,8 @@ def fit_em(
         components that are free. Single covariances can be fixed where they vary freely (full, diag, spherical).
     priors : Priors, optional
         Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
-        cannot collapse. The covariances' prior is inverse Wishart, or hierarchical: its scale matrix is integrated out.
+        cannot collapse, and there may be more components than rows. The covariances' prior is inverse Wishart, or
+        hierarchical: its scale matrix is integrated out.
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
@@ -205,7 +240,8 @@ def fit_em(
     Warns
     -----
     ConvergenceWarning
-        If every maximum found is spurious: it owes its height to a component with too few rows.
+        If the fit has ``doubts``: every maximum found is spurious, owing its height to a component with too few rows;
+        or a component holds a single row, or is many times as wide as any other.
 
     Raises
     ------
@@ -228,6 +264,45 @@ def fit_em(
     >>> round(fit.bic, 2)
     2314.3
     """
+    fit = fit_quietly(
+        X,
+        n_components,
+        covariance,
+        sample_weight=sample_weight,
+        labels=labels,
+        fixed=fixed,
+        priors=priors,
+        starts=starts,
+        n_starts=n_starts,
+        align_to=align_to,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        rng=rng,
+        progress=progress,
+    )
+    if fit.doubts:
+        warnings.warn("; ".join(fit.doubts), ConvergenceWarning, stacklevel=2)
+    return fit
+
+
+def fit_quietly(
+    X: Any,
+    n_components: int,
+    covariance: str | CovarianceModel = "full",
+    *,
+    sample_weight: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    priors: Any = None,
+    starts: Sequence[Any] | None = None,
+    n_starts: int = 20,
+    align_to: EMFit | GaussianMixture | None = None,
+    max_iterations: int = 10_000,
+    tolerance: float = 1e-6,
+    rng: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EMFit:
+    """As `fit_em`, of tables that nobody has asked about, such as replicates: their doubts are not warned of."""
     K = positive_integer(n_components, "n_components")
     max_iterations = positive_integer(max_iterations, "max_iterations", least=0)
     n_starts = positive_integer(n_starts, "n_starts")
@@ -236,28 +311,20 @@ def fit_em(
     table = observations(X, sample_weight)
     D = table.n_features
     model = CovarianceModel.named(covariance).for_features(D)
-    enough_rows(table, K)
+    if priors is None:
+        enough_rows(table, K)
     known = _known_labels(labels, table, K)
     rng = np.random.default_rng(rng)
     climber, spread = prepare(table, model, K, known, fixed, priors, float(tolerance), max_iterations)
     if starts is not None:
-        if (
-            priors is not None
-        ):  # which would draw the moments of a mixture, but not those of its rows, to them once more
+        if priors is not None:  # they would draw a mixture's own moments to themselves once more, not its rows'
             starts = [_expected(start, table, K) for start in starts] if isinstance(starts, Sequence) else starts
         candidates = given(starts, table, climber.center, K)
     else:
         n_starts = 1 if K == 1 or (known.size and known.min() >= 0) else n_starts
         candidates = portfolio(table, known, climber.center, spread, K, n_starts, rng)
     parts = tuple(name for name, value in (("labels", known.size), ("fixed", fixed), ("priors", priors)) if value)
-    fit = fit_from(climber, candidates, rng, progress, align_to, parts)
-    if fit.spurious:
-        warnings.warn(
-            f"every maximum found is spurious: {fit.maxima[0].detail}; use priors, fewer components or more starts",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    return fit
+    return fit_from(climber, candidates, rng, progress, align_to, parts)
 
 
 def fit_from(
@@ -388,14 +455,14 @@ def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
 def enough_rows(table: Observations, K: int) -> None:
     """Refuse more components than distinct rows, looking only as far as needed."""
     if K > table.n_observations:
-        raise InputError(f"{K} components cannot be fitted to {table.n_observations} rows")
+        raise InputError(f"{K} components cannot be fitted to {table.n_observations} rows without priors")
     distinct: set[bytes] = set()
     for row in table.values:
         distinct.add(row.tobytes())
         if len(distinct) > K:
             return
     if K > 1:
-        raise InputError(f"{K} components need more than {K} distinct rows; this table has {len(distinct)}")
+        raise InputError(f"{K} components need priors, or more than {K} distinct rows; this table has {len(distinct)}")
 
 
 def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, ...], priors: bool) -> np.ndarray:
@@ -408,9 +475,10 @@ def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, 
         return np.diag(P).copy()
     if priors:
         return scales
-    first = next(d for d in range(2, len(spread) + 1) if precision_cholesky(spread[:d, :d], P[:d, :d].copy()) <= 1e-13)
+    first = first_dependent(spread)
+    assert first is not None
     raise InputError(
-        f"column {features[first - 1]!r} is a linear combination of the columns before it, so that no covariance "
+        f"column {features[first]!r} is a linear combination of the columns before it, so that no covariance "
         f"{model.name} can be estimated; leave it out, give priors, or use covariance 'diag' or 'spherical'"
     )
 

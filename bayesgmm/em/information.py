@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
-from bayesgmm.em.fit import EMFit, fit_em, fitted_table, prepare
+from bayesgmm.em.fit import EMFit, fit_em, fit_quietly, fitted_table, prepare
 from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture
-from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.errors import InputError
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, positive_integer
@@ -320,13 +319,12 @@ def bootstrap_lrt(
     n_replicates = positive_integer(n_replicates, "n_replicates")
     K = positive_integer(n_components, "n_components")
     rng = np.random.default_rng(rng)
-    small, large = (fit_em(X, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
+    small = fit_em(X, K, covariance, n_starts=n_starts, rng=rng)
+    large = fit_quietly(X, K + 1, covariance, n_starts=n_starts, rng=rng)  # doubtful where K are enough
     replicates = np.empty(n_replicates)
     for r in range(n_replicates):
         values, _ = small.mixture.sample(small.n_observations, rng)
-        with warnings.catch_warnings():  # spurious maxima are part of what is to be compared with
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            null, alternative = (fit_em(values, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
+        null, alternative = (fit_quietly(values, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
         replicates[r] = 2 * (alternative.log_likelihood - null.log_likelihood)
         if progress is not None:
             progress(r + 1, n_replicates)
