@@ -29,6 +29,10 @@ void solve_lower_transposed(const double* L, int64_t D, int64_t columns, double*
 
 void add_outer(const double* A, int64_t D, bool upper_triangular, double* out) {
     for (int64_t i = 0; i < D; i++)
-        for (int64_t j = 0; j < D; j++)
-            for (int64_t p = !upper_triangular ? 0 : i > j ? i : j; p < D; p++) out[i * D + j] += A[i * D + p] * A[j * D + p];
+        for (int64_t j = 0; j <= i; j++) {
+            double s = 0.0;
+            for (int64_t p = upper_triangular ? i : 0; p < D; p++) s += A[i * D + p] * A[j * D + p];
+            out[i * D + j] += s;
+            if (j < i) out[j * D + i] += s;
+        }
 }
