@@ -22,6 +22,7 @@ SCALE = np.array([[1.0, 0.3], [0.3, 0.7]])
 COVARIANCES = {
     "inverse-wishart": bg.InverseWishart(6.0, 3 * SCALE),
     "hierarchical": bg.HierarchicalInverseWishart(6.0, 4.0, 0.75 * SCALE),
+    "default": bg.HierarchicalInverseWishart(D + 2.0, D, SCALE / D, 1e-4),  # of `Priors.weakly_informative`
     "lkj": bg.LKJ(2.0, bg.LogNormal(-0.3, 0.4)),
 }
 POINTS = np.array([[0.0, 0.0], [2.0, -1.0], [-3.0, 2.0]])

@@ -2,7 +2,7 @@
 
 Labelled tables (scikit-learn's and those of tests/reference) and simulated ones: 1 to 8 components in 1 to 15 features,
 from half to a fiftieth as wide as the table, of unequal sizes, 50 to 5000 rows. Each prior is given the same EM fit.
-Run: python benchmarks/prior.py [--tables 24] [--evidence] [--csv each.csv]
+Run: python benchmarks/prior.py [--tables 24] [--evidence] [--prior default --prior fixed] [--csv each.csv]
 """
 
 import argparse
@@ -29,12 +29,12 @@ def whole_scale(X, K):
 
 
 def hierarchical(extra_df, extra_scale_df, size=1.0):
-    """A hierarchical prior with D + extra_df and D + extra_scale_df degrees of freedom."""
+    """A hierarchical prior with D + extra_df and D + extra_scale_df degrees of freedom, and the default's floor."""
 
     def prior(X, K):
         D = X.shape[1]
         scale_df = D + extra_scale_df
-        return bg.HierarchicalInverseWishart(D + extra_df, scale_df, size * whole_scale(X, K) / scale_df)
+        return bg.HierarchicalInverseWishart(D + extra_df, scale_df, size * whole_scale(X, K) / scale_df, 1e-4)
 
     return prior
 
@@ -130,10 +130,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=24, help="simulated tables")
     parser.add_argument("--evidence", action="store_true", help="also which K the evidence chooses, on small tables")
-    parser.add_argument("--priors", help="only those whose name holds this text")
+    parser.add_argument("--prior", action="append", help="only those whose name holds this text; may be repeated")
     parser.add_argument("--csv", help="where to write a line for each table and prior")
     arguments = parser.parse_args()
-    priors = {name: prior for name, prior in PRIORS.items() if (arguments.priors or "") in name}
+    wanted = arguments.prior or [""]
+    priors = {name: prior for name, prior in PRIORS.items() if any(text in name for text in wanted)}
     warnings.simplefilter("ignore", bg.ConvergenceWarning)
     tables = [(*table, None) for table in labelled()] + list(simulated(arguments.tables))
     lines = []
