@@ -6,6 +6,7 @@ import argparse
 import csv
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 type _Stage = Callable[[str], Callable[[int, int], None]]  # from a stage's name to what is told (done, total)
 
 _LEAST_DRAWS = 100
+_NOTICEABLE = 1.0  # seconds that a stage may last before a line names it
 _PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
 _DESCRIPTION = "Which clusters are in a table, and how sure to be of them: Gaussian mixtures by EM and their posterior."
@@ -418,24 +420,50 @@ def _described(run: _Run) -> str:
 
 @contextmanager
 def _progress() -> Iterator[_Stage]:
-    """A function that adds a bar and returns what moves it; on a terminal only, on standard error."""
+    """A function that is told of each stage, and returns what to tell how far it is; by a bar, or lines if no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, markup=False)
+    if not console.is_terminal:
+        with _lines() as stage:
+            yield stage
+        return
     columns = (
         TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
 
         def stage(name: str) -> Callable[[int, int], None]:
             task = bars.add_task(name, total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         yield stage
+
+
+@contextmanager
+def _lines() -> Iterator[_Stage]:
+    """A function that names a stage on standard error once it has lasted a second."""
+    waiting: list[threading.Timer] = []
+
+    def cancel() -> None:
+        while waiting:
+            waiting.pop().cancel()
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        cancel()
+        waiting.append(threading.Timer(_NOTICEABLE, print, [f"{name} ..."], {"file": sys.stderr, "flush": True}))
+        waiting[0].daemon = True
+        waiting[0].start()
+        return lambda done, total: None
+
+    try:
+        yield stage
+    finally:
+        cancel()
 
 
 def _console() -> Console:

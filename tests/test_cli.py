@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 import bayesgmm as bg
-from bayesgmm import outputs, plots, report
+from bayesgmm import cli, outputs, plots, report
 from bayesgmm.cli import main
 from bayesgmm.kept import Kept
 from bayesgmm.observations import observations
@@ -31,6 +31,14 @@ FILES = {
     "summary.json",
 }
 OF_CLUSTERS = {"uncertainty.png", "least_certain.png", "similarity.png", "credible_ball.png"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_stage_is_slow():
+    """Whether a stage lasts a second is a matter of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_NOTICEABLE", 3600.0)
+        yield
 
 
 def run(*arguments):
@@ -568,3 +576,9 @@ def test_a_selection_that_cannot_be_made_is_refused(folder, arguments, said):
 
 def test_a_finished_selection_is_not_overwritten(folder, selected):
     assert "--force" in refusal("select", folder / "geyser.csv", "--out", selected[0])
+
+
+def test_what_takes_its_time_is_named_where_there_is_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_NOTICEABLE", 0.0)
+    status, _, err = run("fit", bg.datasets.__path__[0] + "/old_faithful.csv", "-k", 2, "--out", tmp_path, *FEW)
+    assert status == 0 and "posterior draws ...\n" in err and "summaries ...\n" in err

@@ -524,3 +524,9 @@ def test_a_table_that_cannot_scale_priors_is_named_by_its_column():
     for rows, name in ((np.c_[X, X[:, 0] + X[:, 1]], "x3"), (X[:3], "x2"), (np.c_[X, np.ones(50)], "x3")):
         with pytest.raises(bg.InputError, match=f"column '{name}'"):
             bg.Priors.weakly_informative(rows, 2)
+
+
+def test_a_floor_too_large_to_draw_from_is_refused():
+    prior = bg.HierarchicalInverseWishart(14.0, 12.0, np.eye(12), floor=1.0)
+    with pytest.raises(bg.InputError, match="too large to draw"):
+        bg.Priors(1.0, bg.NormalMeans(np.zeros(12), np.ones(12)), prior).sample(1, 4)

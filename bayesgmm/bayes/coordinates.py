@@ -148,6 +148,11 @@ class PrecisionCoordinates:
         size = D if self.scale_matrix_is_full else 1
         power = (self.copies * self.first[-1] + (0 if size > 1 else self.sizes[1])) / 2
         W = np.empty((n, 1 if size > 1 else self.columns, size, size))
+        if (chance := _log_mean_acceptance(g, g * self.floor, power, size)) < math.log(1e-4):
+            raise InputError(
+                f"the floor of the hierarchical prior, {self.floor:g}, is too large to draw from it: one draw in "
+                f"{math.exp(-chance):.0f} would do; give a smaller one, or an inverse Wishart"
+            )
         missing = np.ones(W.shape[:2], dtype=bool)
         while missing.any():  # the floor makes small scale matrices less probable
             drawn = _wishart(g, size, int(missing.sum()), rng)
