@@ -420,7 +420,7 @@ def _described(run: _Run) -> str:
 
 @contextmanager
 def _progress() -> Iterator[_Stage]:
-    """A function that is told of each stage, and returns what to tell how far it is; by a bar, or lines if no terminal."""
+    """A function that is told of a stage and returns what to tell how far it is: a bar on a terminal, else a line."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
