@@ -61,7 +61,10 @@ def one(seed, covariance, prior):
     some = bg.GaussianMixture(draws.weights[pick], draws.means[pick], draws.covariances[pick])
     heights = [np.array([density(theta)[0] for theta in density.pack(m)]) for m in (truth, some)]
     own, others = quantities(truth, X, heights[0]), quantities(some, X, heights[1])
-    ranks = {name: int((others[name] < own[name][0]).sum()) for name in own}
+    ranks = {}
+    for name, (true, *_) in own.items():  # among equals, as overlaps that round to none, its place is by lot
+        below, equal = int((others[name] < true).sum()), int((others[name] == true).sum())
+        ranks[name] = below + int(rng.integers(equal + 1))
     return ranks, tree.attrs["convergence"].startswith("Converged")
 
 
