@@ -332,8 +332,8 @@ class Priors:
     >>> import bayesgmm as bg
     >>> print(bg.Priors.weakly_informative(bg.datasets.old_faithful(), n_components=2))
     weights ~ Dirichlet(1, 1)
-    means ~ Normal([3.49, 70.9], sd [4.57, 54.4], correlated)
-    covariances ~ inverse Wishart(df 4, scale B + 0.0001 of its mean), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46.1]])
+    means ~ Normal([3.49, 70.9], sd [4.56, 54.3], correlated)
+    covariances ~ inverse Wishart(df 4, scale B + 0.0001 of its mean), B ~ Wishart(df 2, [[0.324, 3.48], [3.48, 46]])
     """
 
     concentration: np.ndarray
