@@ -7,10 +7,8 @@ Run: python benchmarks/posterior.py [--quick]. NumPyro is left out unless jax an
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from importlib import import_module
@@ -144,18 +142,10 @@ def child(case, name, draws):
     print(json.dumps({"seconds": seconds, "ess": least_ess(*drawn)}))
 
 
-def run(case, name, draws, cold=False):
-    """The same in a fresh process; with compiled code from nowhere if cold."""
-    with tempfile.TemporaryDirectory() as empty:
-        environment = os.environ | ({"NUMBA_CACHE_DIR": empty} if cold else {})
-        done = subprocess.run(
-            [sys.executable, __file__, "--child", case, name, str(draws)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=3000,
-            check=False,
-        )
+def run(case, name, draws):
+    """The same in a fresh process."""
+    command = [sys.executable, __file__, "--child", case, name, str(draws)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
     if done.returncode:
         return None, (done.stderr.strip().splitlines() or ["died"])[-1]
     return json.loads(done.stdout.splitlines()[-1]), ""
@@ -176,7 +166,6 @@ def main():
         f"{'case':14} {'contender':16} {'draws':>7} {'seconds':>8} {'bulk':>6} {'tail':>6} {'ESS/s':>8} {'ours is':>8}"
     )
     for case in list(CASES)[: 1 if arguments.quick else 3]:
-        run(case, "bayesgmm", 10)  # compile and cache
         own = None
         for name in names if CASES[case][0] < 20_000 else ["bayesgmm"]:
             draws = DRAWS[name] // (5 if arguments.quick and "bayesgmm" not in name else 1)
@@ -191,10 +180,7 @@ def main():
                 f"{result['ess'][1]:6.0f} {rate:8.1f} {own / rate:7.1f}x",
                 flush=True,
             )
-        if case == "272x2, K=2":
-            cold, _ = run(case, "bayesgmm", 1000, cold=True)
-            print(f"{case:14} {'bayesgmm, cold':16} {'4x1000':>7} {cold['seconds']:8.2f}", flush=True)
-    print("targets: 2 s warm and 15 s cold for 272x2; 100x textbook PyMC, 10x NumPyro; 20000x8 in 60 s, least ESS 1000")
+    print("targets: 2 s for 272x2; 100x textbook PyMC, 10x NumPyro; 20000x8 in 60 s, least ESS 1000")
 
 
 if __name__ == "__main__":
