@@ -359,7 +359,8 @@ class Priors:
         """Scaled from the data: wide priors of weights and means, and covariances that learn their common size.
 
         Weights are Dirichlet(1). Means are normal about the data's mean with 16 times its covariance S: a standard
-        deviation of four of the table's, about its range. No linear map of the features changes what these say.
+        deviation of four of the table's, about its range. A linear map of the features that the covariance model can
+        follow leaves the posterior as it is, but for EVV, whose shapes depend on the axes.
         Covariances are `HierarchicalInverseWishart` with D + 2 degrees of freedom: components are expected to be alike
         in size and shape, but which size is learned from the rows. Its scale matrix has D degrees of freedom, as few as
         a whole number can be, and the mean S / K^(2/D), with S the data's covariance (Fraley & Raftery 2007), so that
