@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,21 +61,21 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(task, ranges):
-    """``task(*range)`` for every range, its results in their order; this thread and the others each take the next."""
+def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``task(item)`` for every item, results in their order: a `map` in which each idle thread takes the next item."""
     global _pool
-    results = [None] * len(ranges)
-    pending = iter(range(len(ranges)))
+    results: list[Any] = [None] * len(items)
+    pending = iter(range(len(items)))
 
     def take() -> None:
         for i in pending:
-            results[i] = task(*ranges[i])
+            results[i] = task(items[i])
 
     helpers = []
-    if len(ranges) > 1:
+    if len(items) > 1:
         if _pool is None:
             _pool = ThreadPoolExecutor(n_threads(), thread_name_prefix="bayesgmm")
-        helpers = [_pool.submit(take) for _ in range(min(n_threads(), len(ranges)) - 1)]
+        helpers = [_pool.submit(take) for _ in range(min(n_threads(), len(items)) - 1)]
     take()
     for helper in helpers:
         helper.result()
@@ -143,10 +144,10 @@ class Pass:
         n, D = self.K, self.D  # entries of the counts; D times as many of the first moments, D^2 times of the scatters
         into = [native.Statistics(*(at + 8 * n * skip for skip in (0, 1, 1 + D))) for at in map(address, self._parts)]
 
-        def task(i, start, stop):
-            native.accumulate(self.rows, self.mixture, start, stop, moments, into[i], sums[i])
+        def task(i):
+            native.accumulate(self.rows, self.mixture, *self.ranges[i], moments, into[i], sums[i])
 
-        in_threads(task, [(i, *chunk) for i, chunk in enumerate(self.ranges)])
+        in_threads(task, range(len(self.ranges)))
         counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
         total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
         return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), total
@@ -182,7 +183,7 @@ def log_joint(X, center, parameters: Parameters, diagonal: bool = False) -> np.n
 
 def _pointwise(function, out, X, center, parameters, diagonal):
     over, to = Pass(X, np.ones(1), np.empty(0, np.int64), center, parameters, diagonal), address(out)
-    in_threads(lambda start, stop: function(over.rows, over.mixture, start, stop, to), over.ranges)
+    in_threads(lambda rows: function(over.rows, over.mixture, *rows, to), over.ranges)
     return out
 
 
@@ -192,8 +193,8 @@ def column_ranges(X) -> tuple[np.ndarray, np.ndarray]:
     chunks = _ranges(N, 1, D, False)
     low, high = np.empty((len(chunks), D)), np.empty((len(chunks), D))
 
-    def task(i, start, stop):
-        native.ranges(of, D, start, stop, address(low[i]), address(high[i]))
+    def task(i):
+        native.ranges(of, D, *chunks[i], address(low[i]), address(high[i]))
 
-    in_threads(task, [(i, *chunk) for i, chunk in enumerate(chunks)])
+    in_threads(task, range(len(chunks)))
     return low.min(axis=0), high.max(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,35 @@ class GaussianMixture:
                 f"the covariance of component {np.argwhere(asymmetric)[0][-3]} is not symmetric and finite"
             )
         _ = self.precisions_cholesky
+
+    def _rearranged(self, of_array: Callable[[np.ndarray, int], np.ndarray]) -> GaussianMixture:
+        """The same components in another arrangement, neither checked nor factored again.
+
+        The function makes the new arrays, from each array and its number of axes that are not batch axes.
+        """
+        mixture = object.__new__(GaussianMixture)
+        mixture.__dict__["features"] = self.features
+        for name, own_axes in (("weights", 1), ("means", 2), ("covariances", 3), ("precisions_cholesky", 3)):
+            array = np.ascontiguousarray(of_array(getattr(self, name), own_axes))
+            array.flags.writeable = False
+            mixture.__dict__[name] = array
+        return mixture
+
+    def __getitem__(self, index: Any) -> GaussianMixture:
+        """Some of a batch: ``mixture[0, 5]`` is one of its mixtures, ``mixture[:, ::10]`` a smaller batch.
+
+        Examples
+        --------
+        >>> batch = GaussianMixture(np.ones((4, 1)), np.arange(4.0).reshape(4, 1, 1), np.ones((4, 1, 1, 1)))
+        >>> batch[2].means, batch[1:].batch_shape
+        (array([[2.]]), (3,))
+        """
+        chosen = np.arange(math.prod(self.batch_shape)).reshape(self.batch_shape)[index]
+        return self._rearranged(lambda array, own: array.reshape(-1, *array.shape[array.ndim - own :])[chosen])
+
+    def reshape(self, *batch_shape: int) -> GaussianMixture:
+        """The same mixtures with other batch axes: ``mixture.reshape(-1)`` has one."""
+        return self._rearranged(lambda array, own: array.reshape(*batch_shape, *array.shape[array.ndim - own :]))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -183,11 +213,8 @@ class GaussianMixture:
             raise InputError(
                 f"an order of {self.n_components} components is a permutation of 0..{self.n_components - 1}"
             )
-        return GaussianMixture(
-            weights=np.take_along_axis(self.weights, order, axis=-1),
-            means=np.take_along_axis(self.means, order[..., None], axis=-2),
-            covariances=np.take_along_axis(self.covariances, order[..., None, None], axis=-3),
-            features=self.features,
+        return self._rearranged(
+            lambda array, own: np.take_along_axis(array, order.reshape(*order.shape, *[1] * (own - 1)), axis=-own)
         )
 
     def marginal(self, features: Sequence[int]) -> GaussianMixture:

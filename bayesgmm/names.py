@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def one_line(text: str) -> str:
     """A text without line breaks, control characters and whatever else cannot be printed."""
@@ -30,6 +32,18 @@ def in_picture(name: str) -> str:
     cost in \$ (\$)
     """
     return short(name, 18).replace("$", r"\$")
+
+
+def listed(words: Iterable[object], last: str = "and") -> str:
+    """The words with commas, and "and" or another word before the last.
+
+    Examples
+    --------
+    >>> listed(["EM", "LOO", 3]), listed(["EM", "LOO"], "or")
+    ('EM, LOO and 3', 'EM or LOO')
+    """
+    *most, end = (str(word) for word in words)
+    return f"{', '.join(most)} {last} {end}" if most else end
 
 
 def counted(n: int, thing: str) -> str:

@@ -21,6 +21,7 @@ from bayesgmm.em.grid import Key, fit_grid
 from bayesgmm.em.refits import Replicates, held_out_log_density, replicates
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.kept import Kept
+from bayesgmm.names import listed
 from bayesgmm.observations import Observations, numeric_table, observations, positive_integer
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ class Selection:
         if agree:
             too = "choose it too, or tie it with their choice"
             too = too if len(agree) > 1 else "chooses it too, or ties it with its choice"
-            reason += f"; {_listed(_inner(title) for title in agree)} {too}"
+            reason += f"; {listed(_inner(title) for title in agree)} {too}"
         rivals = [_key(row) for _, row in tied.iterrows()]
         rivals += [_key(self.ranking(name).iloc[0]) for name in others if not self._holds(name, key)]
         if first in self.replicates:
@@ -358,7 +359,7 @@ class Selection:
             known = [f"K={K} {p:.2g}" for K, p in sizes.items() if p >= 0.005]
             yield (
                 f"Of the {len(self.evidences)} fits that have an evidence, with each number of components equally "
-                f"likely beforehand, the posterior is {_listed(known)}."
+                f"likely beforehand, the posterior is {listed(known)}."
             )
         if self.overfitted is not None:
             yield self._filled()
@@ -375,7 +376,7 @@ class Selection:
         said = self.recommend()
         rivals = [self._name(rival) for rival in said.rivals]
         yield f"To report: {self._name((said.covariance, said.n_components))}. {said.reason}." + (
-            f" Not ruled out: {_listed(rivals)}." if rivals else ""
+            f" Not ruled out: {listed(rivals)}." if rivals else ""
         )
         bad = self.table[self.table["status"].str.startswith(("failed", "spurious"))]
         if len(bad):
@@ -388,7 +389,7 @@ class Selection:
         said = self.overfitted
         assert said is not None
         order = [int(K) for K in np.argsort(-said.probabilities) if said.probabilities[K] >= 0.05]
-        shares = _listed(f"{K} in {said.probabilities[K]:.0%}" for K in order)
+        shares = listed(f"{K} in {said.probabilities[K]:.0%}" for K in order)
         prior = f"{said.prior[order[0]]:.0%}"
         return (
             f"A mixture of {said.n_components} components ({said.covariance}) with sparse weights fills {shares} "
@@ -403,18 +404,18 @@ class Selection:
         without = drawn["posterior"].str.startswith("none")
         loose = drawn[~without & ~drawn["posterior"].str.startswith("Converged")]
         if len(loose):
-            names = _listed(self._name(_key(row)) for _, row in loose.iterrows())
+            names = listed(self._name(_key(row)) for _, row in loose.iterrows())
             yield f"The chains did not converge for {names}: there trust criteria of EM more than LOO and evidence."
         if without.any():
-            names = _listed(self._name(_key(row)) for _, row in drawn[without].iterrows())
+            names = listed(self._name(_key(row)) for _, row in drawn[without].iterrows())
             yield f"There is no posterior of {names}; the column posterior says why."
         failed = drawn["posterior"].str.contains(" No evidence: ", regex=False)
         if failed.any():
-            names = _listed(self._name(_key(row)) for _, row in drawn[failed].iterrows())
+            names = listed(self._name(_key(row)) for _, row in drawn[failed].iterrows())
             yield f"There is no evidence of {names}; the column posterior says why."
         if "pareto_k_max" in drawn and (drawn["pareto_k_max"] > _RELIABLE_PARETO_K).any():
             doubtful = drawn[drawn["pareto_k_max"] > _RELIABLE_PARETO_K]
-            names = _listed(self._name(_key(row)) for _, row in doubtful.iterrows())
+            names = listed(self._name(_key(row)) for _, row in doubtful.iterrows())
             yield f"For {names} LOO is in doubt: single rows weigh too much for its approximation (Pareto k above 0.7)."
 
     def _sentence(self, criterion: str) -> str:
@@ -922,11 +923,6 @@ def _key(row: Any) -> Key:
 def _se_of_sum(terms: np.ndarray) -> float:
     """Standard error of a sum of independent terms."""
     return math.sqrt(len(terms) * terms.var())
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _inner(title: str) -> str:

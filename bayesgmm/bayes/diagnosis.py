@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.relabel import VARIABLES, blocks_of_rows, mixture_of, of_draws, posterior_of, relabelling, rows_of
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import listed
 
 _APART = 2.0  # chains whose means differ by so many of their own standard deviations sit in different modes
 _OFTEN = 0.05  # what happens in fewer of the draws is not worth a sentence
@@ -146,7 +147,7 @@ def _in_words(findings: list[Finding], praise: str, K: int) -> Diagnosis:
     sentences = tuple(finding.sentence for finding in findings)
     text = " ".join([f"Converged: {praise}." if good else "Not converged.", *sentences])
     if remedies:
-        text += f" {'Consider' if good else 'Try'} {_listed(remedies, 'or')}."
+        text += f" {'Consider' if good else 'Try'} {listed(remedies, 'or')}."
     return Diagnosis(good, text, sentences)
 
 
@@ -324,9 +325,9 @@ def _components(
     often = (counts < 1).mean(axis=(0, 1))
     empty = [k for k in np.argsort(-often, kind="stable") if often[k] > _OFTEN]
     if empty:
-        shares = _listed(f"{often[k]:.0%}" for k in empty)
+        shares = listed(f"{often[k]:.0%}" for k in empty)
         yield Finding(
-            f"Component{f's {_listed(empty)} hold' if len(empty) > 1 else f' {empty[0]} holds'} less than one row in "
+            f"Component{f's {listed(empty)} hold' if len(empty) > 1 else f' {empty[0]} holds'} less than one row in "
             f"{shares} of the draws: the data hardly call for {K} components.",
             "fewer components",
         )
@@ -334,7 +335,7 @@ def _components(
     for k in few:
         if usual[k] < 2.5:
             rows = _members(draws, held.X, k)
-            what = f"only row{'s' * (len(rows) > 1)} {_listed(rows)} (counted from 0)" if len(rows) else _rows(usual[k])
+            what = f"only row{'s' * (len(rows) > 1)} {listed(rows)} (counted from 0)" if len(rows) else _rows(usual[k])
             yield Finding(f"Component {k} holds {what}: look whether that is an error or an outlier.", "")
         else:
             yield Finding(
@@ -390,12 +391,7 @@ def _rows(n: float) -> str:
 
 
 def _chains(names: np.ndarray) -> str:
-    return f"Chain{'s' * (len(names) > 1)} {_listed(names)}"
-
-
-def _listed(words: Iterable, last: str = "and") -> str:
-    *most, end = (str(word) for word in words)
-    return f"{', '.join(most)} {last} {end}" if most else end
+    return f"Chain{'s' * (len(names) > 1)} {listed(names)}"
 
 
 def _coordinate(posterior: xr.Dataset, name: str) -> np.ndarray:

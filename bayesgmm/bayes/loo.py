@@ -361,7 +361,7 @@ def _values(density: Density, thetas: np.ndarray) -> np.ndarray:
     flat = thetas.reshape(-1, thetas.shape[-1])
     ends = np.linspace(0, len(flat), n_threads() + 1).astype(int).tolist()
     _ = density.handle  # made once, before threads ask for it
-    parts = in_threads(lambda a, b: [density(theta)[0] for theta in flat[a:b]], list(pairwise(ends)))
+    parts = in_threads(lambda ends: [density(theta)[0] for theta in flat[slice(*ends)]], list(pairwise(ends)))
     return np.concatenate(parts).reshape(thetas.shape[:-1])
 
 

@@ -31,5 +31,5 @@ def smoothed_loo(log_lik: np.ndarray, efficiency: float) -> np.ndarray:
     log_lik, out = np.ascontiguousarray(log_lik), np.empty((3, N))
     of, to = address(log_lik), address(out)
     ranges = [(a, min(a + _ROWS, N)) for a in range(0, N, _ROWS)]
-    in_threads(lambda start, stop: native.psis(of, N, S, min(max(n_tail, 1), S - 1), start, stop, to), ranges)
+    in_threads(lambda rows: native.psis(of, N, S, min(max(n_tail, 1), S - 1), *rows, to), ranges)
     return out

@@ -100,7 +100,7 @@ def filled_draws(
     for first in range(0, tune + draws, _AT_ONCE):
         n = min(_AT_ONCE, tune + draws - first)
 
-        def chain(c: int, _: int, first: int = first, n: int = n) -> None:
+        def chain(c: int, first: int = first, n: int = n) -> None:
             state = address(z[c], np.int64), address(mu[c]), address(B[c]), byref(alpha[c])
             out = address(filled[c, first:], np.int64), address(concentrations[c, first:])
             if native.overfitted(address(X), N, prior, native.random(streams[c]), n, thin, *state, *out):
@@ -109,7 +109,7 @@ def filled_draws(
                     "units in which their spreads are comparable, or a prior with more degrees of freedom"
                 )
 
-        in_threads(chain, [(c, c + 1) for c in range(chains)])
+        in_threads(chain, range(chains))
         tell(first + n, tune + draws)
     return filled[:, tune:], concentrations[:, tune:]
 

@@ -115,12 +115,13 @@ class Draws:
         n = min(max(n // _TILE * _TILE, min(n, _TILE) // 4 * 4, 4), max(len(X), 1))
         buffers: deque[Block] = deque()
 
-        def work(start: int, stop: int) -> None:
+        def work(start: int) -> None:
+            stop = min(start + n, len(X))
             buffer = buffers.pop() if buffers else self.empty_block(n, self.n_draws)
             task(start, stop, self.block(X[start:stop], buffer=buffer))
             buffers.append(buffer)
 
-        in_threads(work, [(start, min(start + n, len(X))) for start in range(0, len(X), n)])
+        in_threads(work, range(0, len(X), n))
 
     def log_predictive(self, X: np.ndarray) -> np.ndarray:
         """Log posterior-predictive density of each row of X in nats, (N,): of the densities' mean over the draws."""

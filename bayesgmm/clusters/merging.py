@@ -154,15 +154,15 @@ def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Mergi
     S = draws.n_draws
     entropies, every = np.empty((S, K)), np.empty((S, K, K), np.int64)
 
-    def task(start: int, stop: int) -> None:
-        for first in range(start, stop, EIGHT):
+    def task(some: range) -> None:
+        for first in some[::EIGHT]:
             last = min(first + EIGHT, S)
             block = draws.block(draws.X, slice(first, last)).responsibilities
             for s in range(first, last):
                 _hierarchy(block[:, :, s - first], entropies[s], every[s])
 
     step = max(-(-S // (8 * n_threads())) // EIGHT, 1) * EIGHT
-    in_threads(task, [(s, min(s + step, S)) for s in range(0, S, step)])
+    in_threads(task, [range(s, min(s + step, S)) for s in range(0, S, step)])
     lower, upper = np.quantile(entropies, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=0)
     together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
     return Merging(groups, entropy, entropies.mean(axis=0), lower, upper, together, R, ci_prob)
@@ -217,7 +217,7 @@ def number_of_modes(source: Any) -> Modes:
     of, to = [address(array) for array in given], (address(locations), address(groups, np.int64))
     step = max(len(means) // (16 * n_threads()), 1)
     ranges = [(s, min(s + step, len(means))) for s in range(0, len(means), step)]
-    in_threads(lambda start, stop: native.modes(*of, K, D, start, stop, *to), ranges)
+    in_threads(lambda some: native.modes(*of, K, D, *some, *to), ranges)
     counts = groups.max(axis=1) + 1
     return Modes(
         counts=counts.reshape(mixture.batch_shape),

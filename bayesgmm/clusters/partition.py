@@ -332,12 +332,12 @@ def _descend(
     """Distinct local minima from the starts, labels by first appearance as bytes, and their losses."""
     seeds = rng.integers(2**63, size=len(starts)).tolist()
 
-    def task(start: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-        labels = start.copy()
-        loss = _minimise(z, weight, phi, room, zealous, np.random.default_rng(seed), labels)
+    def task(i: int) -> tuple[np.ndarray, float]:
+        labels = starts[i].copy()
+        loss = _minimise(z, weight, phi, room, zealous, np.random.default_rng(seeds[i]), labels)
         return _by_appearance(labels), loss
 
-    results = in_threads(task, list(zip(starts, seeds, strict=True)))
+    results = in_threads(task, range(len(starts)))
     return {labels.tobytes(): loss for labels, loss in results}
 
 

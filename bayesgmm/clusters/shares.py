@@ -109,9 +109,9 @@ def _counts(draws: Draws, labels: np.ndarray, C: int) -> np.ndarray:
     counts = np.full((K, C, S), 1e-300)  # a component far from every row is any cluster's
     width = max(int(_BLOCK_BYTES / (8 * min(N, _ROWS) * K)) // EIGHT, 1) * EIGHT
 
-    def task(start: int, stop: int) -> None:
-        for first in range(start, stop, width):
-            some = slice(first, min(first + width, stop))
+    def task(part: range) -> None:
+        for first in part[::width]:
+            some = slice(first, min(first + width, part.stop))
             for row in range(0, N, _ROWS):
                 rows = slice(row, row + _ROWS)
                 inside = labels[rows] == np.arange(C)[:, None]
@@ -120,7 +120,7 @@ def _counts(draws: Draws, labels: np.ndarray, C: int) -> np.ndarray:
                 )
 
     step = -(-S // (4 * n_threads() * EIGHT)) * EIGHT
-    in_threads(task, [(s, min(s + step, S)) for s in range(0, S, step)])
+    in_threads(task, [range(s, min(s + step, S)) for s in range(0, S, step)])
     return counts
 
 

@@ -77,16 +77,16 @@ def _similarity(draws: Draws, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
     chunk = int(_CHUNK_BYTES / (8 * N * K)) // 8 * 8
     chunk = min(max(chunk, 8), -(-S // 8) * 8)
     edges = np.linspace(0, N, 8 * n_threads() + 1).astype(int).tolist()
-    ranges = [(a, b) for a, b in pairwise(edges) if b > a]
+    ranges = [range(a, b) for a, b in pairwise(edges) if b > a]
     room = np.empty((N, K * chunk), dtype)
     out = np.zeros((N, N), dtype, order="F")
     for start in range(0, S, chunk):
         n = min(chunk, S - start)
         columns = room[:, : K * n] if n == chunk else np.empty((N, K * n), dtype)
 
-        def fill(a: int, b: int, columns: np.ndarray = columns, n: int = n, start: int = start) -> None:
-            for i in range(a, b, 32):
-                j = min(i + 32, b)
+        def fill(rows: range, columns: np.ndarray = columns, n: int = n, start: int = start) -> None:
+            for i in rows[::32]:
+                j = min(i + 32, rows.stop)
                 R = draws.block(X[i:j], slice(start, start + n)).responsibilities
                 columns[i:j] = R.reshape(j - i, K * n)
 

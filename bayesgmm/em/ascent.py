@@ -8,7 +8,6 @@ a compiled loop drives it for small tables, a thread pool for large ones.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -158,11 +157,11 @@ def climb(
     edges = np.linspace(0, S, (min(n_threads(), S) if S > 1 else 1) + 1).astype(int).tolist()
     states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
-    def task(state: State, first: int, last: int) -> None:
+    def task(i: int) -> None:
         given = rows, N, stride, problem.model.diagonal, compiled
-        native.climb(*given, state.compiled, starts, first, last, into)
+        native.climb(*given, states[i].compiled, starts, *edges[i : i + 2], into)
 
-    in_threads(task, [(state, *part) for state, part in zip(states, pairwise(edges), strict=True)])
+    in_threads(task, range(len(states)))
     return outcomes, states[-1]
 
 

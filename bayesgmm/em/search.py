@@ -184,9 +184,9 @@ def search(
         starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
     done, lock = len(kinds), threading.Lock()
 
-    def carry_on(first: int, last: int) -> _Climb:
+    def carry_on(i: int) -> _Climb:
         nonlocal done
-        climb = _carry_on(race, moments[first:last])
+        climb = _carry_on(race, moments[i : i + 1])
         if progress is not None:
             with lock:  # several threads climb
                 done += 1
@@ -194,8 +194,7 @@ def search(
         return climb
 
     race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
-    ranges = [(i, i + 1) for i in finalists]
-    climbs = [carry_on(*one) for one in ranges] if large else in_threads(carry_on, ranges)
+    climbs = [carry_on(i) for i in finalists] if large else in_threads(carry_on, finalists)
     unfinished = _finish(climber, climbs, race.problem.max_iterations < climber.problem.max_iterations, rng)
     ends: list[_Climb] = []
     for i, climb in zip(finalists, climbs, strict=True):
