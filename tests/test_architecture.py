@@ -22,7 +22,8 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "observations", "tables", "datasets"},
-    {"names", "native", "errors", "files"},
+    {"intervals"},
+    {"names", "native", "errors", "files", "progress"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
 NUMPY_SIDE |= {"clusters"}
