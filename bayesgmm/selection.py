@@ -17,7 +17,7 @@ import numpy as np
 
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.fit import EMFit
-from bayesgmm.em.grid import Key, fit_grid
+from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.refits import Replicates, held_out_log_density, replicates
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.kept import Kept
@@ -558,7 +558,8 @@ def select(
     parts = [np.random.default_rng(seed) for seed in seeds]
     kept = _Nothing() if out is None else Kept(Path(out), table, n_starts, *seeds)
     tell = progress or (lambda stage: lambda done, total: None)
-    outcomes = fit_grid(table, models, counts, n_starts, parts[0], kept.fit, tell("EM fits"))
+    grid = Grid(table, tuple(models), tuple(counts), n_starts)
+    outcomes = fit_grid(grid, parts[0], kept.fit, tell("EM fits"))
     fits = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, EMFit)}
     if not fits:
         raise _none_succeeded(outcomes)
@@ -566,9 +567,8 @@ def select(
 
     densities: dict[str, dict[Key, np.ndarray]] = {}
     if "cv" in criteria:
-        starts = min(n_starts, _FOLD_STARTS)
-        stage = tell("held-out folds")
-        held_out = held_out_log_density(table, models, counts, n_folds, starts, parts[1], kept.arrays, stage)
+        folds = replace(grid, n_starts=min(n_starts, _FOLD_STARTS))
+        held_out = held_out_log_density(folds, n_folds, parts[1], kept.arrays, tell("held-out folds"))
         own = {k: v * table.sample_weight for k, v in held_out.items() if k in fits and isinstance(v, np.ndarray)}
         if not own:
             error = next(v for v in held_out.values() if isinstance(v, BayesGMMError))

@@ -10,7 +10,7 @@ from oracles import errors_allowed, random_mixture, reference, seed, table
 
 import bayesgmm as bg
 from bayesgmm.covariance import NAMES, CovarianceModel
-from bayesgmm.em.grid import contains, fit_grid, merges, splits
+from bayesgmm.em.grid import Grid, contains, fit_grid, merges, splits
 from bayesgmm.em.refits import held_out_log_density, replicates
 from bayesgmm.observations import observations
 
@@ -31,10 +31,7 @@ def grid(X, names=NAMES, counts=range(1, 6), n_starts=10, known=None, seed=0):
     models = list(dict.fromkeys(CovarianceModel.named(name).for_features(X.n_features) for name in names))
     told = []
     fits = fit_grid(
-        X,
-        models,
-        list(counts),
-        n_starts,
+        Grid(X, tuple(models), tuple(counts), n_starts),
         np.random.default_rng(seed),
         (lambda key, make: make()) if known is None else known,
         lambda *of: told.append(of),
@@ -154,11 +151,8 @@ def test_held_out_density_is_brute_forces():
     """With one component, the density of each fold under the mean and covariance of the others."""
     X = rows("iris")
     out = held_out_log_density(
-        observations(X),
-        [CovarianceModel.named("full")],
-        [1],
+        Grid(observations(X), (CovarianceModel.named("full"),), (1,), n_starts=1),
         5,
-        1,
         np.random.default_rng(3),
         lambda part, make: make(),
         lambda *of: None,

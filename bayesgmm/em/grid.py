@@ -7,7 +7,7 @@ merged, and from the best fit of a simpler covariance model. Nothing here choose
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -23,41 +23,57 @@ from bayesgmm.observations import Observations
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
 type Candidates = list[tuple[str, np.ndarray]]
-type Known = Callable[[Key, Callable[[], EMFit]], EMFit]  # a fit that was made before, or else makes it
+type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # the stored fit of a key, or the function's
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What to fit: every covariance model with every number of components, all to one table.
+
+    Attributes
+    ----------
+    table : Observations
+    models : covariance models
+    counts : increasing numbers of components
+    n_starts : size of the portfolio of starts of each number of components, which all models share
+    """
+
+    table: Observations
+    models: tuple[CovarianceModel, ...]
+    counts: tuple[int, ...]
+    n_starts: int
+
+    def key(self, model: CovarianceModel, n_components: int) -> Key:
+        """What the fit of this model and size is called."""
+        return model.label(self.table.n_features), n_components
+
+    @property
+    def keys(self) -> list[Key]:
+        """Of all fits, model by model."""
+        return [self.key(model, K) for model in self.models for K in self.counts]
+
+
 def fit_grid(
-    table: Observations,
-    models: Sequence[CovarianceModel],
-    counts: Sequence[int],
-    n_starts: int,
-    rng: np.random.Generator,
-    known: Known,
-    progress: Callable[[int, int], None],
+    grid: Grid, rng: np.random.Generator, checkpoint: FitCheckpoint, progress: Callable[[int, int], None]
 ) -> dict[Key, EMFit | BayesGMMError]:
-    """The fit of every covariance model with every number of components, or the error that tells why there is none.
+    """The fit of every covariance model with every number of components, or the error that says why there is none.
 
     Parameters
     ----------
-    table : Observations
-    models : sequence of CovarianceModel
-    counts : increasing numbers of components
-    n_starts : size of the portfolio of each number of components, which all models share
+    grid : Grid
     rng : Generator
-    known : callable
-        Given a key and a function that makes the fit, returns one that was made before, as after an interruption, or
-        makes it.
+    checkpoint : callable
+        Given a key and a function that makes the fit, returns the fit that an earlier run stored under this key, or
+        calls the function.
     progress : callable
         Called with the number of fits done and their total.
     """
-    label = {model: model.label(table.n_features) for model in models}
-    order = sorted(models, key=lambda model: model.n_parameters(2, 3))
+    table, counts, n_starts = grid.table, grid.counts, grid.n_starts
     seeds = rng.integers(2**63, size=max(counts)).tolist()
     portfolios: dict[int, Candidates] = {}
     fits: dict[Key, EMFit | BayesGMMError] = {}
-    total = len(models) * len(counts)
 
     def fit(model: CovarianceModel, K: int) -> EMFit:
         enough_rows(table, K)
@@ -66,26 +82,26 @@ def fit_grid(
             size, own = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
             portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own)
         starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
-        smaller = fits.get((label[model], K - 1))
+        smaller = fits.get(grid.key(model, K - 1))
         if isinstance(smaller, EMFit) and n_starts > 1:
             starts += _moments("split", splits(smaller.mixture), climber)
         return fit_from(climber, starts, np.random.default_rng(seeds[K - 1]))
 
-    for model in order:
+    for model in sorted(grid.models, key=lambda model: model.n_parameters(2, 3)):
         for K in counts:
-            key = (label[model], K)
+            key = grid.key(model, K)
             try:
-                fits[key] = known(key, partial(fit, model, K))
+                fits[key] = checkpoint(key, partial(fit, model, K))
             except BayesGMMError as error:
                 fits[key] = error
-            progress(len(fits), total)
+            progress(len(fits), len(grid.keys))
         for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
-            larger = fits[label[model], K + 1]
+            larger = fits[grid.key(model, K + 1)]
             if isinstance(larger, EMFit) and not larger.spurious:
                 climber, _ = prepare(table, model, K)
                 starts = _moments("merged", merges(larger.mixture), climber)
-                fits[label[model], K] = _better(fits[label[model], K], climber, starts, seeds[K - 1])
-    return {(label[model], K): fits[label[model], K] for model in models for K in counts}
+                fits[grid.key(model, K)] = _better(fits[grid.key(model, K)], climber, starts, seeds[K - 1])
+    return {key: fits[key] for key in grid.keys}
 
 
 def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:

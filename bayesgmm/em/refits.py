@@ -7,81 +7,81 @@ a grid of its own. A replicate asks how the fit itself varies, and climbs from i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.fit import EMFit, prepare
-from bayesgmm.em.grid import Key, fit_grid
+from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.initialize import moments_of_mixture
 from bayesgmm.em.search import Climber
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.observations import Observations, observations
 
+type ArraysCheckpoint = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+
 _CHUNK_BYTES = 32e6  # of row weights held at once
 
 
 def held_out_log_density(
-    table: Observations,
-    models: Sequence[CovarianceModel],
-    counts: Sequence[int],
+    grid: Grid,
     n_folds: int,
-    n_starts: int,
     rng: np.random.Generator,
-    known: Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]],
+    checkpoint: ArraysCheckpoint,
     progress: Callable[[int, int], None],
 ) -> dict[Key, np.ndarray | BayesGMMError]:
     """Log density (N,) of each row, in nats, under the fit to the other folds, or why there is none without some fold.
 
     Parameters
     ----------
-    table, models, counts, n_starts
-        As in `fit_grid`.
+    grid : Grid
     n_folds : int
         Parts of the rows, as equal in size as can be, each left out once (Smyth 2000).
     rng : Generator
-    known : callable
-        Given the name of a part of the work and a function that does it, returns what it gave before, or does it.
+    checkpoint : callable
+        Given the name of a part of the work and a function that does it, returns the arrays that an earlier run stored
+        under this name, or calls the function.
     progress : callable
         Called with the number of folds done and their total.
     """
-    N = table.n_observations
+    N = grid.table.n_observations
     fold = rng.permutation(np.arange(N) % n_folds)
     seeds = rng.integers(2**63, size=n_folds).tolist()
-    keys = [(model.label(table.n_features), K) for model in models for K in counts]
-    grid = f"{' '.join(model.name for model in models)}, K = {counts}, {n_starts} starts"
-
-    def held_out(f: int) -> dict[str, np.ndarray]:
-        """By the number of the fit, the density of the rows of a fold, or the reason why there is none."""
-        kept = fold != f
-        weight = None if table.sample_weight.size == 1 else table.sample_weight[kept]
-        fits: dict[Key, EMFit | BayesGMMError]
-        try:
-            part = observations(table.values[kept], weight)
-            own = np.random.default_rng(seeds[f])
-            fits = fit_grid(part, models, counts, n_starts, own, lambda key, make: make(), lambda done, total: None)
-        except BayesGMMError as error:
-            fits = dict.fromkeys(keys, error)
-        return {
-            str(i): fit.mixture.log_prob(table.values[~kept]) if isinstance(fit, EMFit) else np.array(str(fit))
-            for i, fit in enumerate(fits[key] for key in keys)
-        }
-
-    out: dict[Key, np.ndarray | BayesGMMError] = {key: np.empty(N) for key in keys}
+    name = f"{' '.join(model.name for model in grid.models)}, K = {list(grid.counts)}, {grid.n_starts} starts"
+    log_densities: dict[Key, np.ndarray | BayesGMMError] = {key: np.empty(N) for key in grid.keys}
     for f in range(n_folds):
-        found = known(f"fold {f} of {n_folds}: {grid}", partial(held_out, f))
-        for i, key in enumerate(keys):
-            densities, here = out[key], found[str(i)]
-            if here.dtype.kind == "U":
-                out[key] = BayesGMMError(str(here))
-            elif isinstance(densities, np.ndarray):
-                densities[fold == f] = here
+        of_fold = checkpoint(f"fold {f} of {n_folds}: {name}", partial(_held_out, grid, fold == f, seeds[f]))
+        for i, key in enumerate(grid.keys):
+            all_rows, held_out = log_densities[key], of_fold[str(i)]
+            if held_out.dtype.kind == "U":
+                log_densities[key] = BayesGMMError(str(held_out))
+            elif isinstance(all_rows, np.ndarray):
+                all_rows[fold == f] = held_out
         progress(f + 1, n_folds)
-    return out
+    return log_densities
+
+
+def _held_out(grid: Grid, left_out: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Log densities of the rows left out, under each fit to the others; where that failed, the reason in words.
+
+    Fits go by their position among the grid's keys, since arrays are stored by name.
+    """
+    table, seen = grid.table, ~left_out
+    weight = None if table.sample_weight.size == 1 else table.sample_weight[seen]
+    fits: dict[Key, EMFit | BayesGMMError]
+    try:
+        rest = replace(grid, table=observations(table.values[seen], weight))
+        fits = fit_grid(rest, np.random.default_rng(seed), lambda key, make: make(), lambda done, total: None)
+    except BayesGMMError as error:
+        fits = dict.fromkeys(grid.keys, error)
+    return {
+        str(i): fit.mixture.log_prob(table.values[left_out]) if isinstance(fit, EMFit) else np.array(str(fit))
+        for i, fit in enumerate(fits[key] for key in grid.keys)
+    }
 
 
 class Replicates(NamedTuple):
