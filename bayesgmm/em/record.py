@@ -1,0 +1,87 @@
+"""An `EMFit` as named arrays, for files that hold arrays (npz, netCDF), and the same fit back from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.search import Maximum, Start, Status
+from bayesgmm.mixture import GaussianMixture
+
+_PARAMETERS = ("weights", "means", "covariances")
+_OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
+
+
+def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
+    """A fit as named arrays; `fit_from_arrays` makes an equal fit of them, to the last digit.
+
+    Parameters
+    ----------
+    fit : EMFit
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``weights`` (K,), ``means`` (K, D), ``covariances`` (K, D, D) and ``log_likelihood_path`` (n_iterations + 1,);
+        ``maxima_weights`` (M, K), ``maxima_means`` (M, K, D) and ``maxima_covariances`` (M, K, D, D) of the M maxima
+        that come with their parameters; and ``record``, everything else as a single string of JSON.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> fit = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0)
+    >>> fit_from_arrays(fit_to_arrays(fit)).bic == fit.bic
+    True
+    """
+    record: dict[str, Any] = {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _OF_ITS_OWN}
+    record["covariance_model"], record["status"] = fit.covariance_model.name, fit.status.name
+    record["mixture_features"] = fit.mixture.features
+    record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
+    record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail, m.mixture is not None) for m in fit.maxima]
+    mixtures = [maximum.mixture for maximum in fit.maxima if maximum.mixture is not None]
+    arrays = {name: getattr(fit.mixture, name) for name in _PARAMETERS}
+    if mixtures:
+        arrays |= {f"maxima_{name}": np.stack([getattr(m, name) for m in mixtures]) for name in _PARAMETERS}
+    return arrays | {"log_likelihood_path": fit.log_likelihood_path, "record": np.array(json.dumps(record))}
+
+
+def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
+    """The fit that `fit_to_arrays` turned into these arrays.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Others than those of `fit_to_arrays` are ignored.
+
+    Raises
+    ------
+    KeyError
+        If an array is missing.
+    """
+    record = json.loads(str(arrays["record"]))
+    features = record.pop("mixture_features")
+    best = GaussianMixture(**{name: arrays[name] for name in _PARAMETERS}, features=features)
+    path = np.array(arrays["log_likelihood_path"], dtype=float)
+    path.flags.writeable = False
+    starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
+    maxima = tuple(_maxima(record.pop("maxima"), arrays))
+    model, status = CovarianceModel.named(record.pop("covariance_model")), Status[record.pop("status")]
+    rest: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    return EMFit(best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, **rest)
+
+
+def _maxima(records: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> Iterator[Maximum]:
+    """The maxima of these records, with their parameters where they had any."""
+    i = 0
+    for log_likelihood, hits, spurious, detail, has_parameters in records:
+        mixture = None
+        if has_parameters:
+            mixture = GaussianMixture(*(arrays[f"maxima_{name}"][i] for name in _PARAMETERS))
+            i += 1
+        yield Maximum(log_likelihood, hits, spurious, detail, mixture)
