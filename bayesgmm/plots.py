@@ -18,10 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import assign
-from bayesgmm.clusters.draws import posterior_draws
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.covariance import CovarianceModel
@@ -377,7 +377,7 @@ def uncertainty(tree: xr.DataTree, assignments: Assignments, *, figure: Figure |
     if X.shape[1] == 2 and len(numbers) > 1:
         axes = [np.linspace(a, b, 80) for a, b in zip(low - margin, high + margin, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        draws = posterior_draws(tree, None, "uncertainty")
+        draws = rows_under_draws(tree)
         draws = draws.thinned(-(-draws.n_draws // _BAND_DRAWS))
         R = draws.block(grid.reshape(-1, 2)).responsibilities  # (grid, K, draws)
         R = R if found is None else by_cluster(R, shares(cluster_counts(draws, found)))
@@ -782,7 +782,7 @@ def _groups(fit: EMFit, tree: xr.DataTree | None, assignments: Assignments | Non
         covariances=draws.covariances.mean(axis=(0, 1)),
     )
     numbers = _numbers(assignments.partition)
-    thinned = posterior_draws(mixtures, np.asarray(tree["observed_data"]["observations"]), "clusters")
+    thinned = rows_under_draws(mixtures, np.asarray(tree["observed_data"]["observations"]))
     share = shares(cluster_counts(thinned, assignments.partition))
     return _Groups("cluster", numbers, centre, _thinned(draws, n_draws), mixtures, share)
 

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from bayesgmm.bayes.loo import LOO
 from bayesgmm.bayes.loo import loo as leave_one_out
+from bayesgmm.bayes.parameters import describe, parameter_table
+from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.bayes.sample import sample_posterior
-from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.assignment import Assignments, assign
 from bayesgmm.clusters.merging import Modes, number_of_modes
 from bayesgmm.clusters.partition import CredibleBall, Partition, credible_ball, partition
 from bayesgmm.clusters.shares import cluster_mixture, partition_from_some, stray_rate
-from bayesgmm.comparison import compare, describe
 from bayesgmm.covariance import ALIASES, CovarianceModel
 from bayesgmm.em.fit import EMFit, fit_em
 from bayesgmm.errors import ConvergenceWarning
@@ -118,7 +118,14 @@ def analyse(
         fitted = time.perf_counter()
         tell = progress("posterior draws")
         tree = sample_posterior(
-            table, fit, draws=draws, chains=chains, sampler=sampler, out=out, rng=rng, progress=tell
+            table,
+            fit,
+            draws=draws,
+            chains=chains,
+            sampler=sampler,
+            out=out,
+            rng=rng,
+            progress=lambda stage, done, total: tell(done, total),
         )
         if "partial" in tree.attrs:
             kept = "" if out is None else f"; the draws are kept in {out}, and the same command goes on from there"
@@ -150,11 +157,11 @@ def summarise(
         Called with the number of steps done, and their total.
     """
     started = time.perf_counter()
-    assignments, draws, clusters = assign(tree, ci_prob=INTERVAL), as_mixture(tree), None
+    assignments, draws, clusters = assign(tree, ci_prob=INTERVAL, rng=rng), as_mixture(tree), None
     strays = stray_rate(tree, assignments.labels)
     ambiguous = strays > _STRAYS
     tell(1, 4)
-    comparison = compare(fit, tree, ci_prob=INTERVAL)
+    comparison = parameter_table(tree, ci_prob=INTERVAL)
     tell(2, 4)
     found = ball = None
     if fit.n_components > 1 and fit.n_observations <= _PARTITION_ROWS:
@@ -163,7 +170,7 @@ def summarise(
     elif ambiguous:
         found = partition_from_some(tree, _PARTITION_ROWS, rng=rng)
     if ambiguous and found is not None:
-        assignments = assign(tree, ci_prob=INTERVAL, partition=found)
+        assignments = assign(tree, ci_prob=INTERVAL, partition=found, rng=rng)
         draws = cluster_mixture(tree, found)
         clusters = describe(draws, fit.features, INTERVAL).rename(columns={"component": "cluster"})
     tell(3, 4)

@@ -208,7 +208,7 @@ class Selection:
         InputError
             If there are no stacking weights, which come with "loo", or the rows cannot be used.
         """
-        from bayesgmm.bayes.tree import as_mixture
+        from bayesgmm.bayes.posterior import as_mixture
 
         if "weight" not in self.table:
             raise InputError("there are no stacking weights to average with; give select criteria with 'loo'")
@@ -884,7 +884,9 @@ def _posterior(
     out = kept.path(part, "nc") if by_nutpie else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        tree = sample_posterior(X, fit, **({"out": out, "progress": progress} | sampling))
+        tree = sample_posterior(
+            X, fit, **({"out": out, "progress": lambda stage, done, total: progress(done, total)} | sampling)
+        )
     if "partial" in tree.attrs:
         where = "" if out is None else f"; the draws are kept in {out.parent}, and the same run goes on from there"
         raise KeyboardInterrupt(f"{tree.attrs['partial']}{where}")

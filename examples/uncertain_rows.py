@@ -15,7 +15,7 @@ print(f"{tree.attrs['convergence']}\n")
 
 # The estimate of each parameter beside its posterior: a shift near 0 says that the two agree.
 columns = ["component", "feature", "em", "mean", "sd", "lower", "upper", "shift"]
-means = bg.compare(fit, tree).query("parameter == 'means'")
+means = bg.parameter_table(tree).query("parameter == 'means'")
 print(f"Cluster means, in minutes, with 89% intervals\n{means[columns].round(2).to_string(index=False)}\n")
 
 # How sure each row is to belong to component 1, the long eruptions, and what the doubt comes from.

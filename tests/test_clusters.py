@@ -6,7 +6,7 @@ import pytest
 from oracles import random_mixture, table
 
 import bayesgmm as bg
-from bayesgmm.clusters import draws as clusters_draws
+from bayesgmm.clusters import rows_under_draws as rows_module
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def fitted(faithful_fit, faithful_posterior):
 def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch, K):
     rng = np.random.default_rng(0)
     draws, X = random_mixture(rng, K, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
-    monkeypatch.setattr(clusters_draws, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
     a = bg.assign(draws, X, ci_prob=0.8)
     R = draws.responsibilities(X).reshape(30, 23, K)
     p = R.mean(axis=0)
@@ -49,18 +49,21 @@ def test_training_rows_are_the_default(fitted):
 
 
 def test_rows_with_other_columns_are_refused(fitted):
-    X, _, tree = fitted
-    with pytest.raises(bg.InputError, match="not those that were fitted"):
-        bg.assign(tree, pd.DataFrame(X, columns=["waiting", "eruptions"]))
+    X, fit, tree = fitted
+    names = ["eruptions", "waiting"]
+    named = bg.GaussianMixture(fit.mixture.weights, fit.mixture.means, fit.mixture.covariances, names)[None]
+    assert len(bg.assign(named, pd.DataFrame(X, columns=names)).labels) == len(X)
+    with pytest.raises(bg.InputError, match="in another order"):
+        bg.assign(named, pd.DataFrame(X[:, ::-1], columns=names[::-1]))
     with pytest.raises(bg.InputError, match="ci_prob"):
         bg.assign(tree, X, ci_prob=89)
-    with pytest.raises(bg.InputError, match="needs the rows"):
+    with pytest.raises(bg.InputError, match="give the rows"):
         bg.assign(bg.as_mixture(tree))
 
 
-def test_comparison_lists_each_parameter_once(fitted):
+def test_the_table_of_parameters_lists_each_once(fitted):
     _, fit, tree = fitted
-    c = bg.compare(fit, tree)
+    c = bg.parameter_table(tree)
     assert len(c) == 2 + 4 + 2 * 3
     assert not c.duplicated(["parameter", "component", "feature", "feature_bis"]).any()
     assert ((c["lower"] < c["mean"]) & (c["mean"] < c["upper"])).all()
@@ -70,7 +73,6 @@ def test_comparison_lists_each_parameter_once(fitted):
     np.testing.assert_allclose(c[c.parameter == "weights"]["em"], fit.mixture.weights)
 
 
-def test_a_comparison_of_different_sizes_is_refused(fitted):
-    X, _, tree = fitted
-    with pytest.raises(bg.InputError, match="the fit"):
-        bg.compare(bg.fit_em(X, 3, rng=0), tree)
+def test_the_table_of_parameters_needs_the_fit(fitted):
+    with pytest.raises(bg.InputError, match="needs a posterior with its EM fit"):
+        bg.parameter_table(bg.as_mixture(fitted[2]))

@@ -34,7 +34,8 @@ def healthy(**changes):
 
 
 def diagnosis(draws, X, em=None, priors=None, **changes):
-    return bg.diagnose(tree_of(draws, X, em, healthy(**changes), relabelling="hungarian"), priors)
+    known = {} if priors is None else {"prior_values": priors.to_json()}
+    return bg.diagnose(tree_of(draws, X, em, healthy(**changes), relabelling="hungarian", **known))
 
 
 def steady(mixture, seed=1, size=0.05):
@@ -70,10 +71,12 @@ def test_chains_in_another_mode_are_named_with_what_differs(three):
     lp = healthy()["lp"] - np.array([[0.0], [6.1], [0.0], [6.1]])
     found = diagnosis(draws, X, m, lp=lp)
     assert not found.good and len(found.findings) == 1
-    assert found.findings[0].startswith(
+    assert str(found.findings[0]).startswith(
         "Chains 1 and 3 sit in another mode than chains 0 and 2 (log posterior lower by 6.1): "
     )
-    assert "component 1 holds 0.9 rows instead of 38, component 0 holds 72 rows instead of 35." in found.findings[0]
+    assert "component 1 holds 0.9 rows instead of 38, component 0 holds 72 rows instead of 35." in str(
+        found.findings[0]
+    )
     assert found.text.startswith("Not converged. Chains 1 and 3") and found.text.endswith("Try fewer components.")
 
 
@@ -84,7 +87,9 @@ def test_without_a_log_posterior_the_log_likelihood_tells_the_better_mode(three)
     statistics = healthy()
     del statistics["lp"]
     found = bg.diagnose(tree_of(join(parts), X, m, statistics, relabelling="hungarian"))
-    assert found.findings[0].startswith("Chains 1, 2 and 3 sit in another mode than chain 0 (log-likelihood lower by")
+    assert str(found.findings[0]).startswith(
+        "Chains 1, 2 and 3 sit in another mode than chain 0 (log-likelihood lower by"
+    )
 
 
 def test_chains_that_wander_apart_disagree_but_are_no_modes(three):
@@ -94,7 +99,7 @@ def test_chains_that_wander_apart_disagree_but_are_no_modes(three):
         draws.weights, draws.means + 0.04 * np.arange(CHAINS)[:, None, None, None], draws.covariances
     )
     found = diagnosis(draws, X, m)
-    assert not found.good and found.findings[0].startswith("The chains disagree about means[")
+    assert not found.good and str(found.findings[0]).startswith("The chains disagree about means[")
     assert "longer chains" in found.text and "mode" not in found.text
 
 
@@ -105,7 +110,7 @@ def test_draws_that_change_numbers_are_to_be_relabelled_first(three, by):
     draws = steady(m).permute(np.where(flips[..., None], [1, 0, 2], [0, 1, 2]))
     tree = tree_of(draws, X, m, healthy())
     found = bg.diagnose(tree)
-    assert not found.good and "the components have other numbers than in the first" in found.findings[0]
+    assert not found.good and "the components have other labels than in the first" in str(found.findings[0])
     assert "Try bg.relabel(tree)" in found.text and "hard to tell apart" not in found.text
     assert bg.diagnose(bg.relabel(tree)).findings == ()
 
@@ -127,14 +132,14 @@ def test_draws_that_never_move_are_not_called_converged(three):
 def test_faults_of_the_sampler_are_faults(three, changes, words):
     m, X = three
     found = diagnosis(steady(m), X, m, **changes)
-    assert not found.good and found.findings[0].startswith(words)
+    assert not found.good and str(found.findings[0]).startswith(words)
     assert found.text.endswith("Try a longer tuning (tune).")
 
 
 def test_long_paths_are_a_note(three):
     m, X = three
     found = diagnosis(steady(m), X, m, tree_depth=np.full((CHAINS, DRAWS), 10))
-    assert found.good and "In 100% of the draws" in found.findings[0]
+    assert found.good and "In 100% of the draws" in str(found.findings[0])
 
 
 def test_an_empty_component_is_a_note(three):
@@ -146,7 +151,7 @@ def test_an_empty_component_is_a_note(three):
     )
     found = diagnosis(steady(spare), X, spare)
     assert found.good
-    assert found.findings == (
+    assert tuple(map(str, found.findings)) == (
         "Component 3 holds less than one row in 100% of the draws: the data hardly call for 4 components.",
     )
     assert found.text.endswith("Consider fewer components.")
@@ -160,7 +165,7 @@ def test_a_component_of_one_row_is_named_with_its_row(three):
     )
     found = diagnosis(steady(lone), X, lone)
     assert found.good and len(found.findings) == 1
-    assert found.findings[0].startswith("Component 3 holds only row 60 (counted from 0)")
+    assert str(found.findings[0]).startswith("Component 3 holds only row 60 (counted from 0)")
 
 
 def test_too_few_rows_for_a_covariance_depend_on_the_model():
@@ -170,7 +175,7 @@ def test_too_few_rows_for_a_covariance_depend_on_the_model():
     tree = tree_of(steady(m), X, m, healthy(), relabelling="hungarian")
     tree["em"].attrs["covariance_model"] = "VVV"
     found = bg.diagnose(tree)
-    assert found.good and found.findings[0].startswith("Component 1 holds 3 rows, and 4 are the fewest")
+    assert found.good and str(found.findings[0]).startswith("Component 1 holds 3 rows, and 4 are the fewest")
     assert found.text.endswith("Consider a simpler covariance.")
     for model in ("VVI", "EEE"):
         tree["em"].attrs["covariance_model"] = model
@@ -184,11 +189,11 @@ def test_overlapping_components_are_hard_to_tell_apart(three):
     )
     found = diagnosis(steady(split, size=0.02), X, split)
     assert found.good
-    assert found.findings == (
+    assert tuple(map(str, found.findings)) == (
         "Components 0 and 1 are hard to tell apart: their symmetric divergence is only 0.36 nats.",
     )
     swapped = diagnosis(steady(split, size=0.4), X, split)
-    assert "0 and 1 are hard to tell apart: in" in " ".join(swapped.findings)
+    assert "0 and 1 are hard to tell apart: in" in " ".join(map(str, swapped.findings))
 
 
 def test_what_only_the_prior_knows_is_a_note(three):
@@ -197,7 +202,7 @@ def test_what_only_the_prior_knows_is_a_note(three):
     assert diagnosis(steady(m), X, m).findings == ()
     found = diagnosis(steady(m), X, m, priors)
     assert found.good and len(found.findings) == 3
-    assert "the sd of 0 is 0.045" in found.findings[0] and "that of its prior 0.06" in found.findings[0]
+    assert "the sd of x0 is 0.045" in str(found.findings[0]) and "that of its prior 0.06" in str(found.findings[0])
 
 
 def test_one_component_is_never_advised_to_be_fewer():
@@ -238,7 +243,7 @@ def laid_out(three):
 def test_the_order_of_dimensions_does_not_matter(three):
     tree = laid_out(three)
     expected = bg.diagnose(tree)
-    assert expected.findings[0].startswith(
+    assert str(expected.findings[0]).startswith(
         "Chain 3 sits in another mode than chains 0, 1 and 2 (log posterior lower by"
     )
     for order in (("component", "draw", "chain"), ("draw", "chain", "component")):
@@ -259,10 +264,14 @@ def test_some_of_the_draws_are_judged_by_their_own_statistics(three):
     posterior = tree["posterior"].to_dataset()
     for some in ({"chain": [1, 3]}, {"draw": slice(50, 300)}, {"chain": [3, 0], "draw": slice(0, None, 2)}):
         whole, alone = bg.diagnose(tree.isel(some)), bg.diagnose(replaced(tree, posterior=posterior.isel(some)))
-        assert whole == alone and "(log posterior lower by 9" in whole.findings[0] and "Chain 3" in whole.findings[0]
+        assert (
+            whole == alone
+            and "(log posterior lower by 9" in str(whole.findings[0])
+            and "Chain 3" in str(whole.findings[0])
+        )
     bare = posterior.isel(chain=[1, 3]).drop_vars("chain")
     other = bg.diagnose(replaced(tree, posterior=bare, log_likelihood=None))
-    assert other.findings[0].startswith("Chain 1 sits in another mode than chain 0:")
+    assert str(other.findings[0]).startswith("Chain 1 sits in another mode than chain 0:")
 
 
 @pytest.mark.parametrize("chain", [2, [2]])
@@ -276,7 +285,7 @@ def test_chains_relabelled_each_in_its_own_way_are_told_apart(three):
     order = xr.DataArray([[0, 1, 2], [1, 0, 2], [0, 1, 2], [0, 1, 2]], dims=("chain", "component"))
     tree = tree_of(steady(m), X, m, healthy(), relabelling="hungarian")
     found = bg.diagnose(replaced(tree, posterior=tree["posterior"].to_dataset().isel(component=order)))
-    assert not found.good and found.findings[0].startswith("Chain 1 sits in another mode than chains 0, 2 and 3")
+    assert not found.good and str(found.findings[0]).startswith("Chain 1 sits in another mode than chains 0, 2 and 3")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +295,7 @@ def test_chains_relabelled_each_in_its_own_way_are_told_apart(three):
         (xr.DataTree.from_dict({"posterior": xr.Dataset({"means": 1.0})}), "has no weights and no covariances"),
         (
             xr.DataTree.from_dict({"posterior": xr.Dataset({n: (("iteration",), [1.0]) for n in NAMES})}),
-            "the draws have the dimensions iteration; diagnose needs chain and draw",
+            "the draws have the dimensions iteration; a posterior has chain and draw",
         ),
     ],
 )
@@ -308,7 +317,7 @@ def test_a_component_too_many_is_found():
     weak = bg.Priors.weakly_informative(X, 2)
     sparse = bg.Priors(0.05, weak.means, weak.covariances)
     tree = bg.sample_posterior(X, bg.fit_em(X, 2, "E", rng=0), sparse, draws=300, rng=seed())
-    found = bg.diagnose(tree, sparse)
+    found = bg.diagnose(tree)
     assert tree.attrs["convergence"] == found.text
     assert "the data hardly call for 2 components" in found.text and "fewer components" in found.text
 
@@ -326,5 +335,5 @@ def test_posteriors_of_two_fits_are_two_modes():
     found = bg.diagnose(tree_of(draws, X, fits[0].mixture, statistics, relabelling="hungarian"))
     lp = statistics["lp"].mean(axis=1).reshape(2, 2).mean(axis=1)
     better = ("0 and 1", "2 and 3") if lp[0] > lp[1] else ("2 and 3", "0 and 1")
-    assert found.findings[0].startswith(f"Chains {better[1]} sit in another mode than chains {better[0]}")
-    assert f"lower by {abs(lp[0] - lp[1]):.1f}" in found.findings[0]
+    assert str(found.findings[0]).startswith(f"Chains {better[1]} sit in another mode than chains {better[0]}")
+    assert f"lower by {abs(lp[0] - lp[1]):.1f}" in str(found.findings[0])

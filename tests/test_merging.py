@@ -134,7 +134,7 @@ def test_modes_and_merging_take_a_fit_and_a_posterior(faithful_fit, faithful_pos
         bg.merge_components(fit)
     with pytest.raises(bg.InputError, match="between 1 and 2"):
         merging.labels(3)
-    with pytest.raises(bg.InputError, match="not a list"):
+    with pytest.raises(bg.InputError, match="not list"):
         bg.number_of_modes([1])
     with pytest.raises(bg.InputError, match="ci_prob"):
         bg.merge_components(tree, ci_prob=1)

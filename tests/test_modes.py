@@ -11,6 +11,7 @@ from oracles import table, tree_of, wobbling
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.mode_weights import ModeWeights
 from bayesgmm.bayes.modes import Searched, candidates, find_modes, search_modes
 from bayesgmm.bayes.sample import _verdict
 from bayesgmm.em.search import Maximum
@@ -117,34 +118,38 @@ def drawn():
     return tree_of(draws, m.sample(100, rng=rng)[0], m, {"lp": rng.normal(size=(4, 400))}, relabelling="hungarian")
 
 
-def verdict(tree, searched, evidences=(0.0,), n_started=4):
-    priors = bg.Priors.weakly_informative(tree["observed_data"]["observations"].values, 2)
-    return _verdict(tree, priors, searched, [Mode(np.zeros(1), np.eye(1), e) for e in evidences], n_started)
+APART = ModeWeights(((0, 1), (2, 3)), (-9.0, -10.0), (0.7, 0.3))
+
+
+def verdict(tree, searched, evidences=(0.0,), visited=4, weights=None, interrupted=""):
+    modes = [Mode(np.zeros(1), np.eye(1), e) for e in evidences]
+    return _verdict(
+        bg.diagnose(tree), interrupted=interrupted, modes=modes, visited=visited, searched=searched, weights=weights
+    )
 
 
 def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(drawn):
     found = verdict(drawn, hits(30))
     assert found.good and found.text == bg.diagnose(drawn).text
-    drawn.attrs["modes"] = "The posterior has 2 modes."
-    assert verdict(drawn, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0)).good  # the fifth holds less than one in a hundred
+    assert verdict(
+        drawn, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0), weights=APART
+    ).good  # the fifth holds less than one in a hundred
 
 
 def test_draws_of_modes_of_which_some_may_be_missed_are_not_called_converged(drawn):
     mixed = verdict(drawn, hits(6, 1, 2, 1))
     assert mixed.good and mixed.text.startswith("Converged: ") and mixed.text.endswith(hits(6, 1, 2, 1).text)
-    drawn.attrs["modes"] = "The posterior has 2 modes."
-    found = verdict(drawn, hits(6, 1, 2, 1))
+    found = verdict(drawn, hits(6, 1, 2, 1), weights=APART)
     assert not found.good
     assert found.text.startswith("Not converged: a mode may have been missed, though chains agree")
 
 
 def test_modes_that_no_chain_starts_from_are_counted(drawn):
-    drawn.attrs["modes"] = "The posterior has 2 modes."
-    found = verdict(drawn, hits(30), (0.0, 0.0, 0.0), n_started=2)
+    found = verdict(drawn, hits(30), (0.0, 0.0, 0.0), visited=2)
     assert not found.good
     assert found.text.startswith("Not converged: 33% of the posterior, by Laplace's approximation, is in modes without")
     assert found.text.endswith("Sample with chains=3, one for each mode.")
-    drawn.attrs["partial"] = "interrupted with 9 of 10 draws in 4 of 4 chains"
-    assert verdict(drawn, hits(30)).text.startswith(
+    cut_short = "interrupted with 9 of 10 draws in 4 of 4 chains"
+    assert verdict(drawn, hits(30), interrupted=cut_short).text.startswith(
         "Not converged: interrupted with 9 of 10 draws in 4 of 4 chains, though"
     )

@@ -8,11 +8,11 @@ from oracles import REFERENCE, deviation_allowed, errors_allowed, random_mixture
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 import bayesgmm as bg
-from bayesgmm.clusters import draws as clusters_draws
+from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters import similarity
 from bayesgmm.clusters.assignment import equal_tailed
-from bayesgmm.clusters.draws import posterior_draws
 from bayesgmm.clusters.partition import _assignments, _distances, _minimise, _patterns, _phi
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 
 LOSSES = ("vi", "binder")
 
@@ -64,7 +64,7 @@ def test_the_kernel_under_all_draws_equals_the_mixtures_one_by_one(K, D, S):
     rng = np.random.default_rng(K)
     m, X = random_mixture(rng, K, D, batch=(S,)), rng.normal(size=(37, D)) * 3
     X[3] = 1e4  # far from everything
-    draws = posterior_draws(m, X, "test")
+    draws = rows_under_draws(m, X)
     block = draws.block(X)
     R = np.moveaxis(m.responsibilities(X), 0, -1)
     np.testing.assert_allclose(block.responsibilities, R, rtol=1e-7, atol=1e-13)
@@ -86,11 +86,11 @@ def test_interval_ends_are_numpys_quantiles(ci_prob):
 
 def test_tail_probability_is_the_share_of_new_rows_with_no_higher_density():
     one = bg.GaussianMixture([[1.0]], [[[0.0]]], [[[[1.0]]]])  # density falls with |x|: the tail is 2 (1 - Phi(|x|))
-    a = bg.assign(one, [[0.0], [1.0], [-1.959964], [2.575829], [9.0]])
+    a = bg.assign(one, [[0.0], [1.0], [-1.959964], [2.575829], [9.0]], rng=0)
     expected = np.array([1.0, 0.317311, 0.05, 0.01, 0.0])  # of 10 000 rows
     assert (np.abs(a.tail_probability - expected) <= deviation_allowed(expected, 10_000, comparisons=5)).all()
     np.testing.assert_array_equal(
-        a.tail_probability, bg.assign(one, [[0.0], [1], [-1.959964], [2.575829], [9]]).tail_probability
+        a.tail_probability, bg.assign(one, [[0.0], [1], [-1.959964], [2.575829], [9]], rng=0).tail_probability
     )
 
 
@@ -102,9 +102,9 @@ def test_labels_come_with_their_probability_and_interval(overlapping):
     np.testing.assert_array_equal(a.label_lower, a.lower[rows, a.labels])
     np.testing.assert_array_equal(a.label_upper, a.upper[rows, a.labels])
     np.testing.assert_allclose(a.overlap + a.mutual_information, a.entropy)
-    columns = a.columns()
-    assert {len(c) for c in columns.values()} == {len(X)}
-    np.testing.assert_array_equal(columns["probability_2"], a.probabilities[:, 2])
+    rows_of = a.to_dataframe()
+    assert len(rows_of) == len(X)
+    np.testing.assert_array_equal(rows_of["probability_2"], a.probabilities[:, 2])
 
 
 def test_similarity_is_the_mean_of_the_products_of_responsibilities(overlapping, monkeypatch):
@@ -136,7 +136,7 @@ def test_similarity_does_not_depend_on_labels(overlapping):
 def test_similarity_is_how_often_drawn_assignments_agree(overlapping):
     """The assignments of every draw are drawn fifty times, independently."""
     m, X = overlapping
-    draws = posterior_draws(m, X, "test")
+    draws = rows_under_draws(m, X)
     z = np.concatenate([draws.assignments(np.random.default_rng(seed(i))) for i in range(50)], axis=1)
     agree = (z[:10, None] == z[None]).mean(axis=2)
     p = bg.posterior_similarity(m, X)[:10]
@@ -159,7 +159,7 @@ def test_a_matrix_beyond_the_memory_budget_is_refused(overlapping, monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_equal_the_direct_computation(overlapping, loss):
     m, X = overlapping
-    z = _assignments(posterior_draws(m, X, "test"), np.random.default_rng(0))
+    z = _assignments(rows_under_draws(m, X), np.random.default_rng(0))
     rng = np.random.default_rng(1)
     a = rng.integers(0, 4, len(X))
     fast = _distances(z, np.ones(len(X), np.int64), _phi(loss, len(X)), a)
@@ -175,7 +175,7 @@ def test_the_search_finds_the_best_of_all_partitions(loss):
         rng = np.random.default_rng(case)
         m, X = random_mixture(rng, 3, 2, batch=(25,)), rng.normal(size=(8, 2)) * 2
         best = bg.partition(m, X, loss=loss, rng=case)
-        z = _assignments(posterior_draws(m, X, "test"), np.random.default_rng(case))
+        z = _assignments(rows_under_draws(m, X), np.random.default_rng(case))
         losses = [_distances(z, np.ones(8, np.int64), _phi(loss, 8), c).mean() for c in candidates]
         assert best.expected_loss == pytest.approx(min(losses), abs=1e-12)
         assert best.expected_loss == pytest.approx(
@@ -203,7 +203,7 @@ def test_expected_binder_loss_agrees_with_the_similarity(overlapping):
     S = bg.posterior_similarity(m, X)
     together = p.labels[:, None] == p.labels
     exact = np.where(together, 1 - S, S).mean()
-    z = _assignments(posterior_draws(m, X, "test"), np.random.default_rng(seed(5)))
+    z = _assignments(rows_under_draws(m, X), np.random.default_rng(seed(5)))
     spread = _distances(z, np.ones(len(X), np.int64), _phi("binder", len(X)), p.labels).std()
     assert abs(p.expected_loss - exact) < errors_allowed(df=119) * spread / np.sqrt(119)
 
@@ -211,7 +211,7 @@ def test_expected_binder_loss_agrees_with_the_similarity(overlapping):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_partition_is_no_worse_than_its_reference_and_any_draw(overlapping, loss):
     m, X = overlapping
-    draws = posterior_draws(m, X, "test")
+    draws = rows_under_draws(m, X)
     z = _assignments(draws, np.random.default_rng(0))
     for reference in (z[:, 0], z[:, 7], np.arange(len(X)) % 5, np.zeros(len(X), int)):
         p = bg.partition(m, X, loss=loss, reference=reference, rng=0)
@@ -235,7 +235,7 @@ def test_the_credible_ball_holds_its_probability_and_its_bounds(overlapping):
     m, X = overlapping
     p = bg.partition(m, X, rng=0)
     ball = bg.credible_ball(m, p, X, probability=0.8, rng=1)
-    z = _assignments(posterior_draws(m, X, "test"), np.random.default_rng(1)).astype(int)
+    z = _assignments(rows_under_draws(m, X), np.random.default_rng(1)).astype(int)
     distances = np.array([direct_loss(p.labels, c, "vi") for c in z.T])
     np.testing.assert_allclose(ball.distances, distances, atol=1e-12)
     counts = np.array([len(np.unique(c)) for c in z.T])
@@ -272,10 +272,10 @@ def test_what_cannot_be_used_is_refused(overlapping):
     single = bg.GaussianMixture(m.weights[0, 0], m.means[0, 0], m.covariances[0, 0])
     for call, what in (
         (lambda: bg.partition(m, X, loss="vl"), "'vi' or 'binder'"),
-        (lambda: bg.partition(m), "needs the rows"),
-        (lambda: bg.partition(fit), "needs posterior draws, not an EM fit"),
+        (lambda: bg.partition(m), "give the rows"),
+        (lambda: bg.partition(fit), "needs a posterior, not an EM fit"),
         (lambda: bg.partition(single, X), "no batch axis"),
-        (lambda: bg.partition(3), "not a int"),
+        (lambda: bg.partition(3), "not int"),
         (lambda: bg.partition(m, X[:, :1]), "1 columns, the draws 2 features"),
         (lambda: bg.partition(m, np.empty((0, 2))), "no rows"),
         (lambda: bg.partition(m, np.where(X == X[4], np.nan, X)), "row 4"),
@@ -312,7 +312,7 @@ def test_scores_of_the_posterior_are_over_drawn_partitions(overlapping):
     m, X = overlapping
     known = np.array(["one", "two", "three"])[m.predict(X)[0, 0]]
     scores = bg.partition_scores(m, known, X, ci_prob=0.5, rng=0)
-    z = _assignments(posterior_draws(m, X, "test"), np.random.default_rng(0))
+    z = _assignments(rows_under_draws(m, X), np.random.default_rng(0))
     for name in ("adjusted_rand", "variation_of_information", "misclassification"):
         score, function = getattr(scores, name), getattr(bg, name)
         values = [function(c, known) for c in z.T]
@@ -324,7 +324,7 @@ def test_scores_of_the_posterior_are_over_drawn_partitions(overlapping):
 def test_results_do_not_depend_on_the_blocks(overlapping, monkeypatch):
     m, X = overlapping
     whole = bg.assign(m, X)
-    monkeypatch.setattr(clusters_draws, "_BLOCK_BYTES", 1.0)
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 1.0)
     small = bg.assign(m, X)
     for name in ("probabilities", "lower", "upper", "overlap", "log_prob"):
         np.testing.assert_allclose(getattr(small, name), getattr(whole, name), rtol=1e-12)

@@ -177,15 +177,15 @@ def test_a_prior_that_tells_components_apart_keeps_them(faithful_fit):
     [
         ({"method": "kmeans"}, "unknown relabelling method 'kmeans'"),
         ({"target": "EM"}, "target is 'em', 'map' or a GaussianMixture"),
-        ({"target": "em"}, "no group em"),
+        ({"target": "em"}, "has no EM fit"),
         ({"target": bg.GaussianMixture([1.0], [[0.0, 0.0]], [np.eye(2)])}, "target has means of shape"),
-        ({"tree": 3}, "needs a posterior"),
+        ({"posterior": 3}, "needs a posterior"),
     ],
 )
 def test_what_cannot_be_relabelled_is_said(case, change, message):
     _, X, draws, _ = case
     with pytest.raises(bg.InputError, match=message):
-        bg.relabel(**{"tree": tree_of(draws, X), "target": "map", **change})
+        bg.relabel(**{"posterior": tree_of(draws, X), "target": "map", **change})
 
 
 def test_methods_that_need_the_rows_say_so(case):

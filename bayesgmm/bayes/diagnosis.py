@@ -1,22 +1,23 @@
-"""Whether to trust the draws, and which components the data do not support, in words."""
+"""Whether to trust the draws of a posterior, and which components the data do not support: the facts, as `findings`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 from scipy.sparse.csgraph import connected_components
 from scipy.special import chdtri
 
 from bayesgmm.alignment import divergence
-from bayesgmm.bayes.priors import Priors
-from bayesgmm.bayes.relabel import VARIABLES, blocks_of_rows, mixture_of, of_draws, posterior_of, relabelling, rows_of
-from bayesgmm.covariance import CovarianceModel
+from bayesgmm.bayes.findings import Diagnosis, Finding, Symptom
+from bayesgmm.bayes.posterior import VARIABLES, Posterior
+from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.relabel import blocks_of_rows, relabelling
+from bayesgmm.bayes.verdict import Convergence
+from bayesgmm.errors import InputError
+from bayesgmm.intervals import level
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.names import listed
 
 _APART = 2.0  # chains whose means differ by so many of their own standard deviations sit in different modes
 _OFTEN = 0.05  # what happens in fewer of the draws is not worth a sentence
@@ -24,59 +25,43 @@ _OVERLAP = 1.0  # nats of symmetric divergence; two unit normals at a distance o
 _PRIOR_SHARE = 0.7  # of the prior's sd: a mean so uncertain was told little by the data
 _MAX_DEPTH = 10  # of the samplers' trees
 _ENTRIES = 2e7  # responsibilities to look at
-_REMEDIES = (  # the most effective first
-    "bg.relabel(tree)",
-    "fewer components",
-    "a simpler covariance",
-    "a longer tuning (tune)",
-    "longer chains (draws)",
-)
+_LEAST_R_HAT = 1.01
+_LEAST_BFMI = 0.3
+_ESS_PER_CHAIN = 100
+_FEWEST_DRAWS = 4  # of a chain, below which no diagnostic is defined
+_SINGLE = 2.5  # rows: a component that holds fewer is an outlier or two
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What is to be said of a posterior.
-
-    Attributes
-    ----------
-    good : bool
-        Whether the chains converged. Findings about components are no faults of the sampling.
-    text : str
-        All of it: the verdict, the findings, what to do.
-    findings : tuple of str
-        A sentence each, the most important first.
-    """
-
-    good: bool
-    text: str
-    findings: tuple[str, ...]
-
-
-class Finding(NamedTuple):
-    """A sentence, what to do about it, and whether it is a fault of the sampling."""
-
-    sentence: str
-    remedy: str
-    fault: bool = False
-
-
-class Held(NamedTuple):
+class MemberCounts(NamedTuple):
     """How many rows the components hold in some of each chain's draws."""
 
-    X: np.ndarray  # (N, D)
+    rows: np.ndarray  # (N, D)
     draws: GaussianMixture  # (chain, t)
     counts: np.ndarray  # (chain, t, K): sums of responsibilities
 
 
-def diagnose(tree: xr.DataTree, priors: Priors | None = None) -> Diagnosis:
+class Heights(NamedTuple):
+    """How high draws are: the log posterior or the log-likelihood of each, (chain, draw), in nats."""
+
+    name: str
+    values: np.ndarray
+
+
+class Diagnostics(NamedTuple):
+    """R-hat, and bulk and tail effective sample sizes, by the parameters' names; without those that are fixed."""
+
+    r_hat: Mapping[str, float]
+    bulk: Mapping[str, float]
+    tail: Mapping[str, float]
+
+
+def diagnose(posterior: Any) -> Diagnosis:
     """What to hold of the draws: did the chains converge, and which components do the data not support.
 
     Parameters
     ----------
-    tree : DataTree
+    posterior : DataTree or Posterior
         From `sample_posterior`.
-    priors : Priors, optional
-        Those it was drawn with; without them nothing is said of means that only the prior knows.
 
     Returns
     -------
@@ -85,281 +70,253 @@ def diagnose(tree: xr.DataTree, priors: Priors | None = None) -> Diagnosis:
     Raises
     ------
     InputError
-        If the tree has no draws of a mixture.
+        If there are no draws of a mixture.
 
     Notes
     -----
-    Converged are draws with R-hat < 1.01, bulk and tail effective sample sizes above 100 per chain, no divergences and
-    E-BFMI above 0.3 (Vehtari et al. 2021; Betancourt 2016). An R-hat above 1.01 counts only where chance would hardly
-    give it (one in 10 000) at the effective sample sizes of the single chains. Where the chains disagree, those whose
-    means of some parameter or of the log posterior are further apart than twice their standard deviation are told
-    apart as modes; what is said of components is then said of the highest. A difference in log posterior is one of
-    averages, in nats, in the sampler's coordinates. The rows of a component are its responsibilities summed, in up to
-    a hundred draws of each chain.
+    Draws have converged if R-hat is below 1.01, bulk and tail effective sample sizes are above 100 per chain, no
+    transition diverged and E-BFMI is above 0.3. An R-hat above 1.01 counts only where chance alone would hardly give
+    it (one in 10 000) at the effective sample sizes of the single chains.
+
+    Where the chains disagree, those whose means of some parameter or of the log posterior differ by more than twice
+    their standard deviation are told apart as modes; what is said of components is then said of the highest mode. A
+    difference in log posterior is one of averages, in nats, in the sampler's coordinates. The rows that a component
+    holds are the sum of its responsibilities, in up to a hundred draws of each chain.
+
+    References
+    ----------
+    Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Bayesian Analysis 16, 667-718. doi:10.1214/20-BA1221
+
+    Betancourt (2016), Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo. arXiv:1604.00695
 
     Examples
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), rng=0)
-    >>> bg.diagnose(tree).good, bg.diagnose(tree).findings
+    >>> diagnosis = bg.diagnose(bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), rng=0))
+    >>> diagnosis.good, diagnosis.findings
     (True, ())
     """
-    posterior = posterior_of(tree, "diagnose")
-    if posterior.sizes["draw"] < 4:
-        return Diagnosis(False, "Not checked: convergence cannot be judged from fewer than four draws a chain.", ())
-    return _in_words(*_judge(tree, posterior, priors), posterior.sizes["component"])
-
-
-def _judge(tree: xr.DataTree, posterior: xr.Dataset, priors: Priors | None) -> tuple[list[Finding], str]:
-    """All findings, and what is good to know where there are no faults."""
-    import arviz as az
-
-    chains = posterior.sizes["chain"]
-    statistics = (
-        of_draws(tree["sample_stats"].to_dataset(), posterior) if "sample_stats" in tree.children else xr.Dataset()
+    drawn = as_posterior(posterior)
+    if len(drawn.draws.batch_shape) != 2:
+        raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
+    K = drawn.n_components
+    if drawn.draws.batch_shape[1] < _FEWEST_DRAWS:
+        return Diagnosis(Convergence.UNCHECKED, (), None, 0.0, K)
+    diagnostics = _diagnostics(drawn)
+    findings = tuple(_findings(drawn, diagnostics))
+    fault = any(finding.symptom.fault for finding in findings)
+    return Diagnosis(
+        convergence=Convergence.NOT_CONVERGED if fault else Convergence.CONVERGED,
+        findings=findings,
+        r_hat=max(diagnostics.r_hat.values()) if diagnostics.r_hat else None,
+        ess=min([*diagnostics.bulk.values(), *diagnostics.tail.values()]),
+        n_components=K,
     )
-    with np.errstate(invalid="ignore"):  # a constant, as the weight of a single component, has no R-hat
-        bulk, tail = _flat(az.ess(posterior)), _flat(az.ess(posterior, method="tail"))
-        r_hat = _flat(az.rhat(posterior)) if chains > 1 else {}
-    draws, X = mixture_of(posterior), rows_of(tree)
-    held = None if X is None else _held(draws, X)
-    modes: list[np.ndarray] = [np.arange(chains)]
-    findings = list(_numbers(tree, draws))
-    if numbered := not findings:
-        if suspicious := _suspicious(posterior, r_hat):
-            modes, height = _modes(draws, _heights(tree, posterior, statistics))
-            findings += _disagreement(posterior, held, suspicious, modes, height)
-    findings += _sampling(tree, statistics, bulk, tail, chains, separate=len(modes) > 1)
-    if numbered and held is not None:
-        model = tree["em"].attrs.get("covariance_model", "VVV") if "em" in tree.children else "VVV"
-        model = CovarianceModel.named(model).for_features(draws.n_features)
-        findings += _components(held, modes[0], model, priors, [str(f) for f in _coordinate(posterior, "feature")])
-    agree = f"chains agree (R-hat at most {max(r_hat.values()):.3f})" if r_hat else "one chain, so no R-hat"
-    fewest = min([*bulk.values(), *tail.values()])
-    return findings, f"{agree}, effective sample size at least {fewest:.0f}, no divergences"
 
 
-def _in_words(findings: list[Finding], praise: str, K: int) -> Diagnosis:
-    good = not any(finding.fault for finding in findings)
-    advised = {finding.remedy for finding in findings if K > 1 or finding.remedy != "fewer components"}
-    remedies = [remedy for remedy in _REMEDIES if remedy in advised]
-    sentences = tuple(finding.sentence for finding in findings)
-    text = " ".join([f"Converged: {praise}." if good else "Not converged.", *sentences])
-    if remedies:
-        text += f" {'Consider' if good else 'Try'} {listed(remedies, 'or')}."
-    return Diagnosis(good, text, sentences)
+def separate_modes(draws: GaussianMixture, log_posterior: np.ndarray) -> list[np.ndarray]:
+    """Positions of the chains in each mode that chains do not move between, the highest first."""
+    return _modes(draws, Heights("log posterior", log_posterior))
+
+
+def _findings(drawn: Posterior, diagnostics: Diagnostics) -> Iterator[Finding]:
+    """All that is to be said, the faults of the sampling first."""
+    draws, chains = drawn.draws, np.arange(drawn.draws.batch_shape[0])
+    modes = [chains]
+    if switch := _switching(drawn):
+        yield switch
+    members = None if drawn.rows is None else _member_counts(draws, drawn.rows)
+    if not switch and (suspicious := _suspicious(draws, diagnostics.r_hat, drawn.features)):
+        heights = _heights(drawn)
+        modes = _modes(draws, heights)
+        yield from _disagreement(drawn, members, suspicious, modes, heights)
+    yield from _sampling(drawn.statistics, diagnostics, len(chains), separate=len(modes) > 1)
+    if not switch and members is not None:
+        highest = MemberCounts(members.rows, members.draws[modes[0]], members.counts[modes[0]])
+        yield from _components(drawn, highest)
 
 
 # The sampling.
 
 
-def _numbers(tree: xr.DataTree, draws: GaussianMixture) -> Iterator[Finding]:
-    """Whether the components of draws that nobody relabelled change their numbers."""
-    if "relabelling" not in tree.attrs:
-        order = relabelling(draws, _picked(draws, (0, 0))).order
-        switched = float((order != np.arange(draws.n_components)).any(axis=-1).mean())
-        if switched > _OFTEN:
-            yield Finding(
-                f"In {switched:.0%} of the draws the components have other numbers than in the first: nothing can be "
-                "said of a single one.",
-                "bg.relabel(tree)",
-                fault=True,
-            )
+def _diagnostics(drawn: Posterior) -> Diagnostics:
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
+
+    def each(diagnostic: Any, **settings: Any) -> dict[str, float]:
+        return _by_name(drawn.draws, drawn.features, diagnostic, **settings)
+
+    with np.errstate(invalid="ignore"):  # a constant, as the weight of a single component, has no R-hat
+        return Diagnostics(
+            r_hat=each(array_stats.rhat) if drawn.draws.batch_shape[0] > 1 else {},
+            bulk=each(array_stats.ess),
+            tail=each(array_stats.ess, method="tail", prob=level(None)),
+        )
 
 
-def _suspicious(posterior: xr.Dataset, r_hat: dict[str, float]) -> dict[str, float]:
+def _by_name(draws: GaussianMixture, features: tuple[str, ...], diagnostic: Any, **settings: Any) -> dict[str, float]:
+    """A diagnostic of each parameter by its name, such as "means[1, waiting]", without those that are fixed."""
+    values = {}
+    for name in VARIABLES:
+        array = np.asarray(diagnostic(getattr(draws, name), chain_axis=0, draw_axis=1, **settings))
+        for k, *which in np.ndindex(array.shape):
+            if np.isfinite(array[k, *which]):
+                values[f"{name}[{', '.join([str(k), *(features[j] for j in which)])}]"] = float(array[k, *which])
+    return values
+
+
+def _switching(drawn: Posterior) -> Finding | None:
+    """Whether the components of draws that nobody relabelled change their labels."""
+    if drawn.labels is not None:
+        return None
+    order = relabelling(drawn.draws, drawn.draws[0, 0]).order
+    share = float((order != np.arange(drawn.n_components)).any(axis=-1).mean())
+    return Finding(Symptom.LABELS_SWITCH, {"share": share}) if share > _OFTEN else None
+
+
+def _suspicious(draws: GaussianMixture, r_hat: Mapping[str, float], features: tuple[str, ...]) -> dict[str, float]:
     """The R-hats that are too large, and larger than chance makes them.
 
     Chance is judged by the chains' own effective sizes: that of all together is small wherever chains sit apart.
     """
-    import arviz as az
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 
-    large = {name: value for name, value in r_hat.items() if value > 1.01}
+    large = {name: value for name, value in r_hat.items() if value > _LEAST_R_HAT}
     if not large:
         return {}
-    chains = [posterior.isel(chain=[c]) for c in range(posterior.sizes["chain"])]
-    sizes = [[_flat(az.ess(chain, method=kind)) for chain in chains] for kind in ("bulk", "tail")]
+    chains = [draws[c : c + 1] for c in range(draws.batch_shape[0])]
+    kinds: tuple[dict[str, Any], ...] = {"method": "bulk"}, {"method": "tail", "prob": level(None)}
+    sizes = [[_by_name(chain, features, array_stats.ess, **kind) for chain in chains] for kind in kinds]
     halves = 2 * len(chains)
     chance = chdtri(halves - 1, 1e-4) / (halves - 1)
-    ess = {name: min(sum(of.get(name, 1.0) for of in kind) for kind in sizes) for name in large}
+    ess = {name: min(sum(chain.get(name, 1.0) for chain in kind) for kind in sizes) for name in large}
     return {name: value for name, value in large.items() if value > 1 + 0.5 * chance * halves / ess[name]}
 
 
-def separate_modes(tree: xr.DataTree) -> list[np.ndarray]:
-    """Positions of the chains in each mode that chains do not move between, the highest first."""
-    lp = tree["sample_stats"].to_dataset()["lp"].values
-    return _modes(mixture_of(tree["posterior"]), ("log posterior", lp))[0]
-
-
-def _heights(tree: xr.DataTree, posterior: xr.Dataset, statistics: xr.Dataset) -> tuple[str, np.ndarray] | None:
-    """How high the draws (chain, draw) are, and what that is of; or None where the tree does not say."""
-    if "lp" in statistics:
-        return "log posterior", statistics["lp"].values
-    if "log_likelihood" in tree.children:
-        each = of_draws(tree["log_likelihood"].to_dataset(), posterior)
-        if "observations" in each:
-            return "log-likelihood", each["observations"].sum("observation").values
+def _heights(drawn: Posterior) -> Heights | None:
+    """How high the draws are, or None where the posterior does not say."""
+    if "lp" in drawn.statistics:
+        return Heights("log posterior", drawn.statistics["lp"])
+    if drawn.log_likelihood is not None:
+        return Heights("log-likelihood", np.asarray(drawn.log_likelihood).sum(axis=-1))
     return None
 
 
-def _modes(
-    draws: GaussianMixture, heights: tuple[str, np.ndarray] | None
-) -> tuple[list[np.ndarray], tuple[str, np.ndarray] | None]:
-    """Positions of the chains in each mode, the highest first; and each chain's average height, with its name."""
+def _modes(draws: GaussianMixture, heights: Heights | None) -> list[np.ndarray]:
+    """Positions of the chains in each mode that chains do not move between, the highest first."""
     chains = draws.batch_shape[0]
-    variances = np.einsum("...kii->...ki", draws.covariances)
-    parts = [draws.weights, draws.means, np.log(variances)]
-    height = None
-    if heights is not None:
-        height = heights[0], heights[1].mean(axis=1)
-        if heights[0] == "log posterior":
-            parts.append(heights[1])
+    parts = [draws.weights, draws.means, np.log(np.einsum("...kii->...ki", draws.covariances))]
+    if heights is not None and heights.name == "log posterior":
+        parts.append(heights.values)
     values = np.concatenate([part.reshape(*draws.batch_shape, -1) for part in parts], axis=2)
     mean, variance = values.mean(axis=1), values.var(axis=1) + 1e-300
     gap = np.abs(mean[:, None] - mean) / np.sqrt((variance[:, None] + variance) / 2)
     n, mode = connected_components(gap.max(axis=2) < _APART, directed=False)
+    depth = np.zeros(chains) if heights is None else -heights.values.mean(axis=1)
     groups = [np.flatnonzero(mode == m) for m in range(n)]
-    rank = np.zeros(chains) if height is None else -height[1]
-    return sorted(groups, key=lambda group: (rank[group].mean(), -len(group))), height
+    return sorted(groups, key=lambda group: (depth[group].mean(), -len(group)))
 
 
 def _disagreement(
-    posterior: xr.Dataset,
-    held: Held | None,
+    drawn: Posterior,
+    members: MemberCounts | None,
     suspicious: dict[str, float],
     modes: list[np.ndarray],
-    height: tuple[str, np.ndarray] | None,
+    heights: Heights | None,
 ) -> Iterator[Finding]:
     """In what the chains differ."""
-    worst = max(suspicious, key=lambda name: suspicious[name])
+    parameter = max(suspicious, key=lambda name: suspicious[name])
+    worst = {"parameter": parameter, "r_hat": suspicious[parameter]}
     if len(modes) == 1:
-        yield Finding(
-            f"The chains disagree about {worst} (R-hat {suspicious[worst]:.3f}).", "longer chains (draws)", fault=True
-        )
-    else:
-        names = _coordinate(posterior, "chain")
-        for mode in modes[1:]:
-            lower = ""
-            if height is not None:
-                lower = f" ({height[0]} lower by {height[1][modes[0]].mean() - height[1][mode].mean():.1f})"
-            differences: list[str] = []
-            if held is not None:
-                differences += _other_rows(*(held.counts[m].mean(axis=(0, 1)) for m in (mode, modes[0])))
-            yield Finding(
-                f"{_chains(names[mode])} {'sits' if len(mode) == 1 else 'sit'} in another mode than "
-                f"{_chains(names[modes[0]]).lower()}{lower}: "
-                f"{', '.join(differences) or f'they differ most in {worst} (R-hat {suspicious[worst]:.3f})'}.",
-                "fewer components",
-                fault=True,
-            )
+        yield Finding(Symptom.CHAINS_DISAGREE, worst)
+    names, highest = drawn.chain_labels, modes[0]
+    for mode in modes[1:]:
+        facts: dict[str, Any] = {
+            "chains": [names[c] for c in mode],
+            "others": [names[c] for c in highest],
+            "height": "",
+            "lower": None,
+            "rows": [],
+        }
+        if heights is not None:
+            average = heights.values.mean(axis=1)
+            facts |= {"height": heights.name, "lower": float(average[highest].mean() - average[mode].mean())}
+        if members is not None:
+            facts["rows"] = list(_changed_counts(*(members.counts[m].mean(axis=(0, 1)) for m in (mode, highest))))
+        yield Finding(Symptom.SEPARATE_MODE, facts | worst)
 
 
-def _other_rows(rows: np.ndarray, reference: np.ndarray) -> Iterator[str]:
-    """The two components whose numbers of rows differ most, if they do."""
-    change = np.abs(rows - reference)
-    for k in np.argsort(-change, kind="stable")[:2]:
+def _changed_counts(counts: np.ndarray, reference: np.ndarray) -> Iterator[tuple[int, float, float]]:
+    """The two components whose numbers of rows differ most, if they do: which, the rows here, and there."""
+    change = np.abs(counts - reference)
+    for k in np.argsort(-change, kind="stable")[:2].tolist():
         if change[k] > max(1.0, 0.1 * reference[k]):
-            yield f"component {k} holds {_rows(rows[k])} instead of {_rows(reference[k]).split()[0]}"
+            yield k, float(counts[k]), float(reference[k])
 
 
 def _sampling(
-    tree: xr.DataTree, statistics: xr.Dataset, bulk: dict, tail: dict, chains: int, separate: bool
+    statistics: Mapping[str, np.ndarray], diagnostics: Diagnostics, chains: int, separate: bool
 ) -> Iterator[Finding]:
     """Faults of the sampler's way through the posterior; that few draws are effective follows from separate modes."""
-    import arviz as az
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 
-    if divergences := int(statistics["diverging"].sum()) if "diverging" in statistics else 0:
-        yield Finding(
-            f"{divergences} transition{'s' * (divergences > 1)} diverged: the sampler missed a narrow part of the "
-            "posterior.",
-            "a longer tuning (tune)",
-            fault=True,
-        )
-    energy = xr.DataTree.from_dict({"sample_stats": statistics})
-    bfmi = float(az.bfmi(energy)["energy"].min()) if "energy" in statistics else 1.0
-    if bfmi < 0.3:
-        yield Finding(f"The energy mixes badly (E-BFMI {bfmi:.2f}).", "a longer tuning (tune)", fault=True)
-    kind, ess = min((("bulk", bulk), ("tail", tail)), key=lambda pair: min(pair[1].values()))
-    worst = min(ess, key=lambda name: ess[name])
-    if ess[worst] < 100 * chains and not separate:
-        yield Finding(
-            f"There are too few independent draws: {worst} has a {kind} effective sample size of {ess[worst]:.0f}, "
-            f"below {100 * chains}.",
-            "longer chains (draws)",
-            fault=True,
-        )
-    deep = float((statistics["tree_depth"] >= _MAX_DEPTH).mean()) if "tree_depth" in statistics else 0.0
-    if deep > _OFTEN:
-        yield Finding(
-            f"In {deep:.0%} of the draws the sampler took the longest path it may (tree depth {_MAX_DEPTH}): the data "
-            "hardly tell some parameters apart.",
-            "fewer components",
-        )
+    if count := int(statistics["diverging"].sum()) if "diverging" in statistics else 0:
+        yield Finding(Symptom.DIVERGENCES, {"count": count})
+    if "energy" in statistics:
+        bfmi = float(np.min(array_stats.bfmi(statistics["energy"], chain_axis=0, draw_axis=1)))
+        if bfmi < _LEAST_BFMI:
+            yield Finding(Symptom.LOW_ENERGY, {"bfmi": bfmi})
+    sizes = {"bulk": diagnostics.bulk, "tail": diagnostics.tail}
+    kind = min(sizes, key=lambda name: min(sizes[name].values()))
+    parameter = min(sizes[kind], key=lambda name: sizes[kind][name])
+    ess, least = sizes[kind][parameter], _ESS_PER_CHAIN * chains
+    if ess < least and not separate:
+        facts = {"parameter": parameter, "kind": kind, "ess": ess, "least": least}
+        yield Finding(Symptom.FEW_EFFECTIVE_DRAWS, facts)
+    if "tree_depth" in statistics:
+        share = float((statistics["tree_depth"] >= _MAX_DEPTH).mean())
+        if share > _OFTEN:
+            yield Finding(Symptom.LONG_PATHS, {"share": share, "depth": _MAX_DEPTH})
 
 
 # The components.
 
 
-def _held(draws: GaussianMixture, X: np.ndarray) -> Held:
+def _member_counts(draws: GaussianMixture, rows: np.ndarray) -> MemberCounts:
     """The rows held in up to a hundred draws of each chain."""
     chains, T = draws.batch_shape
-    t = int(np.clip(_ENTRIES / (chains * len(X) * draws.n_components), 4, min(100, T)))
-    thinned = _picked(draws, np.s_[:, np.linspace(0, T - 1, t).astype(int)])
-    counts = sum(R.sum(axis=1) for _, R in blocks_of_rows(thinned, X))
-    return Held(X, thinned, np.reshape(counts, thinned.weights.shape))
+    t = int(np.clip(_ENTRIES / (chains * len(rows) * draws.n_components), 4, min(100, T)))
+    thinned = draws[:, np.linspace(0, T - 1, t).astype(int)]
+    counts = sum(R.sum(axis=1) for _, R in blocks_of_rows(thinned, rows))
+    return MemberCounts(rows, thinned, np.reshape(counts, thinned.weights.shape))
 
 
-def _picked(draws: GaussianMixture, index: Any) -> GaussianMixture:
-    return GaussianMixture(*(getattr(draws, name)[index] for name in VARIABLES))
-
-
-def _components(
-    held: Held, mode: np.ndarray, model: CovarianceModel, priors: Priors | None, features: list[str]
-) -> Iterator[Finding]:
-    """Components, in the chains of one mode, that hold next to nothing, are alike, or are known from the prior."""
-    draws, counts = _picked(held.draws, mode), held.counts[mode]
-    D, K = draws.n_features, draws.n_components
-    needed = 0 if model.volume == "E" else 2 if model.diagonal else D + 1
-    usual = np.median(counts, axis=(0, 1))
-    often = (counts < 1).mean(axis=(0, 1))
-    empty = [k for k in np.argsort(-often, kind="stable") if often[k] > _OFTEN]
+def _components(drawn: Posterior, members: MemberCounts) -> Iterator[Finding]:
+    """Components that hold next to nothing, are alike, or are known from the prior."""
+    model, K = drawn.covariance_model, drawn.n_components
+    needed = 0 if model.volume == "E" else 2 if model.diagonal else drawn.n_features + 1
+    usual = np.median(members.counts, axis=(0, 1))
+    often = (members.counts < 1).mean(axis=(0, 1))
+    empty = [k for k in np.argsort(-often, kind="stable").tolist() if often[k] > _OFTEN]
     if empty:
-        shares = listed(f"{often[k]:.0%}" for k in empty)
-        yield Finding(
-            f"Component{f's {listed(empty)} hold' if len(empty) > 1 else f' {empty[0]} holds'} less than one row in "
-            f"{shares} of the draws: the data hardly call for {K} components.",
-            "fewer components",
-        )
-    few = [k for k in np.argsort(usual, kind="stable") if k not in empty and usual[k] < max(needed, 2.5)]
-    for k in few:
-        if usual[k] < 2.5:
-            rows = _members(draws, held.X, k)
-            what = f"only row{'s' * (len(rows) > 1)} {listed(rows)} (counted from 0)" if len(rows) else _rows(usual[k])
-            yield Finding(f"Component {k} holds {what}: look whether that is an error or an outlier.", "")
+        shares = [float(often[k]) for k in empty]
+        yield Finding(Symptom.EMPTY_COMPONENTS, {"components": empty, "shares": shares, "n_components": K})
+    small = [k for k in np.argsort(usual, kind="stable").tolist() if k not in empty and usual[k] < max(needed, _SINGLE)]
+    for k in small:
+        facts = {"component": k, "n_rows": float(usual[k])}
+        if usual[k] < _SINGLE:
+            yield Finding(Symptom.SINGLE_ROWS, facts | {"rows": _members(members, k).tolist()})
         else:
-            yield Finding(
-                f"Component {k} holds {_rows(usual[k])}, and {needed} are the fewest that determine a covariance: its "
-                "own comes from the prior.",
-                "a simpler covariance",
-            )
-    sound = np.setdiff1d(np.arange(K), [*empty, *few])
-    yield from _pairs(draws, sound)
-    if priors is not None:
-        sd = draws.means.std(axis=(0, 1))
-        share = sd / priors.means.scale
-        for k in sound[share[sound].max(axis=1) > _PRIOR_SHARE]:
-            j = int(share[k].argmax())
-            yield Finding(
-                f"The data say little of the mean of component {k}: the sd of {features[j]} is {sd[k, j]:.3g}, that of "
-                f"its prior {priors.means.scale[j]:.3g}.",
-                "",
-            )
+            yield Finding(Symptom.COVARIANCE_FROM_PRIOR, facts | {"needed": needed})
+    sound = np.setdiff1d(np.arange(K), [*empty, *small])
+    yield from _pairs(members.draws, sound)
+    yield from _from_prior(drawn, members.draws, sound)
 
 
-def _members(draws: GaussianMixture, X: np.ndarray, k: int) -> np.ndarray:
+def _members(members: MemberCounts, k: int) -> np.ndarray:
     """Rows that are of component k more likely than not."""
-    return np.flatnonzero(np.concatenate([R[..., k].mean(axis=0) for _, R in blocks_of_rows(draws, X)]) > 0.5)
+    blocks = blocks_of_rows(members.draws, members.rows)
+    return np.flatnonzero(np.concatenate([R[..., k].mean(axis=0) for _, R in blocks]) > 0.5)
 
 
 def _pairs(draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:
@@ -367,44 +324,22 @@ def _pairs(draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:
     middle = GaussianMixture(*(getattr(draws, name).mean(axis=(0, 1)) for name in VARIABLES))
     nearest = divergence(draws, middle).argmin(axis=-2)
     between = np.median(divergence(draws, draws), axis=(0, 1))
-    for j in components:
-        for k in components[components > j]:
-            confused = float((nearest[..., j] == nearest[..., k]).mean())
-            if confused > _OFTEN or between[j, k] < _OVERLAP:
-                yield Finding(
-                    f"Components {j} and {k} are hard to tell apart: "
-                    + (
-                        f"in {confused:.0%} of the draws one component is the nearest to both."
-                        if confused > _OFTEN
-                        else f"their symmetric divergence is only {between[j, k]:.2g} nats."
-                    ),
-                    "fewer components",
-                )
+    for j in components.tolist():
+        for k in components[components > j].tolist():
+            share = float((nearest[..., j] == nearest[..., k]).mean())
+            if share > _OFTEN:
+                yield Finding(Symptom.SHARED_NEAREST, {"pair": (j, k), "share": share})
+            elif between[j, k] < _OVERLAP:
+                yield Finding(Symptom.OVERLAP, {"pair": (j, k), "divergence": float(between[j, k])})
 
 
-# Words.
-
-
-def _rows(n: float) -> str:
-    number = f"{n:.0f}" if n >= 9.95 else f"{n:.1f}".removesuffix(".0")
-    return f"{number} row{'s' * (number != '1')}"
-
-
-def _chains(names: np.ndarray) -> str:
-    return f"Chain{'s' * (len(names) > 1)} {listed(names)}"
-
-
-def _coordinate(posterior: xr.Dataset, name: str) -> np.ndarray:
-    """Names along a dimension, or positions where it has none."""
-    return posterior[name].values if name in posterior.coords else np.arange(posterior.sizes[name])
-
-
-def _flat(diagnostic: xr.Dataset) -> dict[str, float]:
-    """Value by parameter, without those that are fixed."""
-    flat = {}
-    for name, array in diagnostic.data_vars.items():
-        for index in np.ndindex(array.shape):
-            where = ", ".join(str(array[dim].values[i]) for dim, i in zip(array.dims, index, strict=True))
-            if np.isfinite(array.values[index]):
-                flat[f"{name}[{where}]"] = float(array.values[index])
-    return flat
+def _from_prior(drawn: Posterior, draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:
+    """Components whose means are about as uncertain as their prior."""
+    if drawn.priors is None:
+        return
+    sd, prior_sd = draws.means.std(axis=(0, 1)), drawn.priors.means.scale
+    share = sd / prior_sd
+    for k in components[share[components].max(axis=1) > _PRIOR_SHARE].tolist():
+        j = int(share[k].argmax())
+        facts = {"component": k, "feature": drawn.features[j], "sd": float(sd[k, j]), "prior_sd": float(prior_sd[j])}
+        yield Finding(Symptom.MEAN_FROM_PRIOR, facts)

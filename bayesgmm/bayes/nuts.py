@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
 from bayesgmm.bayes.nutpie_model import nutpie_model
@@ -30,38 +31,6 @@ _STATISTICS = {
 }
 
 
-class Draws(NamedTuple):
-    """Coordinates (chains, draws, n), statistics (chains, draws) by name, and whether all asked for is there."""
-
-    thetas: np.ndarray
-    statistics: dict[str, np.ndarray]
-    complete: bool = True
-
-    def then(self, later: Draws) -> Draws:
-        """These draws and later ones of the same chains; without them where not all chains have any."""
-        if len(later.thetas) < len(self.thetas):
-            return self._replace(complete=False)
-        return self._joined(later, axis=1)
-
-    def beside(self, others: Draws) -> Draws:
-        """These chains and others, all as long as the shortest."""
-        length = min(self.thetas.shape[1], others.thetas.shape[1])
-        return self.cut(length)._joined(others.cut(length), axis=0)
-
-    def of_chains(self, most: int) -> Draws:
-        """The first chains."""
-        return Draws(self.thetas[:most], {k: v[:most] for k, v in self.statistics.items()}, self.complete)
-
-    def cut(self, length: int) -> Draws:
-        """The first draws of each chain."""
-        return Draws(self.thetas[:, :length], {k: v[:, :length] for k, v in self.statistics.items()}, self.complete)
-
-    def _joined(self, other: Draws, axis: int) -> Draws:
-        shared = [name for name in self.statistics if name in other.statistics]
-        statistics = {name: np.concatenate([self.statistics[name], other.statistics[name]], axis) for name in shared}
-        return Draws(np.concatenate([self.thetas, other.thetas], axis), statistics, self.complete and other.complete)
-
-
 def nutpie_draws(
     density: Density,
     mode: Mode,
@@ -72,14 +41,14 @@ def nutpie_draws(
     seed: int,
     starts: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
-    on_part: Callable[[Draws], None] | None = None,
+    on_part: Callable[[Chains], None] | None = None,
     seconds: float = 10.0,
-) -> Draws:
+) -> Chains:
     """Draws by nutpie on the density whitened at a mode.
 
-    Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is told the number
-    of draws done, and ``on_part`` what there is, every so many seconds. Interrupted, what there is comes back,
-    incomplete; or the interrupt goes on where there is nothing.
+    Chains start at coordinates ``starts`` (chains, n), or overdispersed about the mode. ``progress`` is called with the
+    number of draws done, and ``on_part`` with the draws so far, every so many ``seconds``. An interrupt (Ctrl-C) ends
+    the sampling: the draws so far are returned, incomplete, and it is raised only where there are none.
 
     Raises
     ------
@@ -121,7 +90,7 @@ def nutpie_draws(
             try:
                 with _own_errors():
                     trace = background.wait(timeout=None if on_part is None else seconds)
-                return _draws_of(trace)
+                return _chains_of(trace)
             except TimeoutError:
                 part = _so_far(background.inspect)
                 if on_part is not None and part is not None:
@@ -152,30 +121,32 @@ def _own_errors() -> Iterator[None]:
         ) from None
 
 
-def _draws_of(trace: Any) -> Draws:
+def _chains_of(trace: Any) -> Chains:
     statistics = trace["sample_stats"]
     kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
-    return Draws(trace["posterior"]["theta"].values, kept)
+    return Chains(trace["posterior"]["theta"].values, kept)
 
 
-def _so_far(trace: Callable[[], Any]) -> Draws | None:
-    """The part of the draws that a call gives, without ArviZ's warning that there are fewer draws than chains."""
+def _so_far(trace: Callable[[], Any]) -> Chains | None:
+    """The draws there are so far, without ArviZ's warning that there are fewer draws than chains."""
     with _own_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return _part_of(trace())
 
 
-def _part_of(trace: Any) -> Draws | None:
-    """The chains that have begun to draw, all as long as makes most draws; None while there are under four a chain."""
+def _part_of(trace: Any) -> Chains | None:
+    """Draws of the chains that have finished tuning, cut to the common length that keeps most draws.
+
+    None while no length of at least four draws is there.
+    """
     if "posterior" not in trace.children or "theta" not in trace["posterior"]:
         return None
-    thetas, statistics, _ = _draws_of(trace)
-    lengths = np.isfinite(thetas).all(axis=2).sum(axis=1)
+    chains = _chains_of(trace)
+    lengths = np.isfinite(chains.thetas).all(axis=2).sum(axis=1)
     length = max(lengths, key=lambda n: n * (lengths >= n).sum(), default=0)
     if length < 4:
         return None
-    rows = lengths >= length
-    return Draws(thetas[rows, :length], {name: v[rows, :length] for name, v in statistics.items()}, False)
+    return chains.picked(np.s_[lengths >= length, :length])._replace(complete=False)
 
 
 def pymc_draws(

@@ -11,6 +11,11 @@ from bayesgmm.native import address
 _ROWS = 64  # that a thread takes at a time
 
 
+def good_pareto_k(n_draws: int) -> float:
+    """Pareto k up to which so many draws will do (Vehtari et al. 2024)."""
+    return float(min(1 - 1 / np.log10(n_draws), 0.7))
+
+
 def smoothed_loo(log_lik: np.ndarray, efficiency: float) -> np.ndarray:
     """Leave-one-out log predictive density, Pareto k and effective number of parameters of each row, (3, N).
 

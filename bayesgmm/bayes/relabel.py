@@ -11,16 +11,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from bayesgmm.alignment import cheapest_order, divergence, margin
+from bayesgmm.bayes.posterior import Labels, Posterior
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import made_up_names
 
 METHODS = ("hungarian", "ecr", "stephens")
-VARIABLES = ("weights", "means", "covariances")
-_LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 _BLOCK_BYTES = 32e6  # of responsibilities held at a time; the work on them takes about three times as much
 
 
@@ -28,22 +26,9 @@ class Relabelling(NamedTuple):
     """Relabelled draws and how the labels behaved."""
 
     mixture: GaussianMixture
-    method: str
+    labels: Labels
     order: np.ndarray  # (..., K): component k was order[..., k]
     margin: np.ndarray  # (...): by how much the second-best order costs more, in the method's unit
-    switch_rate: float  # share of draws whose components have other numbers than in the chain's first draw
-    ambiguous: float  # share of draws in which some component was nearest to two of the target's
-
-    @property
-    def attributes(self) -> dict[str, str | float]:
-        """What a posterior's tree says of its labels."""
-        return {
-            "relabelling": self.method,
-            "switch_rate": self.switch_rate,
-            "ambiguous_rate": self.ambiguous,
-            "margin_mean": float(self.margin.mean()),
-            "margin_min": float(self.margin.min()),
-        }
 
 
 class Pass(NamedTuple):
@@ -54,13 +39,13 @@ class Pass(NamedTuple):
     total: float  # of the costs of these orders, over the draws
 
 
-def relabel(tree: xr.DataTree, method: str = "hungarian", *, target: str | GaussianMixture = "em") -> xr.DataTree:
-    """The same posterior with the components of every draw numbered consistently.
+def relabel(posterior: Any, method: str = "hungarian", *, target: str | GaussianMixture = "em") -> Any:
+    """The same posterior with the components of every draw labelled consistently.
 
     Parameters
     ----------
-    tree : DataTree
-        As from `sample_posterior`: groups ``posterior`` and ``observed_data``, and ``em`` if it is the target.
+    posterior : DataTree or Posterior
+        From `sample_posterior`.
     method : {"hungarian", "ecr", "stephens"}
         "hungarian" matches each draw's components to the target's by the least total symmetric Kullback-Leibler
         divergence of the Gaussians. "ecr" makes the rows' most probable components agree with the target's for as many
@@ -68,22 +53,29 @@ def relabel(tree: xr.DataTree, method: str = "hungarian", *, target: str | Gauss
         each other, with the least Kullback-Leibler divergence from their mean (Stephens 2000, algorithm 2); it starts
         from "hungarian".
     target : {"em", "map"} or GaussianMixture
-        Whose numbers to take: the EM fit's, those of the draw of highest log posterior, or a given mixture's.
+        Whose labels to take: the EM fit's, those of the draw of highest log posterior, or a given mixture's.
 
     Returns
     -------
-    DataTree
-        Every variable of ``posterior`` with the dimension ``component`` is reordered; all else is as it was. The
-        attributes tell of the given draws: ``relabelling`` (the method), ``switch_rate`` (share of draws whose
-        components have other numbers than in the chain's first draw), ``ambiguous_rate`` (share of draws in which a
-        component is nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much the second-best
-        permutation of a draw is worse than the best, over draws: nats of divergence for "hungarian", rows for "ecr",
-        nats summed over rows for "stephens"; infinite for K = 1).
+    DataTree or Posterior
+        As given. Of a tree, every variable of ``posterior`` with the dimension ``component`` is reordered; all else is
+        as it was. Its attributes tell of the draws before: ``relabelling`` (the method), ``switch_rate`` (share of
+        draws whose components had other labels than in the chain's first draw), ``ambiguous_rate`` (share of draws in
+        which a component was nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much the
+        second-best labelling of a draw is worse than the best, over the draws: nats of divergence for "hungarian", rows
+        for "ecr", nats summed over rows for "stephens"; infinite for K = 1). A `Posterior` has them as ``labels``.
 
     Raises
     ------
     InputError
-        If the method or target is unknown, the tree lacks what it needs, or its prior tells the components apart.
+        If the method or target is unknown, the posterior lacks what it needs, or its prior tells the components apart.
+
+    References
+    ----------
+    Papastamoulis & Iliopoulos (2010), Journal of Computational and Graphical Statistics 19, 313-331.
+    doi:10.1198/jcgs.2010.09008
+
+    Stephens (2000), Journal of the Royal Statistical Society B 62, 795-809. doi:10.1111/1467-9868.00265
 
     Examples
     --------
@@ -93,26 +85,32 @@ def relabel(tree: xr.DataTree, method: str = "hungarian", *, target: str | Gauss
     >>> bg.relabel(tree, "stephens").attrs["switch_rate"]
     0.0
     """
-    posterior_of(tree, "relabel")
-    if not {"chain", "draw"} <= set(tree["posterior"].dims):
-        raise InputError("relabel needs draws with the dimensions chain and draw, not stacked, nor of a single chain")
     if method not in METHODS:
         raise InputError(f"unknown relabelling method {method!r}; use one of {', '.join(METHODS)}")
-    if tree.attrs.get("relabelling") == "none":
-        raise InputError("the prior of this posterior tells the components apart; their numbers must stay as drawn")
+    drawn = as_posterior(posterior)
+    if drawn is not posterior and not {"chain", "draw"} <= set(posterior["posterior"].dims):
+        raise InputError("relabel needs draws with the dimensions chain and draw, not stacked, nor of a single chain")
+    if drawn.labels is not None and drawn.labels.method == "none":
+        raise InputError("the prior of this posterior tells the components apart; their labels must stay as drawn")
+    relabelled = relabelling(drawn.draws, _target(drawn, target), drawn.rows, method)
+    if drawn is posterior:
+        return drawn.with_draws(relabelled.mixture, relabelled.labels)
+    return _reordered(posterior, relabelled)
+
+
+def _reordered(tree: Any, relabelled: Relabelling) -> Any:
+    """The tree with every variable of its draws that has components in the new order."""
+    dims = ("chain", "draw", "component")
     posterior = tree["posterior"].to_dataset()
-    draws = mixture_of(posterior)
-    X = rows_of(tree)
-    found = relabelling(draws, _target(tree, draws, X, target), X, method)
-    order = xr.DataArray(found.order, dims=("chain", "draw", "component"))
-    renumbered = {
+    order = posterior["weights"].transpose(*dims).drop_vars("component", errors="ignore").copy(data=relabelled.order)
+    variables = {
         name: variable.isel(component=order).transpose(*variable.dims).variable
         for name, variable in posterior.drop_vars("component", errors="ignore").data_vars.items()
-        if {"chain", "draw", "component"} <= set(variable.dims)
+        if set(dims) <= set(variable.dims)
     }
     groups = {path: group for path, group in tree.to_dict().items() if path != "/posterior"}
-    new = xr.DataTree.from_dict({**groups, "/posterior": posterior.assign(renumbered)}, name=tree.name)
-    new.attrs = {**tree.attrs, **found.attributes}
+    new = type(tree).from_dict({**groups, "/posterior": posterior.assign(variables)}, name=tree.name)
+    new.attrs = {**tree.attrs, **relabelled.labels.attributes}
     return new
 
 
@@ -140,7 +138,8 @@ def relabelling(
     if method == "none":
         order = np.broadcast_to(numbers, order.shape)
     relabelled = draws.permute(order) if (order != numbers).any() else draws
-    return Relabelling(relabelled, method, order, distance, float(switched), float(ambiguous))
+    labels = Labels(method, float(switched), float(ambiguous), float(distance.mean()), float(distance.min()))
+    return Relabelling(relabelled, labels, order, distance)
 
 
 def stephens(draws: GaussianMixture, X: np.ndarray, order: np.ndarray) -> Iterator[Pass]:
@@ -193,73 +192,20 @@ def blocks_of_rows(draws: GaussianMixture, X: np.ndarray) -> Iterable[tuple[slic
     return [block(0)] if size >= N else (block(start) for start in range(0, N, size))
 
 
-def _target(tree: xr.DataTree, draws: GaussianMixture, X: np.ndarray | None, target: Any) -> GaussianMixture:
-    """The mixture whose numbers the draws take."""
+def _target(drawn: Posterior, target: str | GaussianMixture) -> GaussianMixture:
+    """The mixture whose labels the draws take."""
     if isinstance(target, GaussianMixture):
         return target
-    if not isinstance(target, str) or target not in ("em", "map"):
+    if target not in ("em", "map"):
         raise InputError(f"target is 'em', 'map' or a GaussianMixture, not {target!r}")
     if target == "em":
-        if "em" not in tree.children:
-            raise InputError("the tree has no group em, the fit's; give target='map' or a GaussianMixture")
-        return mixture_of(tree["em"])
-    if "sample_stats" in tree.children and "lp" in tree["sample_stats"]:
-        height = tree["sample_stats"].to_dataset()["lp"].values
-    elif X is not None:
-        height = draws.log_likelihood(X)
+        if drawn.em is None:
+            raise InputError("the posterior has no EM fit (group em); give target='map' or a GaussianMixture")
+        return drawn.em
+    if "lp" in drawn.statistics:
+        height = drawn.statistics["lp"]
+    elif drawn.rows is not None:
+        height = drawn.draws.log_likelihood(drawn.rows)
     else:
-        raise InputError("which draw is the most probable is not known: the tree has neither lp nor observed_data")
-    best = np.unravel_index(height.argmax(), height.shape)
-    return GaussianMixture(draws.weights[best], draws.means[best], draws.covariances[best])
-
-
-def rows_of(tree: xr.DataTree) -> np.ndarray | None:
-    """The rows (N, D) that a posterior is of, where its tree keeps them."""
-    return tree["observed_data"].to_dataset()["observations"].values if "observed_data" in tree.children else None
-
-
-def posterior_of(tree: xr.DataTree, what: str) -> xr.Dataset:
-    """The draws of a mixture's parameters, (chain, draw, component, ...), also of one chain or stacked.
-
-    Raises
-    ------
-    InputError
-        If the tree has none; ``what`` needs them.
-    """
-    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        raise InputError(f"{what} needs a posterior: the DataTree that sample_posterior returned")
-    posterior = tree["posterior"].to_dataset()
-    if missing := [name for name in VARIABLES if name not in posterior]:
-        raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
-    posterior = posterior[list(VARIABLES)]
-    indexes = {name: index for name, index in posterior.indexes.items() if name in posterior.dims}
-    posterior = posterior.unstack([name for name, index in indexes.items() if set(index.names) == {"chain", "draw"}])
-    if "draw" not in posterior.dims:
-        raise InputError(
-            f"the draws have the dimensions {', '.join(map(str, posterior.dims))}; {what} needs chain and draw"
-        )
-    if "chain" not in posterior.dims:
-        posterior = posterior.expand_dims("chain")
-    return posterior.transpose(*_LAYOUT)
-
-
-def of_draws(group: xr.Dataset, posterior: xr.Dataset) -> xr.Dataset:
-    """What a group of a tree says of the draws of a posterior, perhaps some of the tree's; nothing if not of all."""
-    if "chain" not in group.dims and "draw" in group.dims:
-        group = group.expand_dims("chain")
-    for dim in ("chain", "draw"):
-        if dim in posterior.coords and dim in group.coords and dim in group.dims:
-            if not np.isin(posterior[dim], group[dim]).all():
-                return xr.Dataset()
-            group = group.sel({dim: posterior[dim].values})
-        if group.sizes.get(dim) != posterior.sizes[dim]:
-            return xr.Dataset()
-    return group.transpose("chain", "draw", ...)
-
-
-def mixture_of(group: Any) -> GaussianMixture:
-    """The mixture, or batch of them, whose parameters a group of a tree holds, in whatever order of dimensions."""
-    ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore") for name in VARIABLES}
-    names = tuple(map(str, group["feature"].values)) if "feature" in group.coords else ()
-    named = names and names != made_up_names(len(names))
-    return GaussianMixture(**{name: a.values for name, a in ordered.items()}, features=names if named else None)
+        raise InputError("which draw is the most probable is not known: there is neither lp nor observed_data")
+    return drawn.draws[np.unravel_index(height.argmax(), height.shape)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -17,21 +17,26 @@ import xarray as xr
 from scipy.special import softmax
 
 from bayesgmm import __version__
+from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
-from bayesgmm.bayes.evidence import evidence_of_draws
-from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.findings import Diagnosis
+from bayesgmm.bayes.laplace import Mode, laplace_draws
+from bayesgmm.bayes.mode_weights import ModeWeights, weigh_modes
 from bayesgmm.bayes.modes import UNSURE, Searched, better_fit, candidates, find_modes, search_modes
-from bayesgmm.bayes.nuts import LEAST_TUNE, Draws, nutpie_draws, pymc_draws
+from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws, pymc_draws
+from bayesgmm.bayes.posterior import Posterior, Sampling, posterior
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.relabel import relabelling
-from bayesgmm.bayes.tree import as_mixture, draws_tree, write_tree
+from bayesgmm.bayes.tree import tree_of, write_tree
+from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
-from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
+from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import positive_integer
+from bayesgmm.progress import Progress, of_stage
 
-_LEFT = 0.05  # share of the posterior in modes without chains that is too large
+_LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
 
 
 def sample_posterior(
@@ -46,7 +51,7 @@ def sample_posterior(
     sampler: str = "nutpie",
     out: str | Path | None = None,
     rng: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.DataTree:
     """Draw from the posterior of the mixture that EM fitted.
 
@@ -55,7 +60,7 @@ def sample_posterior(
     X : (N, D) table
         The table that was fitted.
     fit : EMFit
-        Gives K, the covariance model, the starting point and the components' numbers.
+        Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
     method : {"nuts", "laplace"}
@@ -71,16 +76,18 @@ def sample_posterior(
         priors are taken up from it, and a finished posterior in it is returned as it is ("nutpie" only).
     rng : Generator, seed or None
     progress : callable, optional
-        Called with the number of draws done, tuning included, and their total ("nutpie" only).
+        Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their total
+        ("nutpie" only).
 
     Returns
     -------
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
-        over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` and
-        ``convergence`` (both in words; see `diagnose`), ``seed``, and what `relabel` tells of the labels
-        (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
-        ``margin_mean``, ``margin_min``).
+        over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` (in
+        words), ``verdict`` (a name of `Convergence`, such as "CONVERGED") and ``convergence`` (the verdict in words,
+        see `diagnose`), ``seed``, and what `relabel` tells of the labels (``relabelling``, "none" where the prior tells
+        the components apart, ``switch_rate``, ``ambiguous_rate``, ``margin_mean``, ``margin_min``). `posterior` reads
+        all of it back.
 
         EM searches for the maxima under the priors, until a further climb would hardly find another, and ``search``
         says how sure it is. Chains start from the modes near them and near the fit's own maxima, if within 10 nats of
@@ -101,6 +108,15 @@ def sample_posterior(
     SamplingError
         If the sampler fails.
 
+    References
+    ----------
+    Hoffman & Gelman (2014), The No-U-Turn sampler. Journal of Machine Learning Research 15, 1593-1623.
+
+    Good (1953), Biometrika 40, 237-264. doi:10.1093/biomet/40.3-4.237
+
+    Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling. Journal of Machine Learning
+    Research 25(72), 1-58.
+
     Examples
     --------
     >>> import bayesgmm as bg
@@ -109,251 +125,293 @@ def sample_posterior(
     >>> tree["posterior"]["weights"].mean(("chain", "draw")).round(1).values
     array([0.4, 0.6])
     """
-    draws, chains = positive_integer(draws, "draws"), positive_integer(chains, "chains")
-    tune = positive_integer(tune, "tune", least=LEAST_TUNE)
+    size = _Size(
+        draws=positive_integer(draws, "draws"),
+        tune=positive_integer(tune, "tune", least=LEAST_TUNE),
+        chains=positive_integer(chains, "chains"),
+    )
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
     if method not in ("nuts", "laplace"):
         raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
-    priors = check_priors(table, fit, priors)
     started = time.perf_counter()
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
+    density = Density(table, whole_table(table)[0], check_priors(table, fit, priors), fit.covariance_model)
+    file = None if out is None else Path(out)
+    earlier = None if file is None or not file.exists() else _earlier(file, density)
+    if earlier is not None and earlier.complete:
+        return earlier.tree
     seed = int(np.random.default_rng(rng).integers(2**31))
-    density = Density(table, whole_table(table)[0], priors, fit.covariance_model)
-    earlier = None if out is None or not Path(out).exists() else _earlier(Path(out), density, fit)
-    if earlier is not None and "partial" not in earlier.attrs:
-        return earlier
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
-    modes = find_modes(density, candidates(fit, searched, 2 * chains))
-    chosen = modes[:chains]
-    numbers = "hungarian" if priors.exchangeable else "none"
+    modes = find_modes(density, candidates(fit, searched, 2 * size.chains))
+    run = _Run(density, fit, searched, modes, size, method, sampler, seed, started)
 
-    def tree_of(drawn: Draws, *, final: bool = True) -> xr.DataTree:
-        found = relabelling(density.unpack(drawn.thetas), fit.mixture, method=numbers)
-        c, n = drawn.thetas.shape[:2]
-        attributes = {
-            "priors": str(priors),
-            "prior_values": priors.to_json(),
-            "method": method,
-            "sampler": sampler,
-            "seed": seed,
-            "tune": tune,
-            "sampling_seconds": time.perf_counter() - started,
-            **found.attributes,
-            "bayesgmm_version": __version__,
-            f"{sampler}_version": version(sampler),
-        }
-        if len(chosen) > 1:
-            copies = math.lgamma(fit.n_components + 1) if priors.exchangeable else 0.0
-            each = (f"{mode.log_integral + density.log_constant + copies:.1f}" for mode in chosen)
-            attributes["maxima"] = f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
-        if searched.text:
-            attributes["search"] = searched.text
-        if not drawn.complete:
-            attributes["partial"] = f"interrupted with {n} of {draws} draws in {c} of {chains} chains"
-        return draws_tree(table.values, fit, found.mixture, drawn.statistics, attributes, log_likelihood=final)
-
+    weights = None
     if method == "laplace":
-        drawn, verdict = _laplace(density, modes[0], draws, chains, seed)
-    elif sampler == "pymc":
-        from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
-
-        sampled, statistics = pymc_draws(
-            build_model(X, fit, priors), density, modes[0], draws=draws, tune=tune, chains=chains, seed=seed
-        )
-        drawn = Draws(density.pack(as_mixture(sampled)), statistics)
+        chains_drawn, verdict = laplace_draws(density, modes[0], chains=size.chains, draws=size.draws, seed=seed)
+        drawn = run.posterior(chains_drawn)
     else:
-        drawn = _by_nutpie(
-            density, chosen, draws, tune, chains, seed, earlier, progress, None if out is None else Path(out), tree_of
+        sample = _by_pymc if sampler == "pymc" else _by_nutpie
+        chains_drawn = sample(run, _Outlet(run, file, of_stage(progress, "posterior")), earlier)
+        drawn = run.posterior(chains_drawn)
+        if sampler == "nutpie" and len(run.starts) > 1 and chains_drawn.complete:
+            groups = separate_modes(drawn.draws, drawn.statistics["lp"])
+            if len(groups) > 1:
+                chains_drawn, weights = weigh_modes(density, fit, chains_drawn, groups, seed)
+                drawn = run.posterior(chains_drawn)
+        verdict = _verdict(
+            diagnose(drawn),
+            interrupted="" if chains_drawn.complete else _interrupted(size, drawn),
+            modes=modes,
+            visited=len(modes[: size.chains]) if weights is None else size.chains,
+            searched=searched,
+            weights=weights,
         )
-    tree = tree_of(drawn)
-    if method == "nuts":
-        apart = False
-        if sampler == "nutpie" and len(chosen) > 1 and drawn.complete and len(groups := separate_modes(tree)) > 1:
-            apart = True
-            drawn, text = _weighted(density, fit, drawn, groups, seed)
-            tree = tree_of(drawn)
-            tree.attrs["modes"] = text
-        verdict = _verdict(tree, priors, searched, modes, chains if apart else len(modes))
-        if better := better_fit(fit, searched):
-            tree.attrs["better_fit"] = better
-            warnings.warn(better, ConvergenceWarning, stacklevel=2)
-    tree.attrs["convergence"] = verdict.text
-    if out is not None:
-        write_tree(tree, Path(out))
+    tree = run.tree(replace(drawn, verdict=verdict), weights)
+    if file is not None:
+        write_tree(tree, file)
+    if "better_fit" in tree.attrs:
+        warnings.warn(tree.attrs["better_fit"], ConvergenceWarning, stacklevel=2)
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
 
 
-class Verdict(NamedTuple):
-    """Whether to trust the draws, and why, in words."""
+class _Size(NamedTuple):
+    """How much to draw: draws to keep and to tune with, of each chain, and chains."""
 
-    good: bool
-    text: str
-
-
-def _verdict(tree: xr.DataTree, priors: Priors, searched: Searched, modes: list[Mode], n_started: int) -> Verdict:
-    """Whether the chains converged, and the modes that they keep to are all there are, as far as can be told."""
-    diagnosis = diagnose(tree, priors)
-    sentences, doubts = [diagnosis.text, tree.attrs.get("modes", "")], []
-    if "partial" in tree.attrs:
-        doubts.append(tree.attrs["partial"])
-    left = softmax([mode.log_integral for mode in modes])[n_started:].sum()
-    if left > _LEFT:
-        doubts.append(f"{left:.0%} of the posterior, by Laplace's approximation, is in modes without chains")
-        sentences.append(f"Sample with chains={len(modes)}, one for each mode.")
-    if searched.chance > UNSURE:
-        sentences.append(searched.text)
-        if "modes" in tree.attrs:
-            doubts.append("a mode may have been missed")
-    text = " ".join(filter(None, sentences))
-    if doubts:
-        link = ", though " if diagnosis.good else ". "
-        text = text.removeprefix("Converged: " if diagnosis.good else "Not converged. ")
-        text = f"Not converged: {', and '.join(doubts)}{link}{text}"
-    return Verdict(diagnosis.good and not doubts, text)
+    draws: int
+    tune: int
+    chains: int
 
 
-def _laplace(density: Density, mode: Mode, draws: int, chains: int, seed: int) -> tuple[Draws, Verdict]:
-    """Draws of the normal approximation at the mode, and by the tail of their importance weights how good it is."""
-    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What all steps of one sampling have in common."""
 
-    u = np.random.default_rng(seed).standard_normal((chains, draws, density.n_dim))
-    thetas = mode.origin + u @ mode.factor.T
-    values = np.array([density(theta)[0] for theta in thetas.reshape(-1, density.n_dim)]).reshape(chains, draws)
-    log_ratio = values - mode.value + 0.5 * (u**2).sum(axis=2)
-    log_weight, k = array_stats.psislw(log_ratio.ravel(), axis=-1)
-    good_k = min(1 - 1 / math.log10(max(values.size, 11)), 0.7)
-    good = bool(k < good_k)
-    words = "good: its" if good else "not to be trusted: its importance weights'"
-    advice = "" if good else " Sample with method='nuts'."
-    bound = f"{'below' if good else 'above'} {good_k:.2f}"
-    text = f"Laplace's approximation is {words} Pareto k is {float(k):.2f}, {bound}.{advice}"
-    statistics = {"lp": values, "log_importance_weight": np.reshape(log_weight, values.shape)}
-    return Draws(thetas, statistics), Verdict(good, text)
+    density: Density
+    fit: EMFit
+    searched: Searched
+    modes: list[Mode]  # all that are worth a chain, the highest first
+    size: _Size
+    method: str
+    sampler: str
+    seed: int
+    started: float
 
+    @property
+    def starts(self) -> list[Mode]:
+        """The modes that chains start from."""
+        return self.modes[: self.size.chains]
 
-def _by_nutpie(
-    density: Density,
-    modes: list[Mode],
-    draws: int,
-    tune: int,
-    chains: int,
-    seed: int,
-    earlier: xr.DataTree | None,
-    progress: Callable[[int, int], None] | None,
-    out: Path | None,
-    tree_of: Callable[..., xr.DataTree],
-) -> Draws:
-    """All chains: first those that an earlier run has begun, then each mode's share of the others."""
-    jobs: list[tuple[Mode, int, Draws | None]] = []
-    begun = 0
-    if earlier is not None:
-        statistics = {str(name): array.values for name, array in earlier["sample_stats"].data_vars.items()}
-        old = Draws(density.pack(as_mixture(earlier)), statistics).of_chains(chains)
-        begun = len(old.thetas)
-        jobs = [(modes[0], begun, old)]
-    share = np.arange(chains - begun) % len(modes)
-    jobs += [(mode, n, None) for m, mode in enumerate(modes) if (n := int((share == m).sum()))]
-    total, before = chains * (draws + tune), 0
-    finished: list[Draws] = []
-    for i, (mode, n, prefix) in enumerate(jobs):
-        have = 0 if prefix is None else prefix.thetas.shape[1]
-        if prefix is not None and have >= draws:
-            finished.append(prefix.cut(draws))
-            continue
-
-        def together(part: Draws, prefix: Draws | None = prefix, others: tuple[Draws, ...] = tuple(finished)) -> Draws:
-            joined = part if prefix is None else prefix.then(part)
-            return reduce(Draws.beside, (*others, joined))
-
-        def tell(now: int, before: int = before + n * have) -> None:
-            if progress is not None:
-                progress(before + now, total)
-
-        def keep(part: Draws, together: Callable[[Draws], Draws] = together) -> None:
-            if out is not None:
-                write_tree(tree_of(together(part), final=False), out)
-
-        drawn = nutpie_draws(
-            density,
-            mode,
-            draws=draws - have,
-            tune=tune,
-            chains=n,
-            seed=seed if i == have == 0 else int(np.random.default_rng([seed, i, have]).integers(2**31)),
-            starts=None if prefix is None else prefix.thetas[:, -1],
-            progress=tell,
-            on_part=None if out is None else keep,
+    def posterior(self, chains: Chains) -> Posterior:
+        """The draws, relabelled as the fit, and what they are of."""
+        method = "hungarian" if self.density.priors.exchangeable else "none"
+        relabelled = relabelling(self.density.unpack(chains.thetas), self.fit.mixture, method=method)
+        seconds = time.perf_counter() - self.started
+        return Posterior(
+            draws=relabelled.mixture,
+            rows=self.density.table.values,
+            features=self.fit.features,
+            em=self.fit.mixture,
+            fit=self.fit,
+            covariance_model=self.fit.covariance_model,
+            priors=self.density.priors,
+            labels=relabelled.labels,
+            sampling=Sampling(self.method, self.sampler, self.seed, self.size.tune, seconds, chains.complete),
+            statistics=chains.statistics,
         )
-        before += n * (draws + tune)
-        finished.append(drawn if prefix is None else prefix.then(drawn))
-        if not drawn.complete:
-            break
-    together_all = reduce(Draws.beside, finished)
-    if progress is not None and together_all.complete:
-        progress(total, total)
-    return together_all
+
+    def tree(self, drawn: Posterior, weights: ModeWeights | None, *, log_likelihood: bool = True) -> xr.DataTree:
+        """The posterior as it is returned."""
+        attributes = dict(self._attributes(drawn, weights))
+        return tree_of(drawn, attributes, log_likelihood=log_likelihood)
+
+    def _attributes(self, drawn: Posterior, weights: ModeWeights | None) -> Iterator[tuple[str, Any]]:
+        """What is to be told of the draws, by name."""
+        yield "priors", str(self.density.priors)
+        yield "prior_values", self.density.priors.to_json()
+        sampling = drawn.sampling
+        yield from {"method": self.method, "sampler": self.sampler, "seed": self.seed, "tune": self.size.tune}.items()
+        yield "sampling_seconds", sampling.seconds
+        assert drawn.labels is not None
+        yield from drawn.labels.attributes.items()
+        yield "bayesgmm_version", __version__
+        yield f"{self.sampler}_version", version(self.sampler)
+        if len(self.starts) > 1:
+            copies = math.lgamma(self.fit.n_components + 1) if self.density.priors.exchangeable else 0.0
+            each = (f"{mode.log_integral + self.density.log_constant + copies:.1f}" for mode in self.starts)
+            yield "maxima", f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
+        if self.searched.text:
+            yield "search", self.searched.text
+        if better := better_fit(self.fit, self.searched):
+            yield "better_fit", better
+        if not sampling.complete:
+            yield "partial", _interrupted(self.size, drawn)
+        if weights is not None:
+            yield "modes", weights.text
+        if drawn.verdict is not None:
+            yield from drawn.verdict.attributes.items()
 
 
-def _weighted(density: Density, fit: EMFit, drawn: Draws, groups: list[np.ndarray], seed: int) -> tuple[Draws, str]:
-    """Draws of modes that chains do not move between, in proportion to the modes' evidence; and this in words."""
-    chains, draws = drawn.statistics["lp"].shape
-    rng = np.random.default_rng([seed, 1])
-    target = fit.mixture if density.priors.exchangeable else None
-
-    def log_evidence(group: np.ndarray) -> float:
-        thetas, heights = drawn.thetas[group], drawn.statistics["lp"][group]
-        for method in ("bridge", "laplace"):  # the second where draws are too few, or too sticky
-            with suppress(BayesGMMError):
-                estimates = evidence_of_draws(density, thetas, heights, target, method, rng).estimates
-                if known := [float(e.value) for e in estimates.values() if math.isfinite(e.value)]:
-                    return known[0]
-        return -math.inf
-
-    values = [log_evidence(group) for group in groups]
-    weights = softmax(values)
-    owner = rng.permuted(np.repeat(np.arange(len(groups)), multinomial_share(weights, draws)))
-    source = np.empty((chains, draws, 2), dtype=np.intp)  # chain and draw that each new draw is
-    for c in range(chains):
-        for m, group in enumerate(groups):
-            place = np.flatnonzero(owner == m)
-            source[c, place, 0] = group[c % len(group)]
-            source[c, place, 1] = np.arange(len(place)) * draws // max(len(place), 1)
-    pick = source[..., 0], source[..., 1]
-    each = "; ".join(
-        f"chain{'s' * (len(group) > 1)} {', '.join(map(str, group))}: log evidence {value:.1f}, weight {weight:.2g}"
-        for group, value, weight in zip(groups, values, weights, strict=True)
-    )
-    text = (
-        f"The posterior has {len(groups)} modes that chains do not move between ({each}); draws are taken from each in "
-        "proportion to its evidence."
-    )
-    return Draws(drawn.thetas[pick], {name: v[pick] for name, v in drawn.statistics.items()}), text
+def _interrupted(size: _Size, drawn: Posterior) -> str:
+    chains, draws = drawn.draws.batch_shape
+    return f"interrupted with {draws} of {size.draws} draws in {chains} of {size.chains} chains"
 
 
-def multinomial_share(weights: np.ndarray, n: int) -> np.ndarray:
-    """Whole numbers nearest to n times the weights that sum to n (largest remainders)."""
-    share = np.floor(weights * n).astype(np.intp)
-    share[np.argsort(share - weights * n)[: n - share.sum()]] += 1
-    return share
+def _verdict(
+    diagnosis: Diagnosis,
+    *,
+    interrupted: str,
+    modes: list[Mode],
+    visited: int,
+    searched: Searched,
+    weights: ModeWeights | None,
+) -> Verdict:
+    """Whether the chains converged, and the modes that they visit are all there are, as far as can be told."""
+    doubts, advice = [interrupted] if interrupted else [], []
+    unvisited = softmax([mode.log_integral for mode in modes])[visited:].sum()
+    if unvisited > _LARGEST_UNVISITED:
+        doubts.append(f"{unvisited:.0%} of the posterior, by Laplace's approximation, is in modes without chains")
+        advice.append(f"Sample with chains={len(modes)}, one for each mode.")
+    if searched.chance > UNSURE:
+        advice.append(searched.text)
+        if weights is not None:
+            doubts.append("a mode may have been missed")
+    convergence = Convergence.NOT_CONVERGED if doubts and diagnosis.good else diagnosis.convergence
+    further = [*([] if weights is None else [weights.text]), *advice]
+    return Verdict(convergence, " ".join([_opening(diagnosis, doubts), *further]))
 
 
-def _earlier(path: Path, density: Density, fit: EMFit) -> xr.DataTree:
+def _opening(diagnosis: Diagnosis, doubts: list[str]) -> str:
+    """What the diagnosis says, after the doubts that it knows nothing of."""
+    if not doubts:
+        return diagnosis.text
+    link = ", though " if diagnosis.good else ". "
+    reasons = diagnosis.text if diagnosis.convergence is Convergence.UNCHECKED else diagnosis.reasons
+    return f"Not converged: {', and '.join(doubts)}{link}{reasons}"
+
+
+class _Earlier(NamedTuple):
+    """What an earlier run has left in a file."""
+
+    tree: xr.DataTree
+    chains: Chains
+    complete: bool
+
+
+def _earlier(file: Path, density: Density) -> _Earlier:
     """The posterior in a file, or an `InputError` where it is not one of the same table, model and priors."""
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as file:
-            tree = file.load()
-        same = (
-            np.array_equal(np.asarray(tree["observed_data"]["observations"]), density.table.values)
-            and tree["em"].attrs["covariance_model"] == fit.covariance_model.name
-            and tree.attrs["prior_values"] == density.priors.to_json()
-        )
+        with xr.open_datatree(file, engine="h5netcdf") as stored:
+            tree = stored.load()
+        drawn = posterior(tree)
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is there already and holds no posterior; give another out=, or remove it") from error
+        raise InputError(f"{file} is there already and holds no posterior; give another out=, or remove it") from error
+    same = (
+        np.array_equal(drawn.rows if drawn.rows is not None else (), density.table.values)
+        and drawn.covariance_model == density.model
+        and drawn.priors is not None
+        and drawn.priors.to_json() == density.priors.to_json()
+    )
     if not same:
         raise InputError(
-            f"{path} holds the posterior of another table, model or prior; give another out=, or remove it"
+            f"{file} holds the posterior of another table, model or prior; give another out=, or remove it"
         )
-    return tree
+    chains = Chains(density.pack(drawn.draws), dict(drawn.statistics))
+    return _Earlier(tree, chains, drawn.sampling.complete)
+
+
+class _Outlet(NamedTuple):
+    """Where draws go while there are more to come."""
+
+    run: _Run
+    file: Path | None
+    progress: Callable[[int, int], None]
+
+    def write(self, chains: Chains) -> None:
+        """Write what there is to the file, if there is one."""
+        if self.file is not None:
+            write_tree(self.run.tree(self.run.posterior(chains), None, log_likelihood=False), self.file)
+
+
+def _by_pymc(run: _Run, outlet: _Outlet, earlier: _Earlier | None) -> Chains:
+    """All chains by PyMC's own sampler."""
+    from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
+
+    model = build_model(run.density.table.values, run.fit, run.density.priors)
+    draws, tune, chains = run.size
+    sampled, statistics = pymc_draws(
+        model, run.density, run.modes[0], draws=draws, tune=tune, chains=chains, seed=run.seed
+    )
+    return Chains(run.density.pack(posterior(sampled).draws), statistics)
+
+
+class _Job(NamedTuple):
+    """Chains to draw from one mode's normal approximation, and what there is of them already."""
+
+    mode: Mode
+    n_chains: int
+    begun: Chains | None = None
+
+    @property
+    def n_begun(self) -> int:
+        """Draws of each chain that are there already."""
+        return 0 if self.begun is None else self.begun.n_draws
+
+
+def _jobs(run: _Run, earlier: _Earlier | None) -> Iterator[_Job]:
+    """First the chains that an earlier run has begun, then each mode's share of the others."""
+    remaining = run.size.chains
+    if earlier is not None:
+        begun = earlier.chains.picked(np.s_[:remaining])
+        remaining -= begun.n_chains
+        yield _Job(run.starts[0], begun.n_chains, begun)
+    share = np.arange(remaining) % len(run.starts)
+    for m, mode in enumerate(run.starts):
+        if n := int((share == m).sum()):
+            yield _Job(mode, n)
+
+
+def _by_nutpie(run: _Run, outlet: _Outlet, earlier: _Earlier | None) -> Chains:
+    """All chains, one job after the other."""
+    draws, tune, _ = run.size
+    total, done = run.size.chains * (draws + tune), 0
+    finished: list[Chains] = []
+    for i, job in enumerate(_jobs(run, earlier)):
+        if job.begun is not None and job.n_begun >= draws:
+            finished.append(job.begun.cut(draws))
+            continue
+
+        def all_so_far(part: Chains, job: _Job = job, others: tuple[Chains, ...] = tuple(finished)) -> Chains:
+            return reduce(Chains.beside, (*others, part if job.begun is None else job.begun.then(part)))
+
+        def write(part: Chains, all_so_far: Callable[[Chains], Chains] = all_so_far) -> None:
+            outlet.write(all_so_far(part))
+
+        def tell(n: int, before: int = done + job.n_chains * job.n_begun) -> None:
+            outlet.progress(before + n, total)
+
+        chains = nutpie_draws(
+            run.density,
+            job.mode,
+            draws=draws - job.n_begun,
+            tune=tune,
+            chains=job.n_chains,
+            seed=run.seed if i == job.n_begun == 0 else _seed(run.seed, i, job.n_begun),
+            starts=None if job.begun is None else job.begun.thetas[:, -1],
+            progress=tell,
+            on_part=None if outlet.file is None else write,
+        )
+        done += job.n_chains * (draws + tune)
+        finished.append(chains if job.begun is None else job.begun.then(chains))
+        if not chains.complete:
+            break
+    together = reduce(Chains.beside, finished)
+    if together.complete:
+        outlet.progress(total, total)
+    return together
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.default_rng(numbers).integers(2**31))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.clusters.draws import Block, Draws, log_mean_exp, posterior_draws
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.clusters.partition import Partition
+from bayesgmm.clusters.rows_under_draws import Block, RowsUnderDraws, log_mean_exp, rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
-from bayesgmm.errors import InputError
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.intervals import level, tails
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PREDICTIVE_ROWS = 10_000  # drawn from the posterior predictive: tail probabilities have an sd of at most 0.005
 
@@ -78,8 +81,17 @@ class Assignments:
         """Upper end of its interval, (N,)."""
         return self._of_label(self.upper)
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """What is known of each row, by column name: ``pandas.DataFrame(assignments.columns())`` is a table."""
+    def to_dataframe(self) -> pd.DataFrame:
+        """What is known of each row, a line per row.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``label``, its ``probability`` with ``lower`` and ``upper``, ``probability_0``, ``probability_1``,
+            ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``, ``tail_probability``.
+        """
+        import pandas as pd
+
         names = ("entropy", "overlap", "mutual_information", "log_prob", "tail_probability")
         label = {
             "label": self.labels,
@@ -88,26 +100,35 @@ class Assignments:
             "upper": self.label_upper,
         }
         each = {f"probability_{k}": column for k, column in enumerate(self.probabilities.T)}
-        return label | each | {name: getattr(self, name) for name in names}
+        return pd.DataFrame(label | each | {name: getattr(self, name) for name in names})
 
     def _of_label(self, values: np.ndarray) -> np.ndarray:
         return np.take_along_axis(values, self.labels[:, None], axis=1)[:, 0]
 
 
-def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89, *, partition: Partition | None = None) -> Assignments:
+def assign(
+    posterior: Any,
+    X_new: Any = None,
+    ci_prob: float | None = None,
+    *,
+    partition: Partition | None = None,
+    rng: Any = None,
+) -> Assignments:
     """Assign rows to components, or to the clusters of a partition, with the posterior's uncertainty.
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws.
     X_new : (N, D) table, optional
         Rows to assign; by default those the posterior was fitted to.
-    ci_prob : float
-        Probability of the equal-tailed intervals.
+    ci_prob : float, optional
+        Probability of the equal-tailed intervals; ``arviz.rcParams["stats.ci_prob"]`` by default.
     partition : Partition, optional
         From `partition`, of the rows the posterior was fitted to (of ``X_new`` where the draws are a mixture): assigns
         to its clusters. Use it where the draws do not keep the components apart.
+    rng : Generator, seed or None
+        Draws the rows from the posterior predictive that tail probabilities are measured by.
 
     Returns
     -------
@@ -127,7 +148,7 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89, *, partition: Pa
     The entropy of the averaged probabilities splits into the expected entropy of the responsibilities (overlap) and the
     mutual information of assignment and parameters (Depeweg et al. 2018).
 
-    Tail probabilities compare the row with 10 000 rows drawn from the posterior predictive, always the same ones: rank
+    Tail probabilities compare the row with 10 000 rows drawn from the posterior predictive: rank
     (1 + number with no higher density) / 10 001, with a standard error of sqrt(p (1 - p) / 10 000). Rows the
     posterior was fitted to have helped to raise their own density, so theirs are a little too large.
 
@@ -138,16 +159,15 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89, *, partition: Pa
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
-    >>> a = bg.assign(tree, [[2.0, 55.0], [4.3, 80.0], [5.0, 40.0]])
+    >>> a = bg.assign(tree, [[2.0, 55.0], [4.3, 80.0], [5.0, 40.0]], rng=0)
     >>> a.labels, a.tail_probability < 0.001
     (array([0, 1, 1]), array([False, False,  True]))
     """
-    if not 0 < ci_prob < 1:
-        raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
-    draws = posterior_draws(tree, X_new, "assign")
+    ci_prob = level(ci_prob)
+    draws = rows_under_draws(posterior, X_new)
     share = None
     if partition is not None:
-        fitted = draws if X_new is None or isinstance(tree, GaussianMixture) else posterior_draws(tree, None, "assign")
+        fitted = draws if X_new is None or as_posterior(posterior).rows is None else rows_under_draws(posterior)
         share = shares(cluster_counts(fitted, partition))
     N, K = len(draws.X), draws.mixture.n_components if partition is None else partition.n_clusters
     probabilities, lower, upper = np.empty((N, K)), np.empty((N, K)), np.empty((N, K))
@@ -177,7 +197,7 @@ def assign(tree: Any, X_new: Any = None, ci_prob: float = 0.89, *, partition: Pa
         overlap=np.minimum(overlap, entropy),
         mutual_information=np.maximum(entropy - overlap, 0.0),
         log_prob=log_prob,
-        tail_probability=_tail_probability(draws, log_prob),
+        tail_probability=_tail_probability(draws, log_prob, np.random.default_rng(rng)),
         ci_prob=ci_prob,
         partition=partition,
     )
@@ -194,7 +214,7 @@ def equal_tailed(values: np.ndarray, ci_prob: float) -> tuple[np.ndarray, np.nda
     above = min(int(position), n - 2)
     below = n - 1 - above  # the mirror image: the lower end lies between entries below - 1 and below
     if below > above:  # a handful of draws
-        lower, upper = np.quantile(values, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=-1)
+        lower, upper = np.quantile(values, tails(ci_prob), axis=-1)
         return lower, upper
     values.partition(above, axis=-1)
     share, top = position - above, values[..., above].copy()
@@ -205,9 +225,8 @@ def equal_tailed(values: np.ndarray, ci_prob: float) -> tuple[np.ndarray, np.nda
     return bottom + share * (rest[..., :below].max(axis=-1) - bottom), upper
 
 
-def _tail_probability(draws: Draws, log_prob: np.ndarray) -> np.ndarray:
+def _tail_probability(draws: RowsUnderDraws, log_prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rank of each density among those of rows drawn from the posterior predictive, evenly over the draws."""
-    rng = np.random.default_rng(0)
     S, D = draws.n_draws, draws.mixture.n_features
     s = np.arange(_PREDICTIVE_ROWS) * S // _PREDICTIVE_ROWS
     edges = np.cumsum(draws.mixture.weights[s, :-1], axis=1)
@@ -223,7 +242,7 @@ def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
     return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=axis)
 
 
-def filled_components(tree: Any, X: Any = None, *, rng: Any = None) -> np.ndarray:
+def filled_components(posterior: Any, X: Any = None, *, rng: Any = None) -> np.ndarray:
     """Posterior probability (K + 1,) that 0, 1, ..., K components hold at least one of the rows.
 
     By one assignment of all rows for each posterior draw. Under a prior of sparse weights (a concentration well below
@@ -231,7 +250,7 @@ def filled_components(tree: Any, X: Any = None, *, rng: Any = None) -> np.ndarra
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws.
     X : (N, D) table, optional
         The rows; needed with a mixture.
@@ -245,7 +264,7 @@ def filled_components(tree: Any, X: Any = None, *, rng: Any = None) -> np.ndarra
     >>> bg.filled_components(tree, rng=0)
     array([0., 0., 1.])
     """
-    draws = posterior_draws(tree, X, "filled_components")
+    draws = rows_under_draws(posterior, X)
     assigned = draws.assignments(np.random.default_rng(rng))
     K = draws.mixture.n_components
     present = np.stack([(assigned == k).any(axis=0) for k in range(K)])

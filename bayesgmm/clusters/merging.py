@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import native
-from bayesgmm.clusters.draws import EIGHT, Draws, posterior_draws
+from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.clusters.rows_under_draws import EIGHT, RowsUnderDraws, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
+from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 
@@ -102,17 +104,17 @@ class Modes:
     locations: np.ndarray
 
 
-def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Merging:
+def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -> Merging:
     """Hierarchy of merged components by least entropy of the responsibilities.
 
     Parameters
     ----------
-    source : EMFit, GaussianMixture or DataTree
+    source : EMFit, GaussianMixture, DataTree or Posterior
         A fit or a mixture, or the posterior from `sample_posterior`, for the hierarchy's uncertainty.
     X : (N, D) table, optional
-        The rows; only a DataTree has its own.
-    ci_prob : float
-        Probability of the intervals.
+        The rows; only a posterior has its own.
+    ci_prob : float, optional
+        Probability of the intervals; ``arviz.rcParams["stats.ci_prob"]`` by default.
 
     Returns
     -------
@@ -136,17 +138,15 @@ def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Mergi
     >>> merging.merges[0], merging.labels(2).max()
     (array([1, 2]), np.int64(1))
     """
-    if not 0 < ci_prob < 1:
-        raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
+    ci_prob = level(ci_prob)
     single = getattr(source, "mixture", source)
     if isinstance(single, GaussianMixture) and not single.batch_shape:
         if X is None:
             raise InputError("merge_components needs the rows as its second argument")
-        batch = GaussianMixture(single.weights[None], single.means[None], single.covariances[None])
-        draws = posterior_draws(batch, X, "merge_components")
+        draws = rows_under_draws(single.reshape(1), X)
         R = single.responsibilities(draws.X)
     else:
-        draws = posterior_draws(source, X, "merge_components")
+        draws = rows_under_draws(source, X)
         R = _mean_responsibilities(draws) if draws.em is None else draws.em.responsibilities(draws.X)
     K = R.shape[1]
     entropy, groups = np.empty(K), np.empty((K, K), np.int64)
@@ -163,7 +163,7 @@ def merge_components(source: Any, X: Any = None, ci_prob: float = 0.89) -> Mergi
 
     step = max(-(-S // (8 * n_threads())) // EIGHT, 1) * EIGHT
     in_threads(task, [range(s, min(s + step, S)) for s in range(0, S, step)])
-    lower, upper = np.quantile(entropies, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=0)
+    lower, upper = np.quantile(entropies, tails(ci_prob), axis=0)
     together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
     return Merging(groups, entropy, entropies.mean(axis=0), lower, upper, together, R, ci_prob)
 
@@ -173,7 +173,7 @@ def number_of_modes(source: Any) -> Modes:
 
     Parameters
     ----------
-    source : DataTree, EMFit or GaussianMixture
+    source : DataTree, Posterior, EMFit or GaussianMixture
         The posterior from `sample_posterior`; or a fit or a mixture, with or without batch axes.
 
     Returns
@@ -200,13 +200,7 @@ def number_of_modes(source: Any) -> Modes:
     """
     mixture = getattr(source, "mixture", source)
     if not isinstance(mixture, GaussianMixture):
-        if not (hasattr(source, "children") and "posterior" in source.children):
-            raise InputError(
-                f"number_of_modes needs a mixture, a fit or the DataTree of sample_posterior, "
-                f"not a {type(source).__name__}"
-            )
-        group = source["posterior"]
-        mixture = GaussianMixture(**{name: group[name].values for name in ("weights", "means", "covariances")})
+        mixture = as_posterior(source).draws
     K, D = mixture.n_components, mixture.n_features
     weights, means = mixture.weights.reshape(-1, K), mixture.means.reshape(-1, K, D)
     P = mixture.precisions_cholesky.reshape(-1, K, D, D)
@@ -227,7 +221,7 @@ def number_of_modes(source: Any) -> Modes:
     )
 
 
-def _mean_responsibilities(draws: Draws) -> np.ndarray:
+def _mean_responsibilities(draws: RowsUnderDraws) -> np.ndarray:
     R = np.empty((len(draws.X), draws.mixture.n_components))
     draws.each_block(draws.X, lambda a, b, block: np.copyto(R[a:b], block.responsibilities.mean(axis=-1)))
     return R

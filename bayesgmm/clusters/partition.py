@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import native
-from bayesgmm.clusters.draws import Draws, posterior_draws
+from bayesgmm.clusters.rows_under_draws import RowsUnderDraws, rows_under_draws
 from bayesgmm.clusters.scores import _codes
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
@@ -108,7 +108,7 @@ class CredibleBall:
 
 
 def partition(
-    tree: Any,
+    posterior: Any,
     X: Any = None,
     *,
     loss: str = "vi",
@@ -121,7 +121,7 @@ def partition(
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws; relabelled or not.
     X : (N, D) table, optional
         Rows to partition; by default those the posterior was fitted to.
@@ -129,7 +129,7 @@ def partition(
         Variation of information (nats), or Binder's loss: the share of the N^2 ordered pairs of rows that one partition
         joins and the other separates. Binder's tends to add small clusters; "vi" seldom does.
     reference : (N,), optional
-        Labels to compare with; by default those of the EM fit in the tree.
+        Labels to compare with; by default those of the EM fit.
     max_clusters : int, optional
         By default 30 more than there are components.
     n_runs : int
@@ -167,7 +167,7 @@ def partition(
     if loss not in ("vi", "binder"):
         raise InputError(f"loss must be 'vi' or 'binder', not {loss!r}")
     n_runs = positive_integer(n_runs, "n_runs", least=0)
-    draws = posterior_draws(tree, X, "partition")
+    draws = rows_under_draws(posterior, X)
     N, K = len(draws.X), draws.mixture.n_components
     rng = np.random.default_rng(rng)
     if reference is not None:
@@ -207,13 +207,13 @@ def partition(
 
 
 def credible_ball(
-    tree: Any, partition: Partition, X: Any = None, *, probability: float = 0.95, rng: Any = None
+    posterior: Any, partition: Partition, X: Any = None, *, probability: float = 0.95, rng: Any = None
 ) -> CredibleBall:
     """Ball of partitions around a point estimate that has the given posterior probability, with its extreme members.
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         That the partition is of.
     partition : Partition
         From `partition`; its loss is the distance.
@@ -252,9 +252,9 @@ def credible_ball(
         raise InputError(f"probability must be between 0 and 1, not {probability!r}")
     if not isinstance(partition, Partition):
         raise InputError(
-            f"credible_ball(tree, partition) needs the result of partition, not {type(partition).__name__}"
+            f"credible_ball(posterior, partition) needs the result of partition, not {type(partition).__name__}"
         )
-    draws = posterior_draws(tree, X, "credible_ball")
+    draws = rows_under_draws(posterior, X)
     N = len(draws.X)
     if len(partition.labels) != N:
         raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {N}")
@@ -287,7 +287,7 @@ def credible_ball(
     )
 
 
-def _assignments(draws: Draws, rng: np.random.Generator) -> np.ndarray:
+def _assignments(draws: RowsUnderDraws, rng: np.random.Generator) -> np.ndarray:
     """One drawn assignment of all rows for each draw, (N, S), of draws thinned to the budget."""
     step = int(np.ceil(len(draws.X) * draws.n_draws / _MOST_ENTRIES))
     return (draws if step <= 1 else draws.thinned(step)).assignments(rng)

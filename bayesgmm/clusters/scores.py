@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.clusters.draws import posterior_draws
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.errors import InputError
+from bayesgmm.intervals import level, tails
 
 
 def adjusted_rand(a: Any, b: Any) -> float:
@@ -86,13 +87,13 @@ class PartitionScores:
 
 
 def partition_scores(
-    tree: Any, labels: Any, X: Any = None, *, point: Any = None, ci_prob: float = 0.89, rng: Any = None
+    posterior: Any, labels: Any, X: Any = None, *, point: Any = None, ci_prob: float | None = None, rng: Any = None
 ) -> PartitionScores:
     """How well the clusters agree with known labels, with posterior uncertainty.
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws; relabelled or not.
     labels : (N,)
         Known classes: numbers or text.
@@ -101,8 +102,8 @@ def partition_scores(
     point : (N,), optional
         Labels to score as the point estimate, such as ``partition(tree).labels``; by default each row's most probable
         component.
-    ci_prob : float
-        Probability of the equal-tailed intervals.
+    ci_prob : float, optional
+        Probability of the equal-tailed intervals; ``arviz.rcParams["stats.ci_prob"]`` by default.
     rng : Generator, seed or None
         Draws one assignment of all rows from each posterior draw.
 
@@ -124,9 +125,8 @@ def partition_scores(
     >>> scores.misclassification.point, scores.misclassification.upper < 0.01
     (0.0, True)
     """
-    if not 0 < ci_prob < 1:
-        raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
-    draws = posterior_draws(tree, X, "partition_scores")
+    ci_prob = level(ci_prob)
+    draws = rows_under_draws(posterior, X)
     N, K = len(draws.X), draws.mixture.n_components
     known, C = _codes(labels, "labels")
     if len(known) != N:
@@ -143,7 +143,7 @@ def partition_scores(
 
     def score(function: Any) -> Score:
         values = function(tables)
-        lower, upper = np.quantile(values, [(1 - ci_prob) / 2, (1 + ci_prob) / 2])
+        lower, upper = np.quantile(values, tails(ci_prob))
         return Score(float(function(best)), float(values.mean()), float(lower), float(upper))
 
     return PartitionScores(

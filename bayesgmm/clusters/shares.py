@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.clusters.draws import EIGHT, Draws, posterior_draws
 from bayesgmm.clusters.partition import Partition, partition
+from bayesgmm.clusters.rows_under_draws import EIGHT, RowsUnderDraws, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.mixture import GaussianMixture
@@ -21,12 +21,12 @@ _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time
 _ROWS = 4096  # at a time
 
 
-def cluster_mixture(tree: Any, partition: Partition, X: Any = None) -> GaussianMixture:
+def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> GaussianMixture:
     """Weight, mean and covariance of each cluster of a partition under every draw, whatever the components' labels.
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws; relabelled or not.
     partition : Partition
         From `partition`.
@@ -65,7 +65,7 @@ def cluster_mixture(tree: Any, partition: Partition, X: Any = None) -> GaussianM
     >>> clusters.batch_shape, clusters.weights.mean(axis=(0, 1)).round(1)
     ((2, 500), array([0.4, 0.6]))
     """
-    draws = posterior_draws(tree, X, "cluster_mixture")
+    draws = rows_under_draws(posterior, X)
     m, counts = draws.mixture, cluster_counts(draws, partition)
     weights = np.einsum("sk,kcs->sc", m.weights, shares(counts))
     inner = counts / counts.sum(axis=0)  # of each cluster's rows, those of each component
@@ -81,20 +81,20 @@ def cluster_mixture(tree: Any, partition: Partition, X: Any = None) -> GaussianM
     )
 
 
-def stray_rate(tree: Any, labels: np.ndarray) -> float:
+def stray_rate(posterior: Any, labels: np.ndarray) -> float:
     """Share of the draws in which some component is not where its rows are.
 
     That is, of the rows labelled with it another component holds more; labels (N,) are 0, ..., K - 1. Components that
     no row is labelled with do not count.
     """
-    draws = posterior_draws(tree, None, "stray_rate")
+    draws = rows_under_draws(posterior)
     K = draws.mixture.n_components
     holder = _counts(draws, labels, K).argmax(axis=0)  # (K, S): of each label's rows
     strays = (holder != np.arange(K)[:, None]) & (np.bincount(labels, minlength=K) > 0)[:, None]
     return float(strays.any(axis=0).mean())
 
 
-def cluster_counts(draws: Draws, partition: Partition) -> np.ndarray:
+def cluster_counts(draws: RowsUnderDraws, partition: Partition) -> np.ndarray:
     """Expected rows (K, C, S) of each component that lie in each cluster, under every draw."""
     if not isinstance(partition, Partition):
         raise InputError(f"partition must be the result of bg.partition, not {type(partition).__name__}")
@@ -103,7 +103,7 @@ def cluster_counts(draws: Draws, partition: Partition) -> np.ndarray:
     return _counts(draws, partition.labels, partition.n_clusters)
 
 
-def _counts(draws: Draws, labels: np.ndarray, C: int) -> np.ndarray:
+def _counts(draws: RowsUnderDraws, labels: np.ndarray, C: int) -> np.ndarray:
     """Sums (K, C, S) of the responsibilities over the rows of each label 0, ..., C - 1."""
     N, K, S = len(draws.X), draws.mixture.n_components, draws.n_draws
     counts = np.full((K, C, S), 1e-300)  # a component far from every row is any cluster's
@@ -124,16 +124,16 @@ def _counts(draws: Draws, labels: np.ndarray, C: int) -> np.ndarray:
     return counts
 
 
-def partition_from_some(tree: Any, n_rows: int, rng: Any = None) -> Partition:
+def partition_from_some(posterior: Any, n_rows: int, *, rng: Any = None) -> Partition:
     """The partition of ``n_rows`` of a posterior's rows drawn at random, each other row in its most probable cluster.
 
     What it says of losses is of the rows that were drawn; all rows of many would take long.
     """
     rng = np.random.default_rng(rng)
-    every = posterior_draws(tree, None, "partition")
+    every = rows_under_draws(posterior)
     chosen = np.sort(rng.choice(len(every.X), n_rows, replace=False))
-    some = posterior_draws(tree, every.X[chosen], "partition")
-    found = partition(tree, some.X, rng=rng)
+    some = rows_under_draws(posterior, every.X[chosen])
+    found = partition(posterior, some.X, rng=rng)
     share = shares(cluster_counts(some, found))
     labels = np.empty(len(every.X), found.labels.dtype)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.clusters.draws import Draws, posterior_draws
+from bayesgmm.clusters.rows_under_draws import RowsUnderDraws, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 
@@ -15,12 +15,12 @@ MEMORY_BUDGET = 2e9  # bytes of the matrix that is returned
 _CHUNK_BYTES = 128e6  # of responsibilities multiplied at a time
 
 
-def posterior_similarity(tree: Any, X: Any = None, *, rows: Any = None, dtype: Any = np.float64) -> np.ndarray:
+def posterior_similarity(posterior: Any, X: Any = None, *, rows: Any = None, dtype: Any = np.float64) -> np.ndarray:
     """Posterior probabilities that two rows belong to the same component, (N, N).
 
     Parameters
     ----------
-    tree : DataTree or GaussianMixture
+    posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws; relabelled or not.
     X : (N, D) table, optional
         Rows to compare; by default those the posterior was fitted to.
@@ -57,7 +57,7 @@ def posterior_similarity(tree: Any, X: Any = None, *, rows: Any = None, dtype: A
     """
     if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise InputError(f"dtype must be float64 or float32, not {dtype!r}")
-    draws = posterior_draws(tree, X, "posterior_similarity")
+    draws = rows_under_draws(posterior, X)
     chosen = draws.X if rows is None else draws.X[_positions(rows, len(draws.X))]
     size = float(len(chosen)) ** 2 * np.dtype(dtype).itemsize
     if size > MEMORY_BUDGET:
@@ -69,7 +69,7 @@ def posterior_similarity(tree: Any, X: Any = None, *, rows: Any = None, dtype: A
     return _similarity(draws, chosen, np.dtype(dtype))
 
 
-def _similarity(draws: Draws, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _similarity(draws: RowsUnderDraws, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
     from scipy.linalg.blas import dsyrk, ssyrk
 
     syrk = dsyrk if dtype == np.float64 else ssyrk

@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayesgmm import native
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
-from bayesgmm.observations import numeric_table
+from bayesgmm.observations import check_names, numeric_table
 
 EIGHT = 8  # draws that lie side by side for the kernel
 _TILE = 16  # rows that it works on at a time
 _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
+_MOST_COMPONENTS = 255  # labels of drawn assignments are bytes
 _LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
 
 
@@ -51,24 +53,23 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
-    """Posterior draws as one mixture of batch shape (S,), the rows in question, and the EM fit where there is one."""
+class RowsUnderDraws:
+    """Rows of a table, and the posterior draws under which to look at them, as one batch of mixtures (S,)."""
 
     mixture: GaussianMixture
     X: np.ndarray
     em: GaussianMixture | None
-    shape: tuple[int, ...]  # of the batch: (chain, draw)
+    shape: tuple[int, ...]  # of the draws' batch axes: (chain, draw)
 
     @property
     def n_draws(self) -> int:
         """Number of draws S."""
         return len(self.mixture.weights)
 
-    def thinned(self, step: int) -> Draws:
-        """Every ``step``-th draw."""
-        m = self.mixture
-        some = GaussianMixture(m.weights[::step], m.means[::step], m.covariances[::step])
-        return Draws(some, self.X, self.em, some.batch_shape)
+    def thinned(self, step: int) -> RowsUnderDraws:
+        """The rows under every ``step``-th draw."""
+        some = self.mixture[::step]
+        return RowsUnderDraws(some, self.X, self.em, some.batch_shape)
 
     @cached_property
     def packed(self) -> Packed:
@@ -151,52 +152,24 @@ def log_mean_exp(lines: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(lines, out=lines).mean(axis=-1))
 
 
-def posterior_draws(tree: Any, X: Any, caller: str) -> Draws:
-    """The draws of a tree or of a batch of mixtures, and the rows to look at: given, or those the tree was fitted to.
+def rows_under_draws(posterior: Any, X: Any = None) -> RowsUnderDraws:
+    """Rows and the draws of a posterior: rows that are given, or those the posterior is of.
 
     Raises
     ------
     InputError
         If there are no draws, no rows, or rows with other columns than the draws'.
     """
-    if hasattr(tree, "mixture"):
-        raise InputError(
-            f"{caller} needs posterior draws, not an EM fit; draw them with sample_posterior(X, fit), "
-            "or use fit.mixture.responsibilities(X)"
-        )
-    em = None
-    if isinstance(tree, GaussianMixture):
-        draws, expected = tree, None
-        if X is None:
-            raise InputError(f"{caller}(mixture) needs the rows as its second argument")
-        if not draws.batch_shape or 0 in draws.batch_shape:
-            raise InputError(f"{caller} needs a batch of mixtures, one for each draw; this one has no batch axis")
-    elif hasattr(tree, "children") and "posterior" in tree.children:
-        draws = _mixture_of(tree["posterior"])
-        expected = [str(name) for name in tree["posterior"]["feature"].values]
-        em = _mixture_of(tree["em"]) if "em" in tree.children else None
-    else:
-        raise InputError(
-            f"{caller} needs the DataTree of sample_posterior or a GaussianMixture with batch axes, "
-            f"not a {type(tree).__name__}"
-        )
-    rows, names = numeric_table(tree["observed_data"]["observations"].values if X is None else X)
-    if hasattr(X, "columns") and expected is not None and list(names) != expected:
-        raise InputError(f"the columns {list(names)} are not those that were fitted, {expected}")
-    K, D = draws.n_components, draws.n_features
-    if rows.shape[1] != D:
-        raise InputError(f"the table has {rows.shape[1]} columns, the draws {D} features")
+    drawn = as_posterior(posterior)
+    if X is None and drawn.rows is None:
+        raise InputError("this posterior has no table with it; give the rows (N, D) as the second argument")
+    rows = drawn.rows if X is None else numeric_table(X)[0]
+    assert rows is not None
+    check_names(X, drawn.draws.features)
+    if rows.shape[1] != drawn.n_features:
+        raise InputError(f"the table has {rows.shape[1]} columns, the draws {drawn.n_features} features")
     if not len(rows):
         raise InputError("the table has no rows")
-    if K > 255:
-        raise InputError(f"{caller} takes at most 255 components, not {K}")
-    flat = draws
-    if len(draws.batch_shape) != 1:
-        flat = GaussianMixture(
-            draws.weights.reshape(-1, K), draws.means.reshape(-1, K, D), draws.covariances.reshape(-1, K, D, D)
-        )
-    return Draws(flat, rows, em, draws.batch_shape)
-
-
-def _mixture_of(group: Any) -> GaussianMixture:
-    return GaussianMixture(**{name: group[name].values for name in ("weights", "means", "covariances")})
+    if drawn.n_components > _MOST_COMPONENTS:
+        raise InputError(f"at most {_MOST_COMPONENTS} components can be looked at row by row, not {drawn.n_components}")
+    return RowsUnderDraws(drawn.draws.reshape(-1), rows, drawn.em, drawn.draws.batch_shape)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.bayes.relabel import VARIABLES
-from bayesgmm.bayes.tree import as_mixture
-from bayesgmm.em.fit import EMFit
+from bayesgmm.bayes.posterior import VARIABLES
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
+from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 
-def compare(fit: EMFit, tree: xr.DataTree, ci_prob: float = 0.89) -> pd.DataFrame:
+def parameter_table(posterior: Any, ci_prob: float | None = None) -> pd.DataFrame:
     """The EM estimate of each parameter beside its posterior mean, sd and interval.
 
     Parameters
     ----------
-    fit : EMFit
-    tree : DataTree
-        The posterior that `sample_posterior` drew from this fit.
-    ci_prob : float
-        Probability of the equal-tailed interval.
+    posterior : DataTree or Posterior
+        From `sample_posterior`.
+    ci_prob : float, optional
+        Probability of the equal-tailed interval; ``arviz.rcParams["stats.ci_prob"]`` by default.
 
     Returns
     -------
@@ -39,39 +37,31 @@ def compare(fit: EMFit, tree: xr.DataTree, ci_prob: float = 0.89) -> pd.DataFram
     Raises
     ------
     InputError
-        If fit and tree are not of the same size.
+        If the posterior has no EM fit.
 
     Examples
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> fit = bg.fit_em(X, 2, rng=0)
-    >>> table = bg.compare(fit, bg.sample_posterior(X, fit, draws=500, chains=2, rng=0))
+    >>> table = bg.parameter_table(bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0))
     >>> len(table), bool((table["shift"].abs() < 1).all())
     (12, True)
     """
-    if not 0 < ci_prob < 1:
-        raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
-    if not isinstance(fit, EMFit):
-        raise InputError(f"compare(fit, tree) needs the EM fit first, not {type(fit).__name__}")
-    drawn = tree["em"].attrs["covariance_model"]
-    if drawn != fit.covariance_model.name:
-        raise InputError(f"the posterior is of covariance {drawn}, the fit of {fit.covariance_model.name}")
-    draws = as_mixture(tree)
-    if draws.means.shape[2:] != fit.mixture.means.shape:
-        raise InputError(f"the posterior has means of shape {draws.means.shape[2:]}, the fit {fit.mixture.means.shape}")
-    diagonal = fit.covariance_model.diagonal
-    frame = describe(draws, fit.features, ci_prob, diagonal=diagonal)
-    em = np.array([getattr(fit.mixture, name)[index] for name, index in _entries(fit.mixture, diagonal)])
-    frame.insert(4, "em", em)
-    shift = np.zeros(len(frame))
-    np.divide(frame["mean"] - em, frame["sd"], out=shift, where=frame["sd"].to_numpy() > 0)
-    frame.insert(9, "shift", shift)
-    return frame
+    drawn = as_posterior(posterior)
+    if drawn.em is None:
+        raise InputError("parameter_table needs a posterior with its EM fit, as sample_posterior returns it")
+    diagonal = drawn.covariance_model.diagonal
+    table = describe(drawn.draws, drawn.features, ci_prob, diagonal=diagonal)
+    em = np.array([getattr(drawn.em, name)[index] for name, index in _entries(drawn.em, diagonal)])
+    table.insert(4, "em", em)
+    shift = np.zeros(len(table))
+    np.divide(table["mean"] - em, table["sd"], out=shift, where=table["sd"].to_numpy() > 0)
+    table.insert(9, "shift", shift)
+    return table
 
 
 def describe(
-    draws: GaussianMixture, features: Sequence[str], ci_prob: float = 0.89, *, diagonal: bool = False
+    draws: GaussianMixture, features: Sequence[str], ci_prob: float | None = None, *, diagonal: bool = False
 ) -> pd.DataFrame:
     """Posterior mean, sd, interval, effective sample size and R-hat of each parameter of draws (chain, draw)."""
     import arviz as az
@@ -85,8 +75,7 @@ def describe(
         ess, r_hat = az.ess(posterior), az.rhat(posterior) if posterior.sizes["chain"] > 1 else None
     mean = {name: array.mean(axis=(0, 1)) for name, array in values.items()}
     sd = {name: array.std(axis=(0, 1), ddof=1) for name, array in values.items()}
-    tails = [(1 - ci_prob) / 2, (1 + ci_prob) / 2]
-    ends = {name: np.quantile(array, tails, axis=(0, 1)) for name, array in values.items()}
+    ends = {name: np.quantile(array, tails(level(ci_prob)), axis=(0, 1)) for name, array in values.items()}
     return pd.DataFrame(
         {
             "parameter": name,

@@ -1,0 +1,338 @@
+"""`Posterior`: draws of a mixture's posterior, the table they are of, and all that is known of them, as one value.
+
+`posterior` makes it of a `DataTree`, however its draws are laid out, as `observations` makes rows of any table. It is
+checked and factored there, once; whatever takes a posterior takes either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.priors import Priors
+from bayesgmm.bayes.verdict import Convergence, Verdict
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.initialize import whole_table
+from bayesgmm.em.record import fit_from_arrays
+from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import made_up_names, numeric_table, observations
+
+VARIABLES = ("weights", "means", "covariances")
+_LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How draws were relabelled, and how their labels behaved before.
+
+    Attributes
+    ----------
+    method : {"hungarian", "ecr", "stephens", "none"}
+        "none" where the prior tells the components apart, so that labels are what they are.
+    switch_rate : float
+        Share of the draws whose components had other labels than in the chain's first draw.
+    ambiguous_rate : float
+        Share of the draws in which a component is nearest to two of the target's.
+    margin_mean, margin_min : float
+        By how much the second-best labelling of a draw is worse than the best, in the method's unit.
+    """
+
+    method: str
+    switch_rate: float
+    ambiguous_rate: float
+    margin_mean: float
+    margin_min: float
+
+    @property
+    def attributes(self) -> dict[str, str | float]:
+        """The same as attributes of a posterior's tree."""
+        return {"relabelling": self.method, **{name: getattr(self, name) for name in self.__slots__[1:]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How draws were made.
+
+    Attributes
+    ----------
+    method : {"nuts", "laplace"}
+    sampler : {"nutpie", "pymc"}
+    seed, tune : int
+    seconds : float
+        From the fit to the draws.
+    complete : bool
+        Whether nobody interrupted it.
+    """
+
+    method: str = "nuts"
+    sampler: str = "nutpie"
+    seed: int = 0
+    tune: int = 500
+    seconds: float = 0.0
+    complete: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Draws of the posterior of a Gaussian mixture and what is known of them; frozen.
+
+    Attributes
+    ----------
+    draws : GaussianMixture
+        With batch shape (chain, draw).
+    rows : (N, D) or None
+        The table that the posterior is of.
+    features : tuple of str
+        Names of the columns.
+    em : GaussianMixture or None
+        EM's estimate, whose labels the components have.
+    fit : EMFit or None
+        The whole EM fit, where the posterior was drawn by `sample_posterior`.
+    covariance_model : CovarianceModel
+    priors : Priors or None
+    verdict : Verdict or None
+        Whether to trust the draws.
+    labels : Labels or None
+        How the components were relabelled.
+    sampling : Sampling
+    statistics : mapping from str to (chain, draw)
+        What the sampler tells of each draw; "lp" is the log posterior density in its coordinates, in nats.
+    log_likelihood : array-like (chain, draw, N) or None
+        Log density of each row under each draw, in nats, where it is stored.
+    chain_labels : tuple
+        What the chains are called: 0, 1, ..., or some of these where some chains were picked.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> posterior = bg.posterior(bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), rng=0))
+    >>> posterior.draws.batch_shape, posterior.verdict.good, posterior.covariance_model.name
+    ((4, 1000), True, 'VVV')
+    """
+
+    draws: GaussianMixture
+    rows: np.ndarray | None = None
+    features: tuple[str, ...] = ()
+    em: GaussianMixture | None = None
+    fit: EMFit | None = None
+    covariance_model: CovarianceModel = field(default_factory=lambda: CovarianceModel.named("VVV"))
+    priors: Priors | None = None
+    verdict: Verdict | None = None
+    labels: Labels | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    log_likelihood: Any = None
+    chain_labels: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            object.__setattr__(self, "features", self.draws.features or made_up_names(self.draws.n_features))
+        if not self.chain_labels:
+            object.__setattr__(self, "chain_labels", tuple(range(self.draws.batch_shape[0])))
+
+    @property
+    def n_components(self) -> int:
+        """Number of components K."""
+        return self.draws.n_components
+
+    @property
+    def n_features(self) -> int:
+        """Number of features D."""
+        return self.draws.n_features
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws of all chains together."""
+        return int(np.prod(self.draws.batch_shape))
+
+    @cached_property
+    def density(self) -> Density:
+        """The log posterior density that the draws are of.
+
+        Raises
+        ------
+        InputError
+            Where the rows or the priors are not known.
+        """
+        if self.rows is None or self.priors is None:
+            raise InputError("this needs a posterior with its table and priors, as sample_posterior returns it")
+        table = observations(self.rows)
+        return Density(table, whole_table(table)[0], self.priors, self.covariance_model)
+
+    def with_draws(self, draws: GaussianMixture, labels: Labels) -> Posterior:
+        """The same posterior with its components relabelled."""
+        return replace(self, draws=draws, labels=labels)
+
+
+def posterior(source: Any) -> Posterior:
+    """The posterior that a `DataTree` holds, as one value on which everything else works.
+
+    Parameters
+    ----------
+    source : DataTree, Posterior or GaussianMixture
+        What `sample_posterior` returned, also some of its chains and draws, stacked, with its dimensions in another
+        order, or without some of its groups; a `Posterior`, which is returned as it is; or a mixture whose batch axes
+        are the draws.
+
+    Returns
+    -------
+    Posterior
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or its draws are not those of a mixture.
+
+    Notes
+    -----
+    Making a `Posterior` checks and factors every drawn covariance. Where several functions are to be called on the
+    same draws, make it once and pass it on.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> posterior = bg.posterior(tree)
+    >>> bg.assign(posterior).labels[:4], posterior.draws.means.shape
+    (array([1, 0, 1, 0]), (2, 500, 2, 2))
+    """
+    if isinstance(source, Posterior):
+        return source
+    if isinstance(source, GaussianMixture):
+        if not source.batch_shape or 0 in source.batch_shape:
+            raise InputError("a posterior needs a batch of mixtures, one for each draw; this one has no batch axis")
+        return Posterior(source)
+    if isinstance(source, EMFit):
+        raise InputError(
+            "this needs a posterior, not an EM fit; draw one with sample_posterior(X, fit), or use "
+            "fit.mixture.responsibilities(X)"
+        )
+    if not hasattr(source, "children") or "posterior" not in source.children:
+        raise InputError(
+            "this needs a posterior: the DataTree that sample_posterior returned, or a GaussianMixture whose batch "
+            f"axes are the draws, not {type(source).__name__}"
+        )
+    group = _laid_out(source["posterior"].to_dataset())
+    attributes = source.attrs
+    rows = (
+        numeric_table(source["observed_data"]["observations"].values)[0] if "observed_data" in source.children else None
+    )
+    em, fit, model = _em(source)
+    statistics = _of_draws(source, "sample_stats", group)
+    return Posterior(
+        draws=_mixture(group),
+        rows=rows,
+        features=_names(group, "feature"),
+        em=em,
+        fit=fit,
+        covariance_model=model.for_features(group.sizes["feature"]),
+        priors=Priors.from_json(attributes["prior_values"]) if "prior_values" in attributes else None,
+        verdict=_verdict(attributes),
+        labels=_labels(attributes),
+        sampling=_sampling(attributes),
+        statistics={str(name): array.values for name, array in statistics.items()},
+        log_likelihood=_of_draws(source, "log_likelihood", group).get("observations"),
+        chain_labels=tuple(group["chain"].values.tolist()) if "chain" in group.coords else (),
+    )
+
+
+def as_mixture(source: Any) -> GaussianMixture:
+    """The draws of a posterior as one `GaussianMixture` with batch shape (chain, draw).
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> bg.as_mixture(tree).batch_shape
+    (2, 500)
+    """
+    return posterior(source).draws
+
+
+def _laid_out(group: Any) -> Any:
+    """The parameters' draws with the dimensions (chain, draw, ..., component, feature, feature_bis)."""
+    if missing := [name for name in VARIABLES if name not in group]:
+        raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
+    group = group[list(VARIABLES)]
+    indexes = {name: index for name, index in group.indexes.items() if name in group.dims}
+    group = group.unstack([name for name, index in indexes.items() if set(index.names) == {"chain", "draw"}])
+    if "draw" not in group.dims:
+        raise InputError(
+            f"the draws have the dimensions {', '.join(map(str, group.dims))}; a posterior has chain and draw"
+        )
+    if "chain" not in group.dims:
+        group = group.expand_dims("chain")
+    return group.transpose(*_LAYOUT, missing_dims="ignore")
+
+
+def _of_draws(tree: Any, name: str, group: Any) -> Any:
+    """A group of a tree for the posterior's draws, which may be some of the tree's; empty where it is not of all."""
+    if name not in tree.children:
+        return {}
+    other = tree[name].to_dataset()
+    if "chain" not in other.dims and "draw" in other.dims:
+        other = other.expand_dims("chain")
+    for dim in ("chain", "draw"):
+        if dim in group.coords and dim in other.coords and dim in other.dims:
+            if not np.isin(group[dim], other[dim]).all():
+                return {}
+            other = other.sel({dim: group[dim].values})
+        if other.sizes.get(dim) != group.sizes[dim]:
+            return {}
+    return other.transpose("chain", "draw", ...)
+
+
+def _names(group: Any, dim: str) -> tuple[str, ...]:
+    """The names along a dimension, made up where it has none."""
+    return tuple(map(str, group[dim].values)) if dim in group.coords else made_up_names(group.sizes[dim])
+
+
+def _mixture(group: Any) -> GaussianMixture:
+    """The mixture, or batch of them, whose parameters a group holds."""
+    names = _names(group, "feature")
+    ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore").values for name in VARIABLES}
+    return GaussianMixture(**ordered, features=None if names == made_up_names(len(names)) else names)
+
+
+def _em(tree: Any) -> tuple[GaussianMixture | None, EMFit | None, CovarianceModel]:
+    """EM's estimate, the whole fit, and its covariance model, as far as the tree has them."""
+    if "em" not in tree.children:
+        return None, None, CovarianceModel.named("VVV")
+    group = tree["em"].to_dataset()
+    model = CovarianceModel.named(group.attrs.get("covariance_model", "VVV"))
+    mixture = _mixture(group)
+    if "record" not in group.attrs:
+        return mixture, None, model
+    arrays = {
+        str(name): array.transpose("maximum", *_LAYOUT, missing_dims="ignore").values for name, array in group.items()
+    }
+    return mixture, fit_from_arrays(arrays | {"record": np.array(group.attrs["record"])}), model
+
+
+def _verdict(attributes: Mapping[str, Any]) -> Verdict | None:
+    if "verdict" not in attributes:
+        return None
+    return Verdict(Convergence[attributes["verdict"]], str(attributes.get("convergence", "")))
+
+
+def _labels(attributes: Mapping[str, Any]) -> Labels | None:
+    if "relabelling" not in attributes:
+        return None
+    rates = (float(attributes.get(name, np.nan)) for name in Labels.__slots__[1:])
+    return Labels(str(attributes["relabelling"]), *rates)
+
+
+def _sampling(attributes: Mapping[str, Any]) -> Sampling:
+    names = {"method": "method", "sampler": "sampler", "seed": "seed", "tune": "tune", "seconds": "sampling_seconds"}
+    values = {name: attributes[key] for name, key in names.items() if key in attributes}
+    return Sampling(**values, complete="partial" not in attributes)

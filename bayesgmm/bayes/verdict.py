@@ -1,0 +1,48 @@
+"""Whether draws are to be trusted, as a value; what was found about them is `findings`'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Convergence(Enum):
+    """Whether the draws stand for the posterior; the value says it in a few words."""
+
+    CONVERGED = "the chains converged"
+    NOT_CONVERGED = "the chains did not converge"
+    UNCHECKED = "too few draws to tell whether the chains converged"
+    APPROXIMATION_GOOD = "the normal approximation is good"
+    APPROXIMATION_POOR = "the normal approximation is not to be trusted"
+
+    @property
+    def good(self) -> bool:
+        """Whether the draws may be used as draws of the posterior."""
+        return self in (Convergence.CONVERGED, Convergence.APPROXIMATION_GOOD)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to trust the draws of a posterior.
+
+    Attributes
+    ----------
+    convergence : Convergence
+    text : str
+        The same in sentences, with the reasons and what to do.
+    good : bool
+        Whether the draws may be used as draws of the posterior.
+    """
+
+    convergence: Convergence
+    text: str
+
+    @property
+    def good(self) -> bool:
+        """Whether the draws may be used as draws of the posterior."""
+        return self.convergence.good
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The verdict as attributes of a posterior's tree."""
+        return {"verdict": self.convergence.name, "convergence": self.text}
