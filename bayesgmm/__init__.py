@@ -38,7 +38,8 @@ _HOMES = {
     "clusters.similarity": ("posterior_similarity",),
     "clusters.partition": ("Partition", "CredibleBall", "partition", "credible_ball"),
     "clusters.shares": ("cluster_mixture",),
-    "clusters.merging": ("Merging", "Modes", "merge_components", "number_of_modes"),
+    "clusters.merging": ("Merging", "merge_components"),
+    "clusters.modes": ("Modes", "number_of_modes"),
     "clusters.scores": (
         "PartitionScores",
         "Score",

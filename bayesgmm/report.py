@@ -20,7 +20,7 @@ from bayesgmm.bayes.parameters import describe, parameter_table
 from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.clusters.assignment import Assignments, assign
-from bayesgmm.clusters.merging import Modes, number_of_modes
+from bayesgmm.clusters.modes import Modes, number_of_modes
 from bayesgmm.clusters.partition import CredibleBall, Partition, credible_ball, partition
 from bayesgmm.clusters.shares import cluster_mixture, partition_from_some, stray_rate
 from bayesgmm.covariance import ALIASES, CovarianceModel

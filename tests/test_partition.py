@@ -11,8 +11,8 @@ import bayesgmm as bg
 from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters import similarity
 from bayesgmm.clusters.assignment import equal_tailed
-from bayesgmm.clusters.partition import _assignments, _distances, _minimise, _patterns, _phi
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
+from bayesgmm.clusters.salso import drawn_partitions, grouped
 
 LOSSES = ("vi", "binder")
 
@@ -159,11 +159,10 @@ def test_a_matrix_beyond_the_memory_budget_is_refused(overlapping, monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_equal_the_direct_computation(overlapping, loss):
     m, X = overlapping
-    z = _assignments(rows_under_draws(m, X), np.random.default_rng(0))
-    rng = np.random.default_rng(1)
-    a = rng.integers(0, 4, len(X))
-    fast = _distances(z, np.ones(len(X), np.int64), _phi(loss, len(X)), a)
-    slow = [direct_loss(a, z[:, s].astype(int), loss) for s in range(z.shape[1])]
+    drawn = drawn_partitions(rows_under_draws(m, X), loss, np.random.default_rng(0))
+    a = np.random.default_rng(1).integers(0, 4, len(X))
+    fast = drawn.distances(a)
+    slow = [direct_loss(a, labels, loss) for labels in drawn.labels.T.astype(int)]
     np.testing.assert_allclose(fast, slow, atol=1e-12)
 
 
@@ -175,25 +174,25 @@ def test_the_search_finds_the_best_of_all_partitions(loss):
         rng = np.random.default_rng(case)
         m, X = random_mixture(rng, 3, 2, batch=(25,)), rng.normal(size=(8, 2)) * 2
         best = bg.partition(m, X, loss=loss, rng=case)
-        z = _assignments(rows_under_draws(m, X), np.random.default_rng(case))
-        losses = [_distances(z, np.ones(8, np.int64), _phi(loss, 8), c).mean() for c in candidates]
+        drawn = drawn_partitions(rows_under_draws(m, X), loss, np.random.default_rng(case))
+        losses = [drawn.distances(c).mean() for c in candidates]
         assert best.expected_loss == pytest.approx(min(losses), abs=1e-12)
         assert best.expected_loss == pytest.approx(
-            np.mean([direct_loss(best.labels, c, loss) for c in z.T.astype(int)])
+            np.mean([direct_loss(best.labels, c, loss) for c in drawn.labels.T.astype(int)])
         )
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_moving_equal_rows_as_one_loses_nothing(loss):
-    rng = np.random.default_rng(3)
-    z = rng.integers(0, 3, size=(4, 20)).astype(np.uint8)[[0, 0, 1, 2, 2, 2, 3, 3]]
-    few, index, weight = _patterns(z)
-    np.testing.assert_array_equal(few[index], z)
-    labels = np.full(len(few), -1)
-    _minimise(few, weight, _phi(loss, 8), len(few), 10, np.random.default_rng(0), labels)
-    found = _distances(few, weight, _phi(loss, 8), labels).mean()
-    least = min(_distances(z, np.ones(8, np.int64), _phi(loss, 8), c).mean() for c in all_partitions(8))
-    assert found == pytest.approx(least, abs=1e-12)
+    m, X = random_mixture(np.random.default_rng(3), 3, 2, batch=(20,)), np.zeros((8, 2))
+    labels = np.random.default_rng(3).integers(0, 3, size=(4, 20)).astype(np.uint8)[[0, 0, 1, 2, 2, 2, 3, 3]]
+    drawn = drawn_partitions(rows_under_draws(m, X), loss, np.random.default_rng(0))._replace(labels=labels)
+    items, item = grouped(drawn)
+    np.testing.assert_array_equal(items.labels[item], labels)
+    best = np.full(len(items.labels), -1)
+    items.minimise(best, len(best), 10, np.random.default_rng(0))
+    least = min(drawn.distances(c).mean() for c in all_partitions(8))
+    assert items.distances(best).mean() == pytest.approx(least, abs=1e-12)
 
 
 @pytest.mark.statistical
@@ -203,8 +202,9 @@ def test_expected_binder_loss_agrees_with_the_similarity(overlapping):
     S = bg.posterior_similarity(m, X)
     together = p.labels[:, None] == p.labels
     exact = np.where(together, 1 - S, S).mean()
-    z = _assignments(rows_under_draws(m, X), np.random.default_rng(seed(5)))
-    spread = _distances(z, np.ones(len(X), np.int64), _phi("binder", len(X)), p.labels).std()
+    spread = (
+        drawn_partitions(rows_under_draws(m, X), "binder", np.random.default_rng(seed(5))).distances(p.labels).std()
+    )
     assert abs(p.expected_loss - exact) < errors_allowed(df=119) * spread / np.sqrt(119)
 
 
@@ -212,7 +212,7 @@ def test_expected_binder_loss_agrees_with_the_similarity(overlapping):
 def test_a_partition_is_no_worse_than_its_reference_and_any_draw(overlapping, loss):
     m, X = overlapping
     draws = rows_under_draws(m, X)
-    z = _assignments(draws, np.random.default_rng(0))
+    z = drawn_partitions(draws, loss, np.random.default_rng(0)).labels
     for reference in (z[:, 0], z[:, 7], np.arange(len(X)) % 5, np.zeros(len(X), int)):
         p = bg.partition(m, X, loss=loss, reference=reference, rng=0)
         assert p.gain >= 0
@@ -235,7 +235,7 @@ def test_the_credible_ball_holds_its_probability_and_its_bounds(overlapping):
     m, X = overlapping
     p = bg.partition(m, X, rng=0)
     ball = bg.credible_ball(m, p, X, probability=0.8, rng=1)
-    z = _assignments(rows_under_draws(m, X), np.random.default_rng(1)).astype(int)
+    z = drawn_partitions(rows_under_draws(m, X), "vi", np.random.default_rng(1)).labels.astype(int)
     distances = np.array([direct_loss(p.labels, c, "vi") for c in z.T])
     np.testing.assert_allclose(ball.distances, distances, atol=1e-12)
     counts = np.array([len(np.unique(c)) for c in z.T])
@@ -312,7 +312,7 @@ def test_scores_of_the_posterior_are_over_drawn_partitions(overlapping):
     m, X = overlapping
     known = np.array(["one", "two", "three"])[m.predict(X)[0, 0]]
     scores = bg.partition_scores(m, known, X, ci_prob=0.5, rng=0)
-    z = _assignments(rows_under_draws(m, X), np.random.default_rng(0))
+    z = drawn_partitions(rows_under_draws(m, X), "vi", np.random.default_rng(0)).labels
     for name in ("adjusted_rand", "variation_of_information", "misclassification"):
         score, function = getattr(scores, name), getattr(bg, name)
         values = [function(c, known) for c in z.T]

@@ -152,7 +152,12 @@ def assign(
     (1 + number with no higher density) / 10 001, with a standard error of sqrt(p (1 - p) / 10 000). Rows the
     posterior was fitted to have helped to raise their own density, so theirs are a little too large.
 
-    Rows are worked in blocks, so that memory stays bounded whatever N.
+    Rows are worked on in blocks, so that memory stays bounded whatever N.
+
+    References
+    ----------
+    Depeweg, Hernández-Lobato, Doshi-Velez & Udluft (2018), Decomposition of uncertainty in Bayesian deep learning.
+    Proceedings of Machine Learning Research 80, 1184-1193.
 
     Examples
     --------
@@ -246,7 +251,7 @@ def filled_components(posterior: Any, X: Any = None, *, rng: Any = None) -> np.n
     """Posterior probability (K + 1,) that 0, 1, ..., K components hold at least one of the rows.
 
     By one assignment of all rows for each posterior draw. Under a prior of sparse weights (a concentration well below
-    one) it is the posterior of the number of clusters (Malsiner-Walli, Fruehwirth-Schnatter & Gruen 2016).
+    one) it is the posterior of the number of clusters (Malsiner-Walli, Frühwirth-Schnatter & Grün 2016).
 
     Parameters
     ----------
@@ -255,6 +260,21 @@ def filled_components(posterior: Any, X: Any = None, *, rng: Any = None) -> np.n
     X : (N, D) table, optional
         The rows; needed with a mixture.
     rng : Generator, seed or None
+
+    Returns
+    -------
+    (K + 1,) array
+        They sum to one.
+
+    Raises
+    ------
+    InputError
+        If the rows cannot be used, or a mixture is given without rows.
+
+    References
+    ----------
+    Malsiner-Walli, Frühwirth-Schnatter & Grün (2016), Statistics and Computing 26, 303-324.
+    doi:10.1007/s11222-014-9500-2
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""When several Gaussians make one lump: which components to merge, and how many modes the density has."""
+"""Which components to merge, where several Gaussians make one cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import native
-from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.clusters.rows_under_draws import EIGHT, RowsUnderDraws, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
@@ -82,28 +81,6 @@ class Merging:
         return (self.responsibilities @ (self.groups[n_clusters - 1][:, None] == np.arange(n_clusters))).argmax(axis=1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Modes:
-    """Modes of a mixture's density, or of each of a posterior's draws.
-
-    Attributes
-    ----------
-    counts : (...)
-        Number of modes of each mixture: int array of the batch shape, (chain, draw) for a posterior.
-    probabilities : (K,)
-        Share of the mixtures with 1, ..., K modes.
-    together : (K, K)
-        Share of the mixtures in which two components climb to the same mode. Needs relabelled draws.
-    locations : (..., K, D)
-        The mode that each component's mean climbs to.
-    """
-
-    counts: np.ndarray
-    probabilities: np.ndarray
-    together: np.ndarray
-    locations: np.ndarray
-
-
 def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -> Merging:
     """Hierarchy of merged components by least entropy of the responsibilities.
 
@@ -127,8 +104,13 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
 
     Notes
     -----
-    Baudry, Raftery, Celeux, Lo & Gottardo (2010): the two clusters are merged whose union reduces the entropy
-    -sum r log r of all rows most. The density stays what it was; only its reading changes.
+    One after another, those two clusters are merged whose union reduces the entropy -sum r log r of all rows most
+    (Baudry et al. 2010). The density stays what it was; only its reading changes.
+
+    References
+    ----------
+    Baudry, Raftery, Celeux, Lo & Gottardo (2010), Journal of Computational and Graphical Statistics 19, 332-353.
+    doi:10.1198/jcgs.2010.08111
 
     Examples
     --------
@@ -166,59 +148,6 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
     lower, upper = np.quantile(entropies, tails(ci_prob), axis=0)
     together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
     return Merging(groups, entropy, entropies.mean(axis=0), lower, upper, together, R, ci_prob)
-
-
-def number_of_modes(source: Any) -> Modes:
-    """Number of modes of a mixture's density, with its posterior probabilities.
-
-    Parameters
-    ----------
-    source : DataTree, Posterior, EMFit or GaussianMixture
-        The posterior from `sample_posterior`; or a fit or a mixture, with or without batch axes.
-
-    Returns
-    -------
-    Modes
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-
-    Notes
-    -----
-    From each component's mean the density is climbed by the fixed-point iteration that is EM for the location of a
-    mode (Carreira-Perpiñán 2000, 2007), with Newton steps where they are short and climb. Where climbs end in one
-    place, the components make one lump. With several features a density can have a few more modes than components;
-    those are not looked for.
-
-    Examples
-    --------
-    >>> pair = GaussianMixture([0.5, 0.5], [[0.0], [1.9]], [[[1.0]], [[1.0]]])
-    >>> int(number_of_modes(pair).counts)  # equal components show two modes from two sds apart
-    1
-    """
-    mixture = getattr(source, "mixture", source)
-    if not isinstance(mixture, GaussianMixture):
-        mixture = as_posterior(source).draws
-    K, D = mixture.n_components, mixture.n_features
-    weights, means = mixture.weights.reshape(-1, K), mixture.means.reshape(-1, K, D)
-    P = mixture.precisions_cholesky.reshape(-1, K, D, D)
-    with np.errstate(divide="ignore"):
-        scale = np.maximum(np.log(weights) + np.log(np.einsum("skii->ski", P)).sum(-1), -1e300)
-    locations, groups = np.empty_like(means), np.empty((len(means), K), np.int64)
-    given = [np.ascontiguousarray(array) for array in (scale, means, P @ np.swapaxes(P, -1, -2))]
-    of, to = [address(array) for array in given], (address(locations), address(groups, np.int64))
-    step = max(len(means) // (16 * n_threads()), 1)
-    ranges = [(s, min(s + step, len(means))) for s in range(0, len(means), step)]
-    in_threads(lambda some: native.modes(*of, K, D, *some, *to), ranges)
-    counts = groups.max(axis=1) + 1
-    return Modes(
-        counts=counts.reshape(mixture.batch_shape),
-        probabilities=np.bincount(counts, minlength=K + 1)[1:] / len(counts),
-        together=(groups[:, :, None] == groups[:, None, :]).mean(axis=0),
-        locations=locations.reshape(mixture.means.shape),
-    )
 
 
 def _mean_responsibilities(draws: RowsUnderDraws) -> np.ndarray:

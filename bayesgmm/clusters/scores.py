@@ -15,7 +15,19 @@ from bayesgmm.intervals import level, tails
 def adjusted_rand(a: Any, b: Any) -> float:
     """Adjusted Rand index of two labelings (N,): 1 for the same partition, 0 on average for unrelated ones.
 
-    Hubert & Arabie (1985).
+    Parameters
+    ----------
+    a, b : (N,)
+        Labels: numbers or text.
+
+    Raises
+    ------
+    InputError
+        If they are not one label for each of the same rows.
+
+    References
+    ----------
+    Hubert & Arabie (1985), Journal of Classification 2, 193-218. doi:10.1007/BF01908075
 
     Examples
     --------
@@ -28,7 +40,21 @@ def adjusted_rand(a: Any, b: Any) -> float:
 def variation_of_information(a: Any, b: Any) -> float:
     """Variation of information of two labelings (N,) in nats: 0 for the same partition, log N at most.
 
-    What each labeling says about a row that the other does not, H(a | b) + H(b | a); a metric (Meilă 2007).
+    What each labeling says about a row that the other does not, H(a | b) + H(b | a); a metric.
+
+    Parameters
+    ----------
+    a, b : (N,)
+        Labels: numbers or text.
+
+    Raises
+    ------
+    InputError
+        If they are not one label for each of the same rows.
+
+    References
+    ----------
+    Meilă (2007), Journal of Multivariate Analysis 98, 873-895. doi:10.1016/j.jmva.2006.11.013
 
     Examples
     --------
@@ -42,6 +68,16 @@ def misclassification(a: Any, b: Any) -> float:
     """Share of rows on which two labelings (N,) differ under the best one-to-one matching of their clusters.
 
     Rows of a cluster that is left without a partner count as wrong.
+
+    Parameters
+    ----------
+    a, b : (N,)
+        Labels: numbers or text.
+
+    Raises
+    ------
+    InputError
+        If they are not one label for each of the same rows.
 
     Examples
     --------
@@ -128,7 +164,7 @@ def partition_scores(
     ci_prob = level(ci_prob)
     draws = rows_under_draws(posterior, X)
     N, K = len(draws.X), draws.mixture.n_components
-    known, C = _codes(labels, "labels")
+    known, C = label_codes(labels, "labels")
     if len(known) != N:
         raise InputError(f"there are {len(known)} labels for {N} rows")
     if point is None:
@@ -151,7 +187,7 @@ def partition_scores(
     )
 
 
-def _codes(labels: Any, name: str) -> tuple[np.ndarray, int]:
+def label_codes(labels: Any, name: str) -> tuple[np.ndarray, int]:
     """Labels as integers 0, 1, ..., and how many there are."""
     values = np.asarray(labels)
     if values.ndim != 1 or not values.size:
@@ -167,7 +203,7 @@ def _codes(labels: Any, name: str) -> tuple[np.ndarray, int]:
 
 def _table(a: Any, b: Any) -> np.ndarray:
     """Contingency table of two labelings."""
-    (a, A), (b, B) = _codes(a, "the first labeling"), _codes(b, "the second labeling")
+    (a, A), (b, B) = label_codes(a, "the first labeling"), label_codes(b, "the second labeling")
     if len(a) != len(b):
         raise InputError(f"the labelings are of {len(a)} and {len(b)} rows; both must be of the same")
     return np.bincount(a * B + b, minlength=A * B).reshape(A, B).astype(float)
