@@ -1,18 +1,14 @@
 """Choosing among fits: laws of the grid, numbers that others published, and how sure the answers are."""
 
-import itertools
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from oracles import errors_allowed, random_mixture, reference, seed, table
+from oracles import reference, seed, table
 
 import bayesgmm as bg
-from bayesgmm.covariance import NAMES, CovarianceModel
-from bayesgmm.em.grid import Grid, contains, fit_grid, merges, splits
-from bayesgmm.em.refits import held_out_log_density, replicates
-from bayesgmm.observations import observations
+from bayesgmm.covariance import NAMES
 
 PUBLISHED = {  # mclust's choice by BIC, and what it says of it
     "faithful": ("EEE", 3),
@@ -24,20 +20,6 @@ PUBLISHED = {  # mclust's choice by BIC, and what it says of it
 
 def rows(name):
     return table("old_faithful" if name == "faithful" else name)
-
-
-def grid(X, names=NAMES, counts=range(1, 6), n_starts=10, known=None, seed=0):
-    X = observations(X)
-    models = list(dict.fromkeys(CovarianceModel.named(name).for_features(X.n_features) for name in names))
-    told = []
-    fits = fit_grid(
-        Grid(X, tuple(models), tuple(counts), n_starts),
-        np.random.default_rng(seed),
-        (lambda key, make: make()) if known is None else known,
-        lambda *of: told.append(of),
-    )
-    assert told == [(i + 1, len(fits)) for i in range(len(fits))]
-    return fits
 
 
 @pytest.fixture(scope="module", params=PUBLISHED)
@@ -85,111 +67,6 @@ def test_the_tie_of_iris_is_told():
     frequencies = chosen.frequencies("bic")
     assert frequencies.sum() == pytest.approx(1.0)
     assert frequencies.min() > 0.15  # other rows could well speak for the other
-
-
-@pytest.mark.parametrize(("K", "D"), [(1, 2), (3, 1), (4, 3)])
-def test_splitting_and_merging_keep_mean_and_covariance(K, D):
-    mixture = random_mixture(np.random.default_rng(K), K, D)
-    neighbours = splits(mixture)
-    assert len(neighbours) == K and all(other.n_components == K + 1 for other in neighbours)
-    if K > 1:
-        merged = merges(mixture)
-        assert merged and all(other.n_components == K - 1 for other in merged)
-        neighbours += merged
-    for other in neighbours:
-        np.testing.assert_allclose(other.mean, mixture.mean, rtol=1e-10)
-        np.testing.assert_allclose(other.covariance, mixture.covariance, rtol=1e-9, atol=1e-12)
-
-
-def test_splits_and_merges_move_with_the_units():
-    rng = np.random.default_rng(5)
-    mixture, A, b = random_mixture(rng, 3, 2), rng.normal(size=(2, 2)), rng.normal(size=2)
-
-    def moved(m):
-        return bg.GaussianMixture(m.weights, m.means @ A.T + b, A @ m.covariances @ A.T)
-
-    for change in (splits, merges):
-        for ours, theirs in zip(map(moved, change(mixture)), change(moved(mixture)), strict=True):
-            order = np.lexsort(ours.means.T), np.lexsort(theirs.means.T)
-            np.testing.assert_allclose(ours.means[order[0]], theirs.means[order[1]], rtol=1e-8)
-            np.testing.assert_allclose(ours.covariances[order[0]], theirs.covariances[order[1]], rtol=1e-8)
-
-
-def test_a_model_that_contains_another_fits_at_least_as_well():
-    fits = grid(rows("faithful"), counts=range(1, 5))
-    for (a, j), (b, k) in itertools.product(fits, fits):
-        if j == k and contains(CovarianceModel.named(a), CovarianceModel.named(b)):
-            assert fits[a, k].log_likelihood >= fits[b, k].log_likelihood - 1e-5, (a, b, k)
-
-
-def test_neighbours_never_make_a_fit_worse():
-    X = rows("iris")
-    fits = grid(X, ("VEV", "full"), n_starts=20)
-    for (name, K), fit in fits.items():
-        assert fit.log_likelihood >= bg.fit_em(X, K, name, n_starts=1, rng=0).log_likelihood - 1e-6
-    assert {"split", "merged", "fit of VEV"} <= {start.kind for fit in fits.values() for start in fit.starts}
-
-
-def test_finished_fits_are_taken_up_and_give_the_same_answer():
-    X, kept = rows("faithful"), {}
-
-    def keep(key, make):
-        if key not in kept:
-            kept[key] = make()
-        return kept[key]
-
-    whole = grid(X, ("EEE", "VVV"), known=keep)
-    assert kept.keys() == whole.keys()
-    for key in list(kept)[::2]:
-        del kept[key]
-    again = grid(X, ("EEE", "VVV"), known=keep)
-    for key, fit in whole.items():
-        assert again[key].log_likelihood == fit.log_likelihood
-
-
-def test_held_out_density_is_brute_forces():
-    """With one component, the density of each fold under the mean and covariance of the others."""
-    X = rows("iris")
-    out = held_out_log_density(
-        Grid(observations(X), (CovarianceModel.named("full"),), (1,), n_starts=1),
-        5,
-        np.random.default_rng(3),
-        lambda part, make: make(),
-        lambda *of: None,
-    )["VVV", 1]
-    fold = np.random.default_rng(3).permutation(np.arange(len(X)) % 5)
-    for f in range(5):
-        others = X[fold != f]
-        one = bg.GaussianMixture([1.0], others.mean(axis=0)[None], np.cov(others.T, bias=True)[None])
-        np.testing.assert_allclose(out[fold == f], one.log_prob(X[fold == f]), rtol=1e-9)
-
-
-def test_a_replicate_is_a_fit_to_its_rows():
-    X = rows("faithful")
-    fit = bg.fit_em(X, 2, rng=0)
-    drawn = replicates(fit, observations(X), 5, seed=7)
-    weights = np.random.default_rng(7).multinomial(len(X), np.full(len(X), 1 / len(X)), size=5)
-    for b in range(5):
-        rows_drawn = np.repeat(X, weights[b], axis=0)
-        again = bg.fit_em(rows_drawn, 2, starts=[fit.mixture])
-        assert drawn.log_likelihood[b] == pytest.approx(again.log_likelihood, abs=1e-3)
-        assert drawn.certainty[b] == pytest.approx(again.certainty, abs=1e-2)
-        assert drawn.unfitted_log_likelihood[b] == pytest.approx(fit.mixture.log_likelihood(rows_drawn))
-        largest = fit.mixture.responsibilities(rows_drawn).max(axis=1)
-        assert drawn.unfitted_certainty[b] == pytest.approx(np.log(largest).sum())
-
-
-@pytest.mark.statistical
-def test_replicates_overshoot_by_half_a_nat_per_parameter_and_are_centred():
-    X = np.random.default_rng(0).normal(size=(2000, 3))
-    fit = bg.fit_em(X, 1)
-    drawn = replicates(fit, observations(X), 1000, seed=seed())
-    excess = drawn.log_likelihood - drawn.unfitted_log_likelihood
-    assert abs(excess.mean() - fit.n_parameters / 2) < errors_allowed(df=999) * excess.std() / np.sqrt(1000)
-    centred, certainty = drawn.centred(fit)
-    assert centred.mean() == pytest.approx(fit.log_likelihood) and not certainty.any()
-    lost = drawn._replace(log_likelihood=np.full(1000, np.nan))
-    np.testing.assert_array_equal(lost.centred(fit)[0], drawn.unfitted_log_likelihood)
 
 
 def test_held_out_density_finds_the_truth_where_there_is_one():
