@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bayesgmm.outputs import Written
+    from bayesgmm.progress import Progress
     from bayesgmm.report import Analysis
     from bayesgmm.selection import Selection
 
@@ -291,7 +292,7 @@ def _select(arguments: argparse.Namespace) -> None:
             n_replicates=arguments.replicates,
             out=unfinished,
             rng=arguments.seed,
-            progress=stage,
+            progress=_by_stage(stage),
         )
         record = {"bayesgmm": __version__, "command": "select", "arguments": settings}
         written = outputs.write_selection(table, selection, out, record)
@@ -342,7 +343,7 @@ def _several(run: _Run, counts: Sequence[int]) -> None:
             sampling={"draws": run.draws, "chains": run.chains, "sampler": run.sampler},
             out=unfinished,
             rng=run.seed,
-            progress=stage,
+            progress=_by_stage(stage),
         )
         outputs.begin(run.out)
         not_drawn: dict[str, str] = {}
@@ -442,6 +443,18 @@ def _progress() -> Iterator[_Stage]:
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         yield stage
+
+
+def _by_stage(stage: _Stage) -> Progress:
+    """Progress that names each stage once."""
+    of_stage: dict[str, Callable[[int, int], None]] = {}
+
+    def progress(name: str, done: int, total: int) -> None:
+        if name not in of_stage:
+            of_stage[name] = stage(name)
+        of_stage[name](done, total)
+
+    return progress
 
 
 @contextmanager

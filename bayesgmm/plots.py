@@ -49,10 +49,6 @@ _POINTS = 5000  # more would cover one another
 _WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
 _MARGINAL_FEATURES, _MARGINAL_COMPONENTS = 3, 6
 _SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
-_PANELS = {
-    **{"bic": "BIC", "icl": "ICL", "aic": "AIC"},
-    **{"cv": "held-out density", "loo": "LOO elpd", "evidence": "log evidence"},
-}
 _CIRCLE = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 101)), np.sin(t)])  # (2, 101)
 
 
@@ -718,8 +714,8 @@ def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     cut = int((behind > far).sum())
     low, high = (y - 0.07 * far, y + far) if kind.sign < 0 else (y - far, y + max(0.07 * far, widest))
     ax.set_ylim(low, high)
-    unit = f"{_PANELS[name]} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
-    title = f"{_PANELS[name]}: {first['covariance']}, K = {int(x)}"
+    unit = f"{kind.panel} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
+    title = f"{kind.panel}: {first['covariance']}, K = {int(x)}"
     ax.set_title(title + (f" ({cut} worse not shown)" if cut else ""), fontsize="medium")
     numbers = table["n_components"]
     ax.set(xlabel=label, ylabel=unit, xlim=(numbers.min() - 0.5, numbers.max() + 0.5))

@@ -38,10 +38,6 @@ INTERVAL = 0.89
 _TAILS = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
 _COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
 _FITS = 8  # the most of a selection to print, but for the best by some criterion
-_HEADINGS = {
-    **{"bic": "BIC", "icl": "ICL", "aic": "AIC"},
-    **{"cv": "held-out\nlog density", "loo": "LOO\nelpd", "evidence": "log\nevidence"},
-}
 # In so many draws components may be elsewhere: the intervals leave out as many. Beyond, they are in part another's.
 _STRAYS = 1 - INTERVAL
 _PARTITION_ROWS = 2000  # beyond which finding the partition would take longer than all else
@@ -342,7 +338,7 @@ def criteria_table(selection: Selection, width: int = 100) -> Table:
     headings = ["fit", *(() if wide else ("log-likelihood", "para-\nmeters"))]
     for name in names:
         chosen = "\nchosen in" if f"{name}_frequency" in frame and not brief else ""
-        headings.append(_HEADINGS[name] + chosen)
+        headings.append(CRITERIA[name].heading + chosen)
     table = _table(
         "Which mixture? Covariance model and number of components",
         *headings,

@@ -16,9 +16,8 @@ import xarray as xr
 
 import bayesgmm as bg
 from bayesgmm import cli, outputs, plots, report
+from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.cli import main
-from bayesgmm.kept import Kept
-from bayesgmm.observations import observations
 
 FEW = ["--draws", "50", "--chains", "2"]
 FILES = {
@@ -487,7 +486,7 @@ def test_a_selection_is_the_one_that_select_makes(selected):
 def test_an_interrupted_selection_is_taken_up(folder, selected, monkeypatch):
     """Whatever it was doing: the fits, a fold, or replicates."""
     out, made = folder / "interrupted", []
-    arrays = Kept.arrays
+    arrays = Checkpoints.arrays
 
     def count(self, part, make):
         def counted():
@@ -499,7 +498,7 @@ def test_an_interrupted_selection_is_taken_up(folder, selected, monkeypatch):
 
         return arrays(self, part, counted)
 
-    monkeypatch.setattr(Kept, "arrays", count)
+    monkeypatch.setattr(Checkpoints, "arrays", count)
     for n_files in (3, 8, 12):
         status, printed, err = run("select", folder / "geyser.csv", *SELECT, "--out", out)
         assert (status, printed) == (130, "") and "interrupted" in err
@@ -509,53 +508,6 @@ def test_an_interrupted_selection_is_taken_up(folder, selected, monkeypatch):
     assert len(done) == len(set(done)) > 12  # each once
     pd.testing.assert_frame_equal(pd.read_csv(out / "selection.csv"), pd.read_csv(selected[0] / "selection.csv"))
     assert not (out / "unfinished").exists()
-
-
-def test_a_kept_fit_comes_back_as_it_was_and_for_its_table_only(tmp_path):
-    X, key = bg.datasets.iris(), ("VEV", 3)
-    fit = bg.fit_em(X, 3, "VEV", rng=0)
-    assert Kept(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
-
-    def never():
-        raise AssertionError("made again")
-
-    back = Kept(tmp_path, observations(X), 20, 0).fit(key, never)
-    for name in ("weights", "means", "covariances"):
-        np.testing.assert_array_equal(getattr(back.mixture, name), getattr(fit.mixture, name))
-        for ours, its in zip(back.maxima, fit.maxima, strict=True):
-            np.testing.assert_array_equal(getattr(ours.mixture, name), getattr(its.mixture, name))
-    assert back.mixture.features == fit.mixture.features == fit.features
-    for name in ("log_likelihood", "bic", "icl", "status", "starts", "maxima", "features", "spurious"):
-        assert getattr(back, name) == getattr(fit, name)
-    for table, seed in ((X, 1), (X + 1, 0)):
-        with pytest.raises(AssertionError, match="made again"):
-            Kept(tmp_path, observations(table), 20, seed).fit(key, never)
-    next(tmp_path.iterdir()).write_bytes(b"half")  # as a full disk leaves it
-    assert Kept(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
-
-
-def test_draws_of_an_interrupted_selection_are_taken_up(folder, monkeypatch):
-    X, asked = bg.datasets.old_faithful(), []
-    arguments = dict(criteria=("bic", "loo"), n_replicates=0, out=folder / "kept", rng=0)
-    arguments |= {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "posterior": "all"}
-    from bayesgmm.bayes import sample
-
-    by_nutpie = sample._by_nutpie
-
-    def interrupted(*args):
-        asked.append(args)
-        if len(asked) == 2:
-            return by_nutpie(*args)._replace(complete=False)
-        return by_nutpie(*args)
-
-    monkeypatch.setattr(sample, "_by_nutpie", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="kept in"):
-        bg.select(X, (1, 2), **arguments)
-    chosen = bg.select(X, (1, 2), **arguments)
-    assert len(asked) == 3 and asked[2][6] is not None  # the first is there, the second goes on from its draws
-    assert list(chosen.posteriors) == [("VVV", 1), ("VVV", 2)]
-    with pytest.raises(bg.InputError, match="seed"):
-        bg.select(X, 1, **(arguments | {"rng": None}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
-"""Choosing among fits: laws of the grid, numbers that others published, and how sure the answers are."""
+"""Choosing among fits: choices that others published, how sure the answers are, and what is refused."""
 
+import copy
+import pickle
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pandas as pd
@@ -97,7 +100,10 @@ def test_a_failed_fit_is_a_row_with_its_reason():
     X = np.repeat([[0.0, 1.0], [3.0, 2.0], [5.0, 9.0], [7.0, 4.0]], 3, axis=0)
     chosen = bg.select(X, (1, 2, 5), ("full", "tied"), rng=0, n_folds=3, n_replicates=20)
     failed = chosen.table[chosen.table["n_components"] == 5]
-    assert failed["status"].str.startswith("failed").all() and failed["bic"].isna().all()
+    assert failed["status"].str.startswith("failed: ").all() and failed["bic"].isna().all()
+    states = {K: state for (_, K), state in chosen.fit_states.items()}
+    assert states[5].outcome is bg.FitOutcome.FAILED and states[5].left_out and "distinct rows" in states[5].detail
+    assert states[1] == bg.FitState(bg.FitOutcome.CONVERGED)
     assert failed["status"].str.contains("distinct rows").all()
     assert chosen.best("bic").n_components < 5
     assert "the column status says why" in chosen.text
@@ -109,8 +115,7 @@ def test_a_spurious_fit_is_never_chosen():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the table says it
         chosen = bg.select(X, (1, 2, 3), "full", ("bic", "icl"), n_replicates=20, rng=0)
-    bad = chosen.table["status"].str.startswith("spurious")
-    assert bad.any()
+    assert any(state.outcome is bg.FitOutcome.SPURIOUS for state in chosen.fit_states.values())
     for name in ("bic", "icl"):
         assert not chosen.best(name).spurious
 
@@ -141,7 +146,9 @@ def test_a_column_of_rare_ones_is_not_taken_for_rounding():
 
 def test_more_parameters_than_numbers_are_spurious():
     chosen = bg.select(np.random.default_rng(0).normal(size=(8, 2)), range(1, 7), "tied", "bic", rng=0, n_replicates=20)
-    bad = chosen.table["status"].str.startswith("spurious")
+    bad = [state.outcome is bg.FitOutcome.SPURIOUS for state in chosen.fit_states.values()]
+    assert chosen.table["status"].str.startswith("spurious: ").tolist() == bad
+    bad = np.array(bad)
     assert (bad == (chosen.table["n_parameters"] >= 16)).all() and bad.sum() == 2
     assert chosen.best("bic").n_parameters < 16
 
@@ -157,42 +164,6 @@ def test_one_fit_alone_can_be_told(K):
 def test_the_same_seed_gives_the_same_table():
     a, b = (bg.select(rows("faithful"), (2, 3), ("tied", "VVE"), rng=3, n_replicates=20).table for _ in range(2))
     pd.testing.assert_frame_equal(a, b)
-
-
-def test_loo_and_stacking_come_with_posteriors():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # so few draws never suffice
-        chosen = bg.select(
-            bg.datasets.old_faithful(),
-            (1, 2, 3),
-            ("tied", "VVE"),
-            ("bic", "loo"),
-            n_replicates=0,
-            sampling={"draws": 100, "tune": 100, "chains": 2},
-            rng=0,
-        )
-    drawn = chosen.table.dropna(subset="elpd_loo")
-    assert 1 <= len(drawn) <= 5 and len(drawn) == len(chosen.posteriors)
-    assert drawn["weight"].sum() == pytest.approx(1.0)
-    assert ("EEE", 3) in chosen.posteriors
-    assert chosen.table["posterior"].str.startswith("none: ").any()  # VVE has none
-    assert chosen.best("loo").covariance_model.name == "EEE"
-    assert "LOO (" in chosen.text
-    elpd = drawn.set_index(["covariance", "n_components"])["elpd_loo"]
-    for key, densities in chosen.densities["loo"].items():
-        assert elpd[key] == pytest.approx(densities.sum())
-
-
-def test_stacking_weights_maximise_the_log_density_of_the_mixture():
-    rng = np.random.default_rng(0)
-    log_density = rng.normal(size=(3, 50))
-    weights = bg.stacking_weights(log_density)
-
-    def score(w):
-        return np.log(w @ np.exp(log_density)).sum()
-
-    assert weights.sum() == pytest.approx(1.0) and (weights >= 0).all()
-    assert all(score(weights) >= score(w) for w in rng.dirichlet(np.ones(3), size=500))
 
 
 @pytest.mark.parametrize(
@@ -226,105 +197,6 @@ def test_a_criterion_that_was_not_asked_for_is_refused():
         bg.select([[0.0, 1.0], [1.0, 3.0], [2.0, 0.5]], (8, 9))
 
 
-@pytest.fixture(scope="module")
-def with_posteriors():
-    X = table("old_faithful")
-    return X, bg.select(
-        X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), n_replicates=0, overfitted=True, rng=seed()
-    )
-
-
-@pytest.mark.statistical
-def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
-    _, selection = with_posteriors
-    key = ("VVV", 2)
-    row = selection.table.set_index(["covariance", "n_components"]).loc[key]
-    assert row["elpd_loo"] == selection.loos[key].elpd
-    assert row["pareto_k_max"] == selection.loos[key].pareto_k.max()
-    assert row["log_evidence"] == selection.evidences[key].value
-    again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
-    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
-    assert row["filled_components"] == 2 and "Pareto k" in row["loo_repairs"]
-
-
-def test_a_fit_without_posterior_is_told():
-    selection = bg.select(
-        table("old_faithful"), 2, ("VVV", "EEV"), "bic", posterior="all", sampling={"draws": 200}, n_replicates=0, rng=0
-    )
-    said = selection.table.set_index("covariance")["posterior"]
-    assert said["EEV"].startswith("none: the posterior of covariance EEV") and list(selection.posteriors) == [
-        ("VVV", 2)
-    ]
-    assert "There is no posterior of EEV" in selection.text
-
-
-def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
-    from bayesgmm.bayes import evidence
-
-    estimate = evidence.log_evidence
-
-    def fails(tree, **options):
-        if tree["em"].sizes["component"] == 2:
-            raise bg.DegenerateFitError("all 10 starts collapsed")
-        return estimate(tree, **options)
-
-    monkeypatch.setattr(evidence, "log_evidence", fails)
-    few = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}
-    chosen = bg.select(rows("faithful"), (1, 2), "full", ("bic", "evidence"), **few)
-    said = chosen.table.set_index("n_components")
-    assert np.isnan(said.loc[2, "log_evidence"]) and np.isfinite(said.loc[1, "log_evidence"])
-    assert "No evidence: all 10 starts collapsed" in said.loc[2, "posterior"]
-    assert "There is no evidence of K=2;" in chosen.text
-    assert chosen.best("evidence").n_components == 1 and "the only one with a posterior" in chosen.text
-    with pytest.raises(bg.InputError, match="no evidence of any fit"):
-        bg.select(rows("faithful"), 2, "full", ("bic", "evidence"), **few)
-
-
-def test_where_the_best_have_no_posterior_the_next_that_do_are_compared():
-    X = rows("iris")
-    few = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}
-    chosen = bg.select(X, (2, 3), ("VEV", "VVV", "EEE"), ("bic", "loo"), **few)
-    assert chosen.best("bic").covariance_model.name == "VEV"
-    assert len(chosen.posteriors) == 3 and {name for name, _ in chosen.posteriors} == {"VVV", "EEE"}
-    assert "There is no posterior of VEV,2 and VEV,3" in chosen.text
-    with pytest.raises(bg.InputError, match="no posterior of any fit"):
-        bg.select(X, 2, "VEV", ("bic", "loo"), **few)
-
-
-def test_posterior_of_the_number_of_components_follows_the_prior(with_posteriors):
-    _, selection = with_posteriors
-    p = selection.probabilities()
-    sizes = [K for _, K in selection.evidences]
-    values = np.array([e.value - np.log(sizes.count(K)) for (_, K), e in selection.evidences.items()])
-    np.testing.assert_allclose(p, np.exp(values - np.logaddexp.reduce(values)))
-    sure = selection.probabilities({2: 1.0, 3: 0.0})
-    by_size = sure.groupby("n_components").sum()
-    assert by_size[2] == pytest.approx(1) and by_size[3] == 0
-    with pytest.raises(bg.InputError, match="K=2, K=3"):
-        selection.probabilities({2: 1.0})
-
-
-def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
-    X, selection = with_posteriors
-    each = []
-    for tree in selection.posteriors.values():
-        lines = bg.as_mixture(tree).log_prob(X[:5]).reshape(-1, 5)
-        each.append(np.logaddexp.reduce(lines, axis=0) - np.log(len(lines)))
-    log_prob = selection.log_prob(X[:5])
-    one = np.linspace(0.0, 7.0, 701)[:, None]
-    assert np.trapezoid(np.exp(selection.log_prob(one, features=[0])), one[:, 0]) == pytest.approx(1, abs=1e-3)
-    assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
-
-
-@pytest.mark.statistical
-def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
-    _, selection = with_posteriors
-    said = selection.overfitted
-    assert said.n_components == 10 and said.probabilities.sum() == pytest.approx(1)
-    # A hundred nats speak against a single component; the chain that starts there may take long to leave.
-    assert (said.filled[:-1] > 1).all() and "sparse weights" in selection.text
-
-
 def test_what_needs_posteriors_says_so():
     selection = bg.select(table("old_faithful"), 2, criteria="bic", n_replicates=0, rng=0)
     with pytest.raises(bg.InputError, match="'evidence'"):
@@ -333,3 +205,24 @@ def test_what_needs_posteriors_says_so():
         selection.log_prob([[1.0, 2.0]])
     with pytest.raises(bg.InputError, match="no posterior of any fit"):
         bg.select(table("old_faithful"), 2, "EEV", "loo", n_replicates=0, rng=0)
+
+
+def test_a_selection_cannot_be_changed_but_copied_and_pickled():
+    chosen = bg.select(rows("faithful"), (1, 2), criteria=("bic", "cv"), n_folds=3, n_replicates=5, rng=0)
+    with pytest.raises(FrozenInstanceError):
+        chosen.criteria = ("icl",)
+    for mapping in (chosen.fits, chosen.fit_states, chosen.densities["cv"], chosen.replicates["bic"]):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            mapping["VVV", 9] = None
+    for other in (copy.deepcopy(chosen), pickle.loads(pickle.dumps(chosen))):
+        assert other.text == chosen.text and list(other.fits) == list(chosen.fits)
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            other.fits["VVV", 9] = None
+
+
+def test_progress_names_each_stage_and_ends_with_all_of_it():
+    seen = []
+    bg.select(rows("faithful"), (1, 2), n_folds=3, n_replicates=5, rng=0, progress=lambda *a: seen.append(a))
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["EM fits", "held-out folds", "replicates"]
+    last = {stage: (done, total) for stage, done, total in seen}
+    assert last == {"EM fits": (2, 2), "held-out folds": (3, 3), "replicates": (1, 1)}  # one could lead

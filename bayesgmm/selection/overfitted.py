@@ -1,0 +1,127 @@
+"""How many components of a mixture of too many the rows fill, where the prior of the weights favours empty ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.grid import Key
+from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.progress import of_stage
+from bayesgmm.selection.run import Run
+
+_LEAST_COMPONENTS = 10  # that the mixture has
+_SWEEPS = 10  # of the Gibbs sampler for each draw
+_AGREE = 1.05  # R-hat below which its chains agree
+_LENGTHS = {"chains": 4, "draws": 1000, "tune": 500}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overfitted:
+    """How many components of too many the rows fill, where the prior of the weights favours empty ones.
+
+    Attributes
+    ----------
+    covariance, n_components : str, int
+        The mixture.
+    probabilities, prior : (n_components + 1,)
+        Posterior and prior probability that 0, 1, ... components hold at least one row.
+    filled, concentration : (chain, draw)
+        How many do in each draw, and the concentration of the Dirichlet weights, whose prior is exponential with mean
+        0.05.
+    r_hat, ess : float
+        Of ``filled``: whether the chains agree (below 1.05), and how many independent draws they are worth.
+    """
+
+    covariance: str
+    n_components: int
+    probabilities: np.ndarray
+    prior: np.ndarray
+    filled: np.ndarray
+    concentration: np.ndarray
+    r_hat: float
+    ess: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether the chains agree on how many components are filled."""
+        return self.r_hat < _AGREE
+
+
+def overfitted_mixture(run: Run, fits: Mapping[Key, EMFit], order: Sequence[Key]) -> Overfitted:
+    """Draw how many components are filled, for the best covariance model that can be sampled so.
+
+    Parameters
+    ----------
+    run : Run
+    fits : mapping of (covariance, n_components) to EMFit
+        Chains start from those of several sizes, the largest first.
+    order : sequence of (covariance, n_components)
+        From the best fit to the worst.
+
+    Raises
+    ------
+    InputError
+        If no fit is of a covariance model that can be sampled so.
+    """
+    import arviz as az
+
+    from bayesgmm.bayes.sparse import MODELS, filled_prior
+
+    name = next((name for name, _ in order if CovarianceModel.named(name).name in MODELS), None)
+    if name is None:
+        raise InputError(f"the overfitted mixture needs a fit of one of the covariance models {', '.join(MODELS)}")
+    mixtures = {K: fit.mixture for (model, K), fit in fits.items() if model == name}
+    sizes = sorted(mixtures, reverse=True)
+    K = max(sizes[0], _LEAST_COMPONENTS)
+    lengths = {length: int(run.sampling.get(length, default)) for length, default in _LENGTHS.items()}
+    part = f"overfitted {name} {K} {lengths} {sizes}"
+    arrays = run.checkpoints.arrays(part, partial(_draw, run, CovarianceModel.named(name), K, mixtures, **lengths))
+    filled = arrays["filled"]
+    if np.ptp(filled) == 0:
+        r_hat, ess = 1.0, float(filled.size)
+    else:
+        r_hat, ess = (float(statistic(filled.astype(float))) for statistic in (az.rhat, az.ess))
+    return Overfitted(
+        covariance=name,
+        n_components=K,
+        probabilities=np.bincount(filled.ravel(), minlength=K + 1) / filled.size,
+        prior=filled_prior(run.table.n_observations, K, np.random.default_rng(run.seeds.overfitted)),
+        filled=filled,
+        concentration=arrays["concentration"],
+        r_hat=r_hat,
+        ess=ess,
+    )
+
+
+def _draw(
+    run: Run,
+    model: CovarianceModel,
+    K: int,
+    mixtures: Mapping[int, GaussianMixture],
+    *,
+    chains: int,
+    draws: int,
+    tune: int,
+) -> dict[str, np.ndarray]:
+    """How many components hold a row and the concentration of the weights (chain, draw), by Gibbs sampling."""
+    from bayesgmm.bayes.priors import Priors
+    from bayesgmm.bayes.sparse import filled_draws
+
+    X, sizes = run.table.values, sorted(mixtures, reverse=True)
+    labels, means = np.empty((chains, len(X)), np.int64), np.tile(X.mean(axis=0), (chains, K, 1))
+    for c in range(chains):
+        mixture = mixtures[sizes[c * len(sizes) // chains]]
+        labels[c], means[c, : mixture.n_components] = mixture.predict(X), mixture.means
+    priors, rng = Priors.weakly_informative(X, K), np.random.default_rng(run.seeds.overfitted)
+    tell = of_stage(run.progress, f"sparse weights, K={K}")
+    filled, concentration = filled_draws(
+        X, priors, model, labels, means, rng, draws=draws, tune=tune, thin=_SWEEPS, tell=tell
+    )
+    return {"filled": filled, "concentration": concentration}

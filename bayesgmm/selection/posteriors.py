@@ -1,0 +1,193 @@
+"""Posteriors of the fits that could be the best: which fits these are, their draws, LOO and evidence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.grid import Key
+from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
+from bayesgmm.progress import of_stage
+from bayesgmm.selection import words
+from bayesgmm.selection.criteria import CRITERIA
+from bayesgmm.selection.result import Selection
+from bayesgmm.selection.run import Run
+from bayesgmm.selection.stacking import stacking_weights
+from bayesgmm.selection.states import PosteriorOutcome, PosteriorState
+from bayesgmm.selection.table import add_column, keys_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bayesgmm.bayes.evidence import Evidence
+    from bayesgmm.bayes.loo import LOO
+
+_CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
+_COMPARED = 3  # posteriors to compare at least, where as many can be had
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """What follows from the posteriors, fit by fit."""
+
+    loos: dict[Key, LOO]
+    evidences: dict[Key, Evidence]
+    filled: dict[Key, float]
+
+
+def contenders(selection: Selection) -> list[Key]:
+    """The best fit of each criterion, then others by BIC within 10 of the best; five at most.
+
+    Should fewer than three of them be of a covariance model that has a posterior, the next by BIC that are come too.
+    """
+    from bayesgmm.bayes.coordinates import SUPPORTED
+
+    def available(key: Key) -> bool:
+        return CovarianceModel.named(key[0]).name in SUPPORTED
+
+    bests = [keys_of(selection.ranking(name).head(1))[0] for name in selection.criteria]
+    ranking = selection.ranking("bic")
+    order = keys_of(ranking)
+    near = order[: int((ranking["behind"] <= _CONTENDER_BIC).sum())]
+    chosen = list(dict.fromkeys(bests + near))[:_CONTENDERS]
+    further = [key for key in order if available(key) and key not in chosen]
+    return chosen + further[: max(_COMPARED - sum(map(available, chosen)), 0)]
+
+
+def check_sampling(criteria: Sequence[str], sampling: Mapping[str, Any]) -> None:
+    """Refuse what would fail once everything has been drawn.
+
+    Raises
+    ------
+    InputError
+        For LOO from draws of a normal approximation.
+    """
+    if "loo" in criteria and sampling.get("method") == "laplace":
+        raise InputError(
+            "LOO needs draws from the posterior, not from its normal approximation; leave out the criterion 'loo', or "
+            "sample with method='nuts'"
+        )
+
+
+def with_posteriors(selection: Selection, keys: Sequence[Key], run: Run) -> Selection:
+    """The selection with the posteriors of some fits, and with the columns and criteria that come from them.
+
+    Raises
+    ------
+    InputError
+        If a criterion needs posteriors and there are none, or no evidence of any.
+    """
+    trees, states = _draw_all(selection, keys, run)
+    if not trees and any(CRITERIA[name].needs_posterior for name in run.criteria):
+        raise InputError(f"there is no posterior of any fit; the first: {next(iter(states.values())).text}")
+    derived, states = _derive(trees, states, run)
+    if "evidence" in run.criteria and not derived.evidences:
+        raise InputError(f"there is no evidence of any fit; the first: {next(iter(states.values())).text}")
+    table, densities = selection.table.copy(), dict(selection.densities)
+    if derived.loos:
+        densities["loo"] = {key: np.asarray(loo.elpd_i).ravel() for key, loo in derived.loos.items()}
+        _add_loo(table, derived.loos, stacking_weights(np.stack(list(densities["loo"].values()))))
+    if derived.evidences:
+        add_column(table, "log_evidence", {key: evidence.value for key, evidence in derived.evidences.items()})
+        add_column(table, "log_evidence_se", {key: evidence.se for key, evidence in derived.evidences.items()})
+    add_column(table, "filled_components", derived.filled)
+    add_column(table, "posterior", {key: state.text for key, state in states.items()})
+    return replace(
+        selection,
+        table=table,
+        criteria=run.criteria,
+        densities=densities,
+        posteriors=trees,
+        posterior_states={key: states[key] for key in keys_of(table) if key in states},
+        loos=derived.loos,
+        evidences=derived.evidences,
+    )
+
+
+def _draw_all(
+    selection: Selection, keys: Sequence[Key], run: Run
+) -> tuple[dict[Key, xr.DataTree], dict[Key, PosteriorState]]:
+    """The draws of each fit that has a posterior, and what became of every one."""
+    name = words.namer(selection.table)
+    trees: dict[Key, xr.DataTree] = {}
+    states: dict[Key, PosteriorState] = {}
+    for key in keys:
+        try:
+            trees[key] = _draw(run, selection.fits[key], f"posterior of {name(key)}")
+            states[key] = PosteriorState(outcome_of(trees[key]), str(trees[key].attrs["convergence"]))
+        except BayesGMMError as error:
+            states[key] = PosteriorState(PosteriorOutcome.NONE, str(error))
+    return trees, states
+
+
+def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
+    """Draws of one fit, without a warning: the table and the text say how they converged."""
+    from bayesgmm.bayes.sample import sample_posterior
+
+    by_nutpie = run.sampling.get("sampler", "nutpie") == "nutpie" and run.sampling.get("method", "nuts") == "nuts"
+    part = f"posterior {fit.covariance_model.name} {fit.n_components} {sorted(run.sampling.items())}"
+    out = run.checkpoints.path(part, "nc") if by_nutpie else None
+    tell = of_stage(run.progress, stage)
+    tell(0, 1)
+    settings: dict[str, Any] = {"rng": run.seeds.posteriors, "out": out}
+    settings["progress"] = lambda _, done, total: tell(done, total)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        tree = sample_posterior(run.X, fit, **{**settings, **run.sampling})
+    if "partial" in tree.attrs:
+        advice = "" if out is None else f"; the draws are kept in {out.parent}, and the same run goes on from there"
+        raise KeyboardInterrupt(f"{tree.attrs['partial']}{advice}")
+    return tree
+
+
+def outcome_of(tree: xr.DataTree) -> PosteriorOutcome:
+    """How far the draws of a tree can be trusted."""
+    text = str(tree.attrs["convergence"])
+    if tree.attrs.get("method") == "laplace":
+        good = text.startswith("Laplace's approximation is good")
+        return PosteriorOutcome.APPROXIMATION_GOOD if good else PosteriorOutcome.APPROXIMATION_POOR
+    return PosteriorOutcome.CONVERGED if text.startswith("Converged") else PosteriorOutcome.NOT_CONVERGED
+
+
+def _derive(
+    trees: Mapping[Key, xr.DataTree], states: Mapping[Key, PosteriorState], run: Run
+) -> tuple[_Derived, dict[Key, PosteriorState]]:
+    """LOO and evidence where they were asked for, and how many components hold a row; which evidences failed."""
+    from bayesgmm.bayes.evidence import log_evidence
+    from bayesgmm.bayes.loo import loo
+    from bayesgmm.clusters.assignment import filled_components
+
+    rng = np.random.default_rng(run.seeds.posteriors)
+    derived, updated = _Derived({}, {}, {}), dict(states)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the table has what was done, and what could not be
+        for i, (key, tree) in enumerate(trees.items()):
+            if "loo" in run.criteria:
+                derived.loos[key] = loo(tree, rng=rng)
+            if "evidence" in run.criteria:
+                method = "laplace" if tree.attrs.get("method") == "laplace" else "bridge"
+                try:
+                    derived.evidences[key] = log_evidence(tree, method=method, rng=rng)
+                except BayesGMMError as error:
+                    updated[key] = replace(states[key], no_evidence=str(error))
+            run.progress("what posteriors say", i + 1, len(trees))
+    for key, tree in trees.items():
+        shares = filled_components(tree, rng=rng)
+        derived.filled[key] = float(shares @ np.arange(len(shares)))
+    return derived, updated
+
+
+def _add_loo(table: pd.DataFrame, loos: Mapping[Key, LOO], weights: np.ndarray) -> None:
+    """The columns that come with LOO."""
+    for column, name in (("elpd_loo", "elpd"), ("elpd_loo_se", "se"), ("p_loo", "p")):
+        add_column(table, column, {key: float(getattr(loo, name)) for key, loo in loos.items()})
+    add_column(table, "pareto_k_max", {key: float(np.max(loo.pareto_k)) for key, loo in loos.items()})
+    add_column(table, "loo_repairs", {key: loo.text for key, loo in loos.items()})
+    add_column(table, "weight", dict(zip(loos, weights.tolist(), strict=True)))

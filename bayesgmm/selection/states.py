@@ -1,0 +1,114 @@
+"""What became of each fit of a selection and of its posterior, as values that sentences are made from."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from bayesgmm.em.fit import EMFit
+from bayesgmm.em.search import Status
+from bayesgmm.errors import BayesGMMError
+
+
+class FitOutcome(enum.Enum):
+    """How the EM fit of a covariance model and size ended; the value is its name in `Selection.table`.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> selection = bg.select(bg.datasets.old_faithful(), (1, 2), criteria="bic", n_replicates=0, rng=0)
+    >>> selection.fit_states["VVV", 2].outcome is bg.FitOutcome.CONVERGED
+    True
+    """
+
+    CONVERGED = "converged"
+    EXHAUSTED = "stopped at max_iterations before it converged"
+    SPURIOUS = "spurious"
+    FAILED = "failed"
+
+
+class PosteriorOutcome(enum.Enum):
+    """What became of a posterior that was asked for; the value is the beginning of a sentence.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> quick = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
+    >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", **quick)
+    >>> selection.posterior_states["VVV", 2].outcome is bg.PosteriorOutcome.APPROXIMATION_GOOD
+    True
+    """
+
+    CONVERGED = "The chains converged"
+    NOT_CONVERGED = "The chains did not converge"
+    UNCHECKED = "There are too few draws to see whether the chains converged"
+    APPROXIMATION_GOOD = "Laplace's approximation is good"
+    APPROXIMATION_POOR = "Laplace's approximation is not to be trusted"
+    NONE = "There is no posterior"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether there are draws and nothing speaks against them."""
+        return self in (PosteriorOutcome.CONVERGED, PosteriorOutcome.APPROXIMATION_GOOD)
+
+
+@dataclass(frozen=True, slots=True)
+class FitState:
+    """How a fit ended.
+
+    Attributes
+    ----------
+    outcome : FitOutcome
+    detail : str
+        Why it failed or is spurious; empty otherwise.
+    """
+
+    outcome: FitOutcome
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same in words, as in the column ``status`` of the table."""
+        return f"{self.outcome.value}: {self.detail}" if self.detail else self.outcome.value
+
+    @property
+    def left_out(self) -> bool:
+        """Whether no criterion may choose the fit."""
+        return self.outcome in (FitOutcome.SPURIOUS, FitOutcome.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorState:
+    """What became of a posterior that was asked for, and of its evidence.
+
+    Attributes
+    ----------
+    outcome : PosteriorOutcome
+    detail : str
+        What the sampler says of the draws, or why there are none.
+    no_evidence : str
+        Why there is no evidence although there are draws and it was asked for; empty otherwise.
+    """
+
+    outcome: PosteriorOutcome
+    detail: str
+    no_evidence: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same in words, as in the column ``posterior`` of the table."""
+        if self.outcome is PosteriorOutcome.NONE:
+            return f"none: {self.detail}"
+        return f"{self.detail} No evidence: {self.no_evidence}" if self.no_evidence else self.detail
+
+
+def fit_state(result: EMFit | BayesGMMError) -> FitState:
+    """How a fit ended, from the fit or from the error that there is in its place."""
+    if isinstance(result, BayesGMMError):
+        return FitState(FitOutcome.FAILED, str(result))
+    n_values = result.total_weight * result.n_features
+    if result.n_parameters >= n_values:
+        return FitState(FitOutcome.SPURIOUS, f"{result.n_parameters} parameters for {n_values:.0f} numbers")
+    if result.spurious:
+        return FitState(FitOutcome.SPURIOUS, result.maxima[0].detail)
+    return FitState(FitOutcome.EXHAUSTED if result.status is Status.EXHAUSTED else FitOutcome.CONVERGED)

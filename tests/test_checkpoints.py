@@ -1,0 +1,71 @@
+"""What interrupted runs have done is found again, by the same run only."""
+
+import numpy as np
+import pytest
+
+import bayesgmm as bg
+from bayesgmm.checkpoints import Checkpoints, fingerprint
+from bayesgmm.observations import observations
+
+
+def test_a_fingerprint_is_of_numbers_weights_and_settings():
+    X = bg.datasets.iris()
+    one = fingerprint(observations(X), "VVV", 3)
+    assert one == fingerprint(observations(X.to_numpy()), "VVV", 3)
+    others = [
+        fingerprint(observations(X), "VVV", 4),
+        fingerprint(observations(X), "EEE", 3),
+        fingerprint(observations(X.iloc[::-1]), "VVV", 3),
+        fingerprint(observations(X, np.arange(len(X))), "VVV", 3),
+        fingerprint(observations(X.to_numpy().reshape(300, 2)), "VVV", 3),
+    ]
+    assert len({one, *others}) == 6
+
+
+def test_without_a_directory_nothing_is_stored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints, calls = Checkpoints.of(None, observations(bg.datasets.iris())), []
+    for _ in range(2):
+        checkpoints.arrays("part", lambda: calls.append(1) or {"x": np.ones(2)})
+    assert len(calls) == 2 and checkpoints.path("part", "nc") is None and not list(tmp_path.iterdir())
+
+
+def test_a_stored_fit_comes_back_for_its_table_and_settings_only(tmp_path):
+    X, key = bg.datasets.iris(), ("VEV", 3)
+    fit = bg.fit_em(X, 3, "VEV", rng=0)
+    assert Checkpoints.of(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
+
+    def never():
+        raise AssertionError("made again")
+
+    back = Checkpoints.of(tmp_path, observations(X), 20, 0).fit(key, never)
+    assert back.bic == fit.bic and back.starts == fit.starts  # tests/test_record.py compares everything
+    for table, seed in ((X, 1), (X + 1, 0)):
+        with pytest.raises(AssertionError, match="made again"):
+            Checkpoints.of(tmp_path, observations(table), 20, seed).fit(key, never)
+    next(tmp_path.iterdir()).write_bytes(b"half")  # as a full disk leaves it
+    assert Checkpoints.of(tmp_path, observations(X), 20, 0).fit(key, lambda: fit) is fit
+
+
+def test_draws_of_an_interrupted_selection_are_taken_up(tmp_path, monkeypatch):
+    X, asked = bg.datasets.old_faithful(), []
+    arguments = dict(criteria=("bic", "loo"), n_replicates=0, out=tmp_path, rng=0)
+    arguments |= {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "posterior": "all"}
+    from bayesgmm.bayes import sample
+
+    by_nutpie = sample._by_nutpie
+
+    def interrupted(*args):
+        asked.append(args)
+        if len(asked) == 2:
+            return by_nutpie(*args)._replace(complete=False)
+        return by_nutpie(*args)
+
+    monkeypatch.setattr(sample, "_by_nutpie", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="kept in"):
+        bg.select(X, (1, 2), **arguments)
+    chosen = bg.select(X, (1, 2), **arguments)
+    assert len(asked) == 3 and asked[2][6] is not None  # the first is there, the second goes on from its draws
+    assert list(chosen.posteriors) == [("VVV", 1), ("VVV", 2)]
+    with pytest.raises(bg.InputError, match="seed"):
+        bg.select(X, 1, **(arguments | {"rng": None}))

@@ -1,0 +1,158 @@
+"""Selections with posteriors: LOO, stacking, evidence, overfitted mixtures, and what became of each posterior."""
+
+import numpy as np
+import pytest
+from oracles import seed, table
+
+import bayesgmm as bg
+
+FEW = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, "n_starts": 4, "rng": 0}
+
+
+def test_loo_and_stacking_come_with_posteriors():
+    chosen = bg.select(table("old_faithful"), (1, 2, 3), ("tied", "VVE"), ("bic", "loo"), **(FEW | {"n_starts": 20}))
+    drawn = chosen.table.dropna(subset="elpd_loo")
+    assert 1 <= len(drawn) <= 5 and len(drawn) == len(chosen.posteriors)
+    assert drawn["weight"].sum() == pytest.approx(1.0)
+    assert ("EEE", 3) in chosen.posteriors
+    without = [key for key, state in chosen.posterior_states.items() if state.outcome is bg.PosteriorOutcome.NONE]
+    assert without and {name for name, _ in without} == {"VVE"}
+    assert chosen.table["posterior"].str.startswith("none: ").sum() == len(without)
+    assert chosen.best("loo").covariance_model.name == "EEE"
+    assert "LOO (" in chosen.text
+    elpd = drawn.set_index(["covariance", "n_components"])["elpd_loo"]
+    for key, densities in chosen.densities["loo"].items():
+        assert elpd[key] == pytest.approx(densities.sum())
+
+
+@pytest.fixture(scope="module")
+def with_posteriors():
+    X = table("old_faithful")
+    return X, bg.select(
+        X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), n_replicates=0, overfitted=True, rng=seed()
+    )
+
+
+@pytest.mark.statistical
+def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
+    _, selection = with_posteriors
+    key = ("VVV", 2)
+    row = selection.table.set_index(["covariance", "n_components"]).loc[key]
+    assert row["elpd_loo"] == selection.loos[key].elpd
+    assert row["pareto_k_max"] == selection.loos[key].pareto_k.max()
+    assert row["log_evidence"] == selection.evidences[key].value
+    again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
+    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
+    assert row["filled_components"] == 2 and "Pareto k" in row["loo_repairs"]
+
+
+def test_a_fit_without_posterior_is_named():
+    selection = bg.select(
+        table("old_faithful"), 2, ("VVV", "EEV"), "bic", posterior="all", sampling={"draws": 200}, n_replicates=0, rng=0
+    )
+    said = selection.table.set_index("covariance")["posterior"]
+    assert said["EEV"].startswith("none: the posterior of covariance EEV") and list(selection.posteriors) == [
+        ("VVV", 2)
+    ]
+    assert selection.posterior_states["EEV", 2].outcome is bg.PosteriorOutcome.NONE
+    assert selection.posterior_states["VVV", 2].outcome is bg.PosteriorOutcome.CONVERGED
+    assert "There is no posterior of EEV" in selection.text and "did not converge" not in selection.text
+
+
+def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
+    from bayesgmm.bayes import evidence
+
+    estimate = evidence.log_evidence
+
+    def fails(tree, **options):
+        if tree["em"].sizes["component"] == 2:
+            raise bg.DegenerateFitError("all 10 starts collapsed")
+        return estimate(tree, **options)
+
+    monkeypatch.setattr(evidence, "log_evidence", fails)
+    chosen = bg.select(table("old_faithful"), (1, 2), "full", ("bic", "evidence"), **FEW)
+    said = chosen.table.set_index("n_components")
+    assert np.isnan(said.loc[2, "log_evidence"]) and np.isfinite(said.loc[1, "log_evidence"])
+    assert "No evidence: all 10 starts collapsed" in said.loc[2, "posterior"]
+    assert "There is no evidence of K=2;" in chosen.text
+    assert chosen.posterior_states["VVV", 2].no_evidence == "all 10 starts collapsed"
+    assert not chosen.posterior_states["VVV", 1].no_evidence
+    assert chosen.best("evidence").n_components == 1 and "the only one with a posterior" in chosen.text
+    with pytest.raises(bg.InputError, match="no evidence of any fit"):
+        bg.select(table("old_faithful"), 2, "full", ("bic", "evidence"), **FEW)
+
+
+def test_where_the_best_have_no_posterior_the_next_that_do_are_compared():
+    X = table("iris")
+    chosen = bg.select(X, (2, 3), ("VEV", "VVV", "EEE"), ("bic", "loo"), **FEW)
+    assert chosen.best("bic").covariance_model.name == "VEV"
+    assert len(chosen.posteriors) == 3 and {name for name, _ in chosen.posteriors} == {"VVV", "EEE"}
+    assert "There is no posterior of VEV,2 and VEV,3" in chosen.text
+    with pytest.raises(bg.InputError, match="no posterior of any fit"):
+        bg.select(X, 2, "VEV", ("bic", "loo"), **FEW)
+
+
+def test_posterior_of_the_number_of_components_follows_the_prior(with_posteriors):
+    _, selection = with_posteriors
+    p = selection.probabilities()
+    sizes = [K for _, K in selection.evidences]
+    values = np.array([e.value - np.log(sizes.count(K)) for (_, K), e in selection.evidences.items()])
+    np.testing.assert_allclose(p, np.exp(values - np.logaddexp.reduce(values)))
+    sure = selection.probabilities({2: 1.0, 3: 0.0})
+    by_size = sure.groupby("n_components").sum()
+    assert by_size[2] == pytest.approx(1) and by_size[3] == 0
+    with pytest.raises(bg.InputError, match="K=2, K=3"):
+        selection.probabilities({2: 1.0})
+
+
+def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
+    X, selection = with_posteriors
+    each = []
+    for tree in selection.posteriors.values():
+        lines = bg.as_mixture(tree).log_prob(X[:5]).reshape(-1, 5)
+        each.append(np.logaddexp.reduce(lines, axis=0) - np.log(len(lines)))
+    log_prob = selection.log_prob(X[:5])
+    one = np.linspace(0.0, 7.0, 701)[:, None]
+    assert np.trapezoid(np.exp(selection.log_prob(one, features=[0])), one[:, 0]) == pytest.approx(1, abs=1e-3)
+    assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
+
+
+@pytest.mark.statistical
+def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
+    _, selection = with_posteriors
+    said = selection.overfitted
+    assert said.n_components == 10 and said.probabilities.sum() == pytest.approx(1)
+    # A hundred nats speak against a single component; the chain that starts there may take long to leave.
+    assert (said.filled[:-1] > 1).all() and "sparse weights" in selection.text
+
+
+LAPLACE = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
+
+
+def test_a_good_normal_approximation_is_no_chain_that_did_not_converge():
+    """Pareto k is 0.5 with two components and 0.9 with three, where 0.7 is the limit."""
+    selection = bg.select(table("old_faithful"), (2, 3), criteria="bic", **LAPLACE)
+    outcomes = [selection.posterior_states["VVV", K].outcome for K in (2, 3)]
+    assert outcomes == [bg.PosteriorOutcome.APPROXIMATION_GOOD, bg.PosteriorOutcome.APPROXIMATION_POOR]
+    assert "chains" not in selection.text
+    assert "Laplace's approximation is not to be trusted for K=3:" in selection.text
+
+
+def test_the_evidence_of_normal_approximations_is_laplaces():
+    X = table("old_faithful")
+    selection = bg.select(X, (1, 2), criteria=("bic", "evidence"), **LAPLACE)
+    assert {evidence.method for evidence in selection.evidences.values()} == {"laplace"}
+    assert selection.best("evidence").n_components == 2
+    line = next(line for line in selection.text.splitlines() if line.startswith("The evidence"))
+    assert line.endswith("nats behind.") and "nan" not in line
+    assert list(selection.posterior_states) == [("VVV", 1), ("VVV", 2)]
+    with pytest.raises(bg.InputError, match="LOO needs draws from the posterior"):
+        bg.select(X, 2, criteria=("bic", "loo"), **LAPLACE)
+
+
+def test_weights_of_rows_are_refused_before_anything_is_fitted():
+    X, seen = table("old_faithful"), []
+    for options in ({"criteria": "loo"}, {"posterior": "all"}, {"overfitted": True}):
+        with pytest.raises(bg.InputError, match="sample_weight"):
+            bg.select(X, 2, sample_weight=np.ones(len(X)), progress=lambda *a: seen.append(a), **options)
+    assert not seen

@@ -1,0 +1,106 @@
+"""What a selection says, sentence by sentence, from made-up rankings and outcomes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayesgmm as bg
+from bayesgmm.selection import CRITERIA, words
+
+
+def name(key):
+    return f"{key[0]},{key[1]}"
+
+
+def ranking(*lines):
+    columns = ["covariance", "n_components", "n_parameters", "behind", "se", "tied"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def test_a_single_covariance_model_goes_without_saying():
+    assert words.namer(pd.DataFrame({"covariance": ["VVV", "VVV"]}))(("VVV", 2)) == "K=2"
+    assert words.namer(pd.DataFrame({"covariance": ["VVV", "EEE"]}))(("VVV", 2)) == "VVV,2"
+
+
+@pytest.mark.parametrize(
+    ("behind", "adverb"), [(0.0, "barely"), (2.0, "positively"), (6.0, "strongly"), (10.0, "very strongly")]
+)
+def test_differences_of_bic_go_by_the_adverbs_of_kass_and_raftery(behind, adverb):
+    text = words.choice(
+        "bic", ranking(("VVV", 2, 11, 0.0, 0.0, True), ("EEE", 3, 11, behind, 1.0, False)), name, decides=False
+    )
+    assert text.endswith(f"chooses VVV,2, {adverb}: EEE,3 is {behind} behind.")
+
+
+@pytest.mark.parametrize(
+    ("rest", "end"),
+    [
+        ([("EEE", 3, 11, 9.0, 2.0, False)], "clearly: EEE,3 is 9.0 nats behind, standard error 2.0."),
+        ([("EEE", 3, 11, 1.0, 2.0, True)], "in a tie with EEE,3: EEE,3 is 1.0 nats behind, standard error 2.0."),
+        ([("EEE", 3, 11, 9.0, 0.012, False)], "clearly: EEE,3 is 9.0 nats behind, standard error 0.01."),
+        ([("EEE", 3, 11, 9.0, np.nan, False)], "clearly: EEE,3 is 9.0 nats behind."),
+        (
+            [("EEE", 3, 11, 1.0, 2.0, True), ("EEE", 1, 5, 2.0, 2.0, True)],
+            "a tie with 2 others, the smallest of them EEE,1; the next, EEE,3 is 1.0 nats behind, standard error 2.0.",
+        ),
+    ],
+)
+def test_differences_in_nats_go_by_their_standard_error(rest, end):
+    assert words.choice("loo", ranking(("VVV", 2, 11, 0.0, 0.0, True), *rest), name, decides=True).endswith(end)
+
+
+def test_replicates_are_counted_by_size_and_by_fit():
+    index = pd.MultiIndex.from_tuples([("V", 1), ("V", 2), ("E", 2)], names=["covariance", "n_components"])
+    doubtful = words.replicated(50, pd.Series([0.3, 0.3, 0.4], index), name)
+    assert doubtful == (
+        "In 50 replicates of the table it chose K=2 in 70%, K=1 in 30%, most often E,2 (40%): other rows from the same "
+        "source might well speak for another."
+    )
+    sure = words.replicated(50, pd.Series([0.02, 0.98], index[:2]), name)
+    assert sure == "In 50 replicates of the table it chose K=2 in 98%."
+
+
+@pytest.mark.parametrize(
+    ("choices", "text"),
+    [
+        ({"bic": ("V", 2), "icl": ("V", 2)}, "They agree."),
+        ({"bic": ("V", 2), "icl": ("E", 2)}, "They agree on 2 components, not on the covariance."),
+        ({"bic": ("V", 2), "icl": ("E", 4)}, "They do not agree on the number of components: 2 to 4."),
+    ],
+)
+def test_agreement(choices, text):
+    assert words.agreement(choices) == text
+
+
+def test_every_outcome_that_is_not_trusted_is_a_doubt_of_its_own():
+    states = {("V", i): bg.PosteriorState(outcome, "why.") for i, outcome in enumerate(bg.PosteriorOutcome)}
+    doubts = list(words.doubts(states, {("V", 0): 0.9, ("V", 1): 0.5}, name))
+    assert [doubt.partition(":")[0].partition(";")[0] for doubt in doubts] == [
+        "The chains did not converge for V,1",
+        "There are too few draws to see whether the chains converged for V,2",
+        "Laplace's approximation is not to be trusted for V,4",
+        "There is no posterior of V,5",
+        "For V,0 LOO is in doubt",
+    ]
+    assert states["V", 5].text == "none: why."
+    without = bg.PosteriorState(bg.PosteriorOutcome.CONVERGED, "Converged.", "all 10 starts collapsed")
+    assert without.text == "Converged. No evidence: all 10 starts collapsed"
+    assert list(words.doubts({("V", 1): without}, {}, name)) == [
+        "There is no evidence of V,1; the column posterior says why."
+    ]
+
+
+def test_the_reason_names_ties_and_who_agrees():
+    lines = ranking(("VVV", 3, 17, 0.0, 0.0, True), ("EEE", 2, 8, 1.5, 2.0, True))
+    text = words.reason("bic", lines, ("EEE", 2), [CRITERIA["icl"], CRITERIA["cv"]], name)
+    assert text == (
+        "It is the smallest of the 2 fits that tie by BIC, though 1.5 behind VVV,3; ICL and the held-out log density "
+        "choose it too, or tie it with their choice"
+    )
+
+
+def test_fits_left_out_are_counted_beyond_the_third():
+    states = {("V", K): bg.FitState(bg.FitOutcome.FAILED, "collapsed") for K in range(5)}
+    (text,) = words.left_out(states, name)
+    assert text == "Left out as spurious or failed: V,0, V,1, V,2, and 2 more; the column status says why."
+    assert not list(words.left_out({("V", 1): bg.FitState(bg.FitOutcome.EXHAUSTED)}, name))
