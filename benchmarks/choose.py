@@ -1,7 +1,7 @@
-"""Choosing among covariance models and numbers of components by BIC, beside R's mclust where Rscript is there.
+"""Choosing among covariance models and numbers of components by BIC, beside R's mclust where Rscript is installed.
 
-Prints seconds in a warm process, what each chose, and how many nats mclust's fits fall short of these, which converge.
-Run: python benchmarks/choose.py
+Prints the seconds that each takes in a warm process, what it chose, and how many of its fits have a lower
+log-likelihood than the other's. Run: python benchmarks/choose.py
 """
 
 import json
@@ -72,11 +72,11 @@ def compare(title, X, counts, models):
 
         time_, chosen = seconds(ours)
         best, table = chosen.best(), chosen.table
-        rough = (table["status"] != "converged").sum()
+        converged = sum(state.outcome is bg.FitOutcome.CONVERGED for state in chosen.fit_states.values())
         label = f"this, {n_starts} start{'s' * (n_starts > 1)}"
         print(
             f"{label:<20} {time_:8.3f} s   {best.covariance_model.name},{best.n_components}, BIC {best.bic:.2f}; "
-            f"{len(table) - rough} of {len(table)} fits converged"
+            f"{converged} of {len(table)} fits converged"
         )
         if theirs:
             bic = table.set_index(["covariance", "n_components"])["bic"]

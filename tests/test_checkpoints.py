@@ -1,9 +1,13 @@
 """What interrupted runs have done is found again, by the same run only."""
 
+import re
+
 import numpy as np
 import pytest
 
 import bayesgmm as bg
+from bayesgmm.bayes import sample
+from bayesgmm.bayes.tree import write_tree
 from bayesgmm.checkpoints import Checkpoints, fingerprint
 from bayesgmm.observations import observations
 
@@ -48,24 +52,32 @@ def test_a_stored_fit_comes_back_for_its_table_and_settings_only(tmp_path):
 
 
 def test_draws_of_an_interrupted_selection_are_taken_up(tmp_path, monkeypatch):
-    X, asked = bg.datasets.old_faithful(), []
-    arguments = dict(criteria=("bic", "loo"), n_replicates=0, out=tmp_path, rng=0)
-    arguments |= {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "posterior": "all"}
-    from bayesgmm.bayes import sample
+    """The second posterior is interrupted half-way; the first is not drawn again, and the second goes on."""
+    X, trees = bg.datasets.old_faithful(), []
+    arguments = dict(criteria="bic", posterior="all", n_replicates=0, out=tmp_path, rng=0)
+    arguments |= {"sampling": {"draws": 100, "tune": 100, "chains": 2}}
+    sample_posterior = sample.sample_posterior
 
-    by_nutpie = sample._by_nutpie
+    def interrupted(X, fit, out, **settings):
+        if len(trees) == 1:
+            trees.append(sample_posterior(X, fit, **(settings | {"draws": 50})))
+            trees[-1].attrs["partial"] = "interrupted with 50 of 100 draws"
+            write_tree(trees[-1], out)
+        else:
+            trees.append(sample_posterior(X, fit, out=out, **settings))
+        return trees[-1]
 
-    def interrupted(*args):
-        asked.append(args)
-        if len(asked) == 2:
-            return by_nutpie(*args)._replace(complete=False)
-        return by_nutpie(*args)
-
-    monkeypatch.setattr(sample, "_by_nutpie", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="kept in"):
+    monkeypatch.setattr(sample, "sample_posterior", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"50 of 100 draws; the draws are kept in {re.escape(str(tmp_path))}"):
         bg.select(X, (1, 2), **arguments)
     chosen = bg.select(X, (1, 2), **arguments)
-    assert len(asked) == 3 and asked[2][6] is not None  # the first is there, the second goes on from its draws
     assert list(chosen.posteriors) == [("VVV", 1), ("VVV", 2)]
-    with pytest.raises(bg.InputError, match="seed"):
-        bg.select(X, 1, **(arguments | {"rng": None}))
+    first, half, again, whole = (tree["posterior"]["means"].values for tree in trees)
+    np.testing.assert_array_equal(again, first)
+    assert whole.shape[1] == 100
+    np.testing.assert_allclose(whole[:, :50], half)
+
+
+def test_a_selection_that_cannot_be_taken_up_is_refused(tmp_path):
+    with pytest.raises(bg.InputError, match="give rng a seed with out"):
+        bg.select(bg.datasets.old_faithful(), 1, out=tmp_path)

@@ -24,19 +24,37 @@ _LENGTHS = {"chains": 4, "draws": 1000, "tune": 500}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overfitted:
-    """How many components of too many the rows fill, where the prior of the weights favours empty ones.
+    """How many components of a mixture of too many the rows fill, where the prior of the weights favours empty ones.
 
     Attributes
     ----------
     covariance, n_components : str, int
         The mixture.
     probabilities, prior : (n_components + 1,)
-        Posterior and prior probability that 0, 1, ... components hold at least one row.
-    filled, concentration : (chain, draw)
-        How many do in each draw, and the concentration of the Dirichlet weights, whose prior is exponential with mean
+        Posterior and prior probability that 0, 1, ..., ``n_components`` components hold at least one row.
+    filled : (chain, draw)
+        The number of components that hold a row in each draw.
+    concentration : (chain, draw)
+        The concentration of the Dirichlet prior of the weights in each draw; its own prior is exponential with mean
         0.05.
     r_hat, ess : float
-        Of ``filled``: whether the chains agree (below 1.05), and how many independent draws they are worth.
+        Convergence of ``filled``: R-hat, below 1.05 where the chains agree, and the effective sample size.
+
+    References
+    ----------
+    Rousseau, J. & Mengersen, K. (2011). Asymptotic behaviour of the posterior distribution in overfitted mixture
+    models. Journal of the Royal Statistical Society B 73, 689-710. https://doi.org/10.1111/j.1467-9868.2011.00781.x
+
+    Malsiner-Walli, G., Frühwirth-Schnatter, S. & Grün, B. (2016). Model-based clustering based on sparse finite
+    Gaussian mixtures. Statistics and Computing 26, 303-324. https://doi.org/10.1007/s11222-014-9500-2
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> quick = {"sampling": {"draws": 200, "tune": 200}, "n_replicates": 0, "rng": 0}
+    >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", overfitted=True, **quick)
+    >>> selection.overfitted.n_components, int(selection.overfitted.probabilities.argmax())
+    (10, 3)
     """
 
     covariance: str

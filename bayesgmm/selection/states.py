@@ -61,6 +61,11 @@ class FitState:
     outcome : FitOutcome
     detail : str
         Why it failed or is spurious; empty otherwise.
+
+    Examples
+    --------
+    >>> FitState(FitOutcome.SPURIOUS, "17 parameters for 16 numbers").text
+    'spurious: 17 parameters for 16 numbers'
     """
 
     outcome: FitOutcome
@@ -88,6 +93,11 @@ class PosteriorState:
         What the sampler says of the draws, or why there are none.
     no_evidence : str
         Why there is no evidence although there are draws and it was asked for; empty otherwise.
+
+    Examples
+    --------
+    >>> PosteriorState(PosteriorOutcome.NONE, "covariance EEV is not available").text
+    'none: covariance EEV is not available'
     """
 
     outcome: PosteriorOutcome
