@@ -43,9 +43,10 @@ class _Derived:
 
 
 def contenders(selection: Selection) -> list[Key]:
-    """The best fit of each criterion, then others by BIC within 10 of the best; five at most.
+    """The fits to draw posteriors of: the best by each criterion and those within 10 BIC of the best, at most five.
 
-    Should fewer than three of them be of a covariance model that has a posterior, the next by BIC that are come too.
+    If fewer than three of these are of a covariance model that has a posterior, the next fits by BIC that are of such a
+    model are added.
     """
     from bayesgmm.bayes.coordinates import SUPPORTED
 

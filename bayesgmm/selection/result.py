@@ -64,20 +64,26 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Selection:
-    """Fits of several sizes and covariance models, and what each criterion says of them. Print it.
+    """Fits of several sizes and covariance models, and what each criterion says of them.
 
-    Mappings from fits have keys (covariance, n_components) and cannot be changed.
+    Printed, it says in sentences what each criterion chooses, how sure it is, and what to report. Mappings from fits
+    have the keys (covariance, n_components), and cannot be changed.
 
     Attributes
     ----------
     table : DataFrame
-        A row per fit: ``covariance``, ``n_components``, ``log_likelihood`` (nats), ``n_parameters``, ``bic``, ``aic``,
-        ``icl`` (smaller is better), and where asked for ``cv_log_density``, ``cv_log_density_se`` (nats, larger is
-        better), ``bic_frequency``, ``icl_frequency`` (how often the criterion chose this fit among replicates),
-        ``elpd_loo``, ``elpd_loo_se``, ``p_loo``, ``pareto_k_max``, ``loo_repairs`` (what was done about rows of high
-        Pareto k), ``weight`` (stacking), ``log_evidence``, ``log_evidence_se`` (nats), ``filled_components`` (posterior
-        mean of how many hold a row), ``posterior`` (whether the chains converged); ``status`` says how the fit ended,
-        or why there is none.
+        A row per fit, with NaN where it has no value, and these columns:
+
+        - ``covariance``, ``n_components``, ``log_likelihood`` (nats), ``n_parameters``;
+        - ``bic``, ``aic``, ``icl``: smaller is better;
+        - ``status``: how the fit ended, or why there is none;
+        - with "cv" ``cv_log_density`` and ``cv_log_density_se``: nats, larger is better;
+        - with replicates ``bic_frequency`` and ``icl_frequency``: the share in which the criterion chose this fit;
+        - with "loo" ``elpd_loo``, ``elpd_loo_se`` (nats, larger is better), ``p_loo``, ``pareto_k_max``,
+          ``loo_repairs`` (what was done about rows with a high Pareto k) and ``weight`` (by stacking);
+        - with "evidence" ``log_evidence`` and ``log_evidence_se``: nats, larger is better;
+        - with posteriors ``filled_components`` (posterior mean of the number of components that hold a row) and
+          ``posterior`` (whether it is to be trusted, or why there is none).
     criteria : tuple of str
         What was asked for; the first decides.
     fits : mapping to EMFit
@@ -87,8 +93,8 @@ class Selection:
     densities : mapping
         From "cv" and "loo" to a mapping from fits to the log density (N,) of each row, in nats, times its weight.
     replicates : mapping
-        From "bic" and "icl" to a mapping from fits to the criterion (n_replicates,) in each replicate, centred at the
-        table's.
+        From "bic" and "icl" to a mapping from fits to the criterion (n_replicates,) in each replicate, shifted so that
+        its mean is the table's.
     overfitted : Overfitted or None
         What a mixture of too many components with sparse weights says.
     posteriors : mapping to DataTree
@@ -122,7 +128,8 @@ class Selection:
     evidences: Mapping[Key, Evidence] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.__setstate__(self.__getstate__())
+        for attribute in fields(self):
+            object.__setattr__(self, attribute.name, _frozen(getattr(self, attribute.name)))
 
     def __getstate__(self) -> list[Any]:
         """The fields with dicts in place of frozen mappings, which cannot be pickled."""
