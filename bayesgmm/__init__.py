@@ -37,7 +37,6 @@ _HOMES = {
         "FitOutcome",
         "FitState",
         "Overfitted",
-        "PosteriorOutcome",
         "PosteriorState",
         "Recommendation",
         "Selection",

@@ -15,7 +15,7 @@ def test_loo_and_stacking_come_with_posteriors():
     assert 1 <= len(drawn) <= 5 and len(drawn) == len(chosen.posteriors)
     assert drawn["weight"].sum() == pytest.approx(1.0)
     assert ("EEE", 3) in chosen.posteriors
-    without = [key for key, state in chosen.posterior_states.items() if state.outcome is bg.PosteriorOutcome.NONE]
+    without = [key for key, state in chosen.posterior_states.items() if state.verdict is None]
     assert without and {name for name, _ in without} == {"VVE"}
     assert chosen.table["posterior"].str.startswith("none: ").sum() == len(without)
     assert chosen.best("loo").covariance_model.name == "EEE"
@@ -53,8 +53,8 @@ def test_a_fit_without_posterior_is_named():
     assert said["EEV"].startswith("none: the posterior of covariance EEV") and list(selection.posteriors) == [
         ("VVV", 2)
     ]
-    assert selection.posterior_states["EEV", 2].outcome is bg.PosteriorOutcome.NONE
-    assert selection.posterior_states["VVV", 2].outcome is bg.PosteriorOutcome.CONVERGED
+    assert selection.posterior_states["EEV", 2].no_draws.startswith("the posterior of covariance EEV")
+    assert selection.posterior_states["VVV", 2].verdict.convergence is bg.Convergence.CONVERGED
     assert "There is no posterior of EEV" in selection.text and "did not converge" not in selection.text
 
 
@@ -63,10 +63,10 @@ def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
 
     estimate = evidence.log_evidence
 
-    def fails(tree, **options):
-        if tree["em"].sizes["component"] == 2:
+    def fails(drawn, *options, **settings):
+        if drawn.n_components == 2:
             raise bg.DegenerateFitError("all 10 starts collapsed")
-        return estimate(tree, **options)
+        return estimate(drawn, *options, **settings)
 
     monkeypatch.setattr(evidence, "log_evidence", fails)
     chosen = bg.select(table("old_faithful"), (1, 2), "full", ("bic", "evidence"), **FEW)
@@ -131,10 +131,10 @@ LAPLACE = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_repl
 def test_a_good_normal_approximation_is_no_chain_that_did_not_converge():
     """Pareto k is 0.5 with two components and 0.9 with three, where 0.7 is the limit."""
     selection = bg.select(table("old_faithful"), (2, 3), criteria="bic", **LAPLACE)
-    outcomes = [selection.posterior_states["VVV", K].outcome for K in (2, 3)]
-    assert outcomes == [bg.PosteriorOutcome.APPROXIMATION_GOOD, bg.PosteriorOutcome.APPROXIMATION_POOR]
+    verdicts = [selection.posterior_states["VVV", K].verdict.convergence for K in (2, 3)]
+    assert verdicts == [bg.Convergence.APPROXIMATION_GOOD, bg.Convergence.APPROXIMATION_POOR]
     assert "chains" not in selection.text
-    assert "Laplace's approximation is not to be trusted for K=3:" in selection.text
+    assert "The normal approximation is not to be trusted for K=3:" in selection.text
 
 
 def test_the_evidence_of_normal_approximations_is_laplaces():

@@ -72,22 +72,21 @@ def test_agreement(choices, text):
     assert words.agreement(choices) == text
 
 
-def test_every_outcome_that_is_not_trusted_is_a_doubt_of_its_own():
-    states = {("V", i): bg.PosteriorState(outcome, "why.") for i, outcome in enumerate(bg.PosteriorOutcome)}
+def test_every_verdict_that_is_not_good_is_a_doubt_of_its_own():
+    verdicts = [bg.Verdict(convergence, "why.") for convergence in bg.Convergence]
+    states = {("V", i): bg.PosteriorState(verdict) for i, verdict in enumerate(verdicts)}
+    states["V", 5] = bg.PosteriorState(None, no_draws="why.")
+    states["V", 6] = bg.PosteriorState(verdicts[0], no_evidence="why.")
     doubts = list(words.doubts(states, {("V", 0): 0.9, ("V", 1): 0.5}, name))
     assert [doubt.partition(":")[0].partition(";")[0] for doubt in doubts] == [
         "The chains did not converge for V,1",
-        "There are too few draws to see whether the chains converged for V,2",
-        "Laplace's approximation is not to be trusted for V,4",
+        "Too few draws to tell whether the chains converged for V,2",
+        "The normal approximation is not to be trusted for V,4",
         "There is no posterior of V,5",
+        "There is no evidence of V,6",
         "For V,0 LOO is in doubt",
     ]
-    assert states["V", 5].text == "none: why."
-    without = bg.PosteriorState(bg.PosteriorOutcome.CONVERGED, "Converged.", "all 10 starts collapsed")
-    assert without.text == "Converged. No evidence: all 10 starts collapsed"
-    assert list(words.doubts({("V", 1): without}, {}, name)) == [
-        "There is no evidence of V,1; the column posterior says why."
-    ]
+    assert (states["V", 5].text, states["V", 6].text) == ("none: why.", "why. No evidence: why.")
 
 
 def test_the_reason_names_ties_and_who_agrees():

@@ -5,7 +5,7 @@ from bayesgmm.selection.driver import select
 from bayesgmm.selection.overfitted import Overfitted
 from bayesgmm.selection.result import Recommendation, Selection
 from bayesgmm.selection.stacking import stacking_weights
-from bayesgmm.selection.states import FitOutcome, FitState, PosteriorOutcome, PosteriorState
+from bayesgmm.selection.states import FitOutcome, FitState, PosteriorState
 
 __all__ = [
     "CRITERIA",
@@ -13,7 +13,6 @@ __all__ = [
     "FitOutcome",
     "FitState",
     "Overfitted",
-    "PosteriorOutcome",
     "PosteriorState",
     "Recommendation",
     "Selection",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from bayesgmm.selection.criteria import CRITERIA
 from bayesgmm.selection.result import Selection
 from bayesgmm.selection.run import Run
 from bayesgmm.selection.stacking import stacking_weights
-from bayesgmm.selection.states import PosteriorOutcome, PosteriorState
+from bayesgmm.selection.states import PosteriorState
 from bayesgmm.selection.table import add_column, keys_of
 
 if TYPE_CHECKING:
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 
     from bayesgmm.bayes.evidence import Evidence
     from bayesgmm.bayes.loo import LOO
+    from bayesgmm.bayes.posterior import Posterior
 
 _CONTENDERS, _CONTENDER_BIC = 5, 10.0  # the most fits that are given a posterior, and how far behind
 _COMPARED = 3  # posteriors to compare at least, where as many can be had
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Derived:
     """What follows from the posteriors, fit by fit."""
 
-    loos: dict[Key, LOO]
-    evidences: dict[Key, Evidence]
-    filled: dict[Key, float]
+    states: dict[Key, PosteriorState] = field(default_factory=dict)
+    loos: dict[Key, LOO] = field(default_factory=dict)
+    evidences: dict[Key, Evidence] = field(default_factory=dict)
+    filled: dict[Key, float] = field(default_factory=dict)
 
 
 def contenders(selection: Selection) -> list[Key]:
@@ -85,12 +87,14 @@ def with_posteriors(selection: Selection, keys: Sequence[Key], run: Run) -> Sele
     InputError
         If a criterion needs posteriors and there are none, or no evidence of any.
     """
-    trees, states = _draw_all(selection, keys, run)
+    trees, no_draws = _draw_all(selection, keys, run)
     if not trees and any(CRITERIA[name].needs_posterior for name in run.criteria):
-        raise InputError(f"there is no posterior of any fit; the first: {next(iter(states.values())).text}")
-    derived, states = _derive(trees, states, run)
+        raise InputError(f"there is no posterior of any fit; the first: {next(iter(no_draws.values()))}")
+    derived = _derive(trees, run)
     if "evidence" in run.criteria and not derived.evidences:
-        raise InputError(f"there is no evidence of any fit; the first: {next(iter(states.values())).text}")
+        reason = next(iter(derived.states.values())).no_evidence
+        raise InputError(f"there is no evidence of any fit; the first: {reason}")
+    states = derived.states | {key: PosteriorState(None, no_draws=reason) for key, reason in no_draws.items()}
     table, densities = selection.table.copy(), dict(selection.densities)
     if derived.loos:
         densities["loo"] = {key: np.asarray(loo.elpd_i).ravel() for key, loo in derived.loos.items()}
@@ -112,20 +116,17 @@ def with_posteriors(selection: Selection, keys: Sequence[Key], run: Run) -> Sele
     )
 
 
-def _draw_all(
-    selection: Selection, keys: Sequence[Key], run: Run
-) -> tuple[dict[Key, xr.DataTree], dict[Key, PosteriorState]]:
-    """The draws of each fit that has a posterior, and what became of every one."""
+def _draw_all(selection: Selection, keys: Sequence[Key], run: Run) -> tuple[dict[Key, xr.DataTree], dict[Key, str]]:
+    """The draws of each fit that has a posterior, and why there are none of the others."""
     name = words.namer(selection.table)
     trees: dict[Key, xr.DataTree] = {}
-    states: dict[Key, PosteriorState] = {}
+    no_draws: dict[Key, str] = {}
     for key in keys:
         try:
             trees[key] = _draw(run, selection.fits[key], f"posterior of {name(key)}")
-            states[key] = PosteriorState(outcome_of(trees[key]), str(trees[key].attrs["convergence"]))
         except BayesGMMError as error:
-            states[key] = PosteriorState(PosteriorOutcome.NONE, str(error))
-    return trees, states
+            no_draws[key] = str(error)
+    return trees, no_draws
 
 
 def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
@@ -148,41 +149,37 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
     return tree
 
 
-def outcome_of(tree: xr.DataTree) -> PosteriorOutcome:
-    """How far the draws of a tree can be trusted."""
-    text = str(tree.attrs["convergence"])
-    if tree.attrs.get("method") == "laplace":
-        good = text.startswith("Laplace's approximation is good")
-        return PosteriorOutcome.APPROXIMATION_GOOD if good else PosteriorOutcome.APPROXIMATION_POOR
-    return PosteriorOutcome.CONVERGED if text.startswith("Converged") else PosteriorOutcome.NOT_CONVERGED
-
-
-def _derive(
-    trees: Mapping[Key, xr.DataTree], states: Mapping[Key, PosteriorState], run: Run
-) -> tuple[_Derived, dict[Key, PosteriorState]]:
-    """LOO and evidence where they were asked for, and how many components hold a row; which evidences failed."""
-    from bayesgmm.bayes.evidence import log_evidence
+def _derive(trees: Mapping[Key, xr.DataTree], run: Run) -> _Derived:
+    """LOO and evidence where they were asked for, how many components hold a row, and what to trust."""
     from bayesgmm.bayes.loo import loo
+    from bayesgmm.bayes.posterior import posterior
     from bayesgmm.clusters.assignment import filled_components
 
-    rng = np.random.default_rng(run.seeds.posteriors)
-    derived, updated = _Derived({}, {}, {}), dict(states)
+    rng, derived = np.random.default_rng(run.seeds.posteriors), _Derived()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table has what was done, and what could not be
         for i, (key, tree) in enumerate(trees.items()):
+            drawn = posterior(tree)
             if "loo" in run.criteria:
-                derived.loos[key] = loo(tree, rng=rng)
+                derived.loos[key] = loo(drawn, rng=rng)
+            derived.states[key] = PosteriorState(drawn.verdict)
             if "evidence" in run.criteria:
-                method = "laplace" if tree.attrs.get("method") == "laplace" else "bridge"
                 try:
-                    derived.evidences[key] = log_evidence(tree, method=method, rng=rng)
+                    derived.evidences[key] = _evidence(drawn, rng)
                 except BayesGMMError as error:
-                    updated[key] = replace(states[key], no_evidence=str(error))
+                    derived.states[key] = PosteriorState(drawn.verdict, no_evidence=str(error))
             run.progress("what posteriors say", i + 1, len(trees))
     for key, tree in trees.items():
         shares = filled_components(tree, rng=rng)
         derived.filled[key] = float(shares @ np.arange(len(shares)))
-    return derived, updated
+    return derived
+
+
+def _evidence(drawn: Posterior, rng: np.random.Generator) -> Evidence:
+    """The evidence by the method that suits the draws."""
+    from bayesgmm.bayes.evidence import log_evidence
+
+    return log_evidence(drawn, "laplace" if drawn.sampling.method == "laplace" else "bridge", rng=rng)
 
 
 def _add_loo(table: pd.DataFrame, loos: Mapping[Key, LOO], weights: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from bayesgmm.bayes.verdict import Verdict
 from bayesgmm.em.fit import EMFit
 from bayesgmm.em.search import Status
 from bayesgmm.errors import BayesGMMError
@@ -25,31 +26,6 @@ class FitOutcome(enum.Enum):
     EXHAUSTED = "stopped at max_iterations before it converged"
     SPURIOUS = "spurious"
     FAILED = "failed"
-
-
-class PosteriorOutcome(enum.Enum):
-    """What became of a posterior that was asked for; the value is the beginning of a sentence.
-
-    Examples
-    --------
-    >>> import bayesgmm as bg
-    >>> quick = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
-    >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", **quick)
-    >>> selection.posterior_states["VVV", 2].outcome is bg.PosteriorOutcome.APPROXIMATION_GOOD
-    True
-    """
-
-    CONVERGED = "The chains converged"
-    NOT_CONVERGED = "The chains did not converge"
-    UNCHECKED = "There are too few draws to see whether the chains converged"
-    APPROXIMATION_GOOD = "Laplace's approximation is good"
-    APPROXIMATION_POOR = "Laplace's approximation is not to be trusted"
-    NONE = "There is no posterior"
-
-    @property
-    def trusted(self) -> bool:
-        """Whether there are draws and nothing speaks against them."""
-        return self in (PosteriorOutcome.CONVERGED, PosteriorOutcome.APPROXIMATION_GOOD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +64,34 @@ class PosteriorState:
 
     Attributes
     ----------
-    outcome : PosteriorOutcome
-    detail : str
-        What the sampler says of the draws, or why there are none.
+    verdict : Verdict or None
+        Whether to trust the draws; None where there are none.
+    no_draws : str
+        Why there are no draws; empty where there are.
     no_evidence : str
         Why there is no evidence although there are draws and it was asked for; empty otherwise.
 
     Examples
     --------
-    >>> PosteriorState(PosteriorOutcome.NONE, "covariance EEV is not available").text
+    >>> import bayesgmm as bg
+    >>> quick = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
+    >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", **quick)
+    >>> selection.posterior_states["VVV", 2].verdict.convergence.name
+    'APPROXIMATION_GOOD'
+    >>> PosteriorState(None, no_draws="covariance EEV is not available").text
     'none: covariance EEV is not available'
     """
 
-    outcome: PosteriorOutcome
-    detail: str
+    verdict: Verdict | None
+    no_draws: str = ""
     no_evidence: str = ""
 
     @property
     def text(self) -> str:
         """The same in words, as in the column ``posterior`` of the table."""
-        if self.outcome is PosteriorOutcome.NONE:
-            return f"none: {self.detail}"
-        return f"{self.detail} No evidence: {self.no_evidence}" if self.no_evidence else self.detail
+        if self.verdict is None:
+            return f"none: {self.no_draws}"
+        return f"{self.verdict.text} No evidence: {self.no_evidence}" if self.no_evidence else self.verdict.text
 
 
 def fit_state(result: EMFit | BayesGMMError) -> FitState:

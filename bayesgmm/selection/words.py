@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.em.grid import Key
 from bayesgmm.names import listed
 from bayesgmm.selection.criteria import CRITERIA, Criterion, strength
 from bayesgmm.selection.overfitted import Overfitted
-from bayesgmm.selection.states import FitState, PosteriorOutcome, PosteriorState
+from bayesgmm.selection.states import FitState, PosteriorState
 from bayesgmm.selection.table import keys_of
 
 if TYPE_CHECKING:
@@ -128,11 +129,13 @@ def doubts(states: Mapping[Key, PosteriorState], pareto_k: Mapping[Key, float], 
     name : callable
         From `namer`.
     """
-    for outcome in (o for o in PosteriorOutcome if not o.trusted and o is not PosteriorOutcome.NONE):
-        if keys := [key for key, state in states.items() if state.outcome is outcome]:
-            yield f"{outcome.value} for {_names(keys, name)}: there trust criteria of EM more than LOO and evidence."
-    if keys := [key for key, state in states.items() if state.outcome is PosteriorOutcome.NONE]:
-        yield f"{PosteriorOutcome.NONE.value} of {_names(keys, name)}; the column posterior says why."
+    verdicts = {key: state.verdict for key, state in states.items() if state.verdict is not None}
+    for convergence in (c for c in Convergence if not c.good):
+        if keys := [key for key, verdict in verdicts.items() if verdict.convergence is convergence]:
+            fault = convergence.value[0].upper() + convergence.value[1:]
+            yield f"{fault} for {_names(keys, name)}: there trust criteria of EM more than LOO and evidence."
+    if keys := [key for key in states if key not in verdicts]:
+        yield f"There is no posterior of {_names(keys, name)}; the column posterior says why."
     if keys := [key for key, state in states.items() if state.no_evidence]:
         yield f"There is no evidence of {_names(keys, name)}; the column posterior says why."
     if keys := [key for key, k in pareto_k.items() if k > _RELIABLE_PARETO_K]:
