@@ -30,6 +30,7 @@ from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import tree_of, write_tree
 from bayesgmm.bayes.verdict import Convergence, Verdict
+from bayesgmm.checkpoints import fingerprint
 from bayesgmm.em.fit import EMFit, fitted_table
 from bayesgmm.em.initialize import whole_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -142,6 +143,8 @@ def sample_posterior(
     if earlier is not None and earlier.complete:
         return earlier.tree
     seed = int(np.random.default_rng(rng).integers(2**31))
+    tell = of_stage(progress, "posterior")
+    tell(0, size.chains * (size.draws + size.tune))
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
     modes = find_modes(density, candidates(fit, searched, 2 * size.chains))
     run = _Run(density, fit, searched, modes, size, method, sampler, seed, started)
@@ -152,7 +155,7 @@ def sample_posterior(
         drawn = run.posterior(chains_drawn)
     else:
         sample = _by_pymc if sampler == "pymc" else _by_nutpie
-        chains_drawn = sample(run, _Outlet(run, file, of_stage(progress, "posterior")), earlier)
+        chains_drawn = sample(run, _Outlet(run, file, tell), earlier)
         drawn = run.posterior(chains_drawn)
         if sampler == "nutpie" and len(run.starts) > 1 and chains_drawn.complete:
             groups = separate_modes(drawn.draws, drawn.statistics["lp"])
@@ -231,6 +234,7 @@ class _Run:
         """What is to be told of the draws, by name."""
         yield "priors", str(self.density.priors)
         yield "prior_values", self.density.priors.to_json()
+        yield "fingerprint", _fingerprint(self.density)
         sampling = drawn.sampling
         yield from {"method": self.method, "sampler": self.sampler, "seed": self.seed, "tune": self.size.tune}.items()
         yield "sampling_seconds", sampling.seconds
@@ -305,21 +309,20 @@ def _earlier(file: Path, density: Density) -> _Earlier:
     try:
         with xr.open_datatree(file, engine="h5netcdf") as stored:
             tree = stored.load()
-        drawn = posterior(tree)
+        drawn, fingerprint_of_file = posterior(tree), tree.attrs["fingerprint"]
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{file} is there already and holds no posterior; give another out=, or remove it") from error
-    same = (
-        np.array_equal(drawn.rows if drawn.rows is not None else (), density.table.values)
-        and drawn.covariance_model == density.model
-        and drawn.priors is not None
-        and drawn.priors.to_json() == density.priors.to_json()
-    )
-    if not same:
+    if fingerprint_of_file != _fingerprint(density):
         raise InputError(
             f"{file} holds the posterior of another table, model or prior; give another out=, or remove it"
         )
     chains = Chains(density.pack(drawn.draws), dict(drawn.statistics))
     return _Earlier(tree, chains, drawn.sampling.complete)
+
+
+def _fingerprint(density: Density) -> str:
+    """What tells posteriors of another table, model or prior apart."""
+    return fingerprint(density.table, density.model.name, density.priors.to_json())
 
 
 class _Outlet(NamedTuple):
