@@ -216,7 +216,7 @@ def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
     integrated, plain = (Density(no_rows, np.zeros(D), p, model) for p in (priors, given))
     x = 0.5 * np.random.default_rng(0).normal(size=plain.n_dim)
     first = K - 1 + K * D
-    squares, above, _ = plain.coordinates.sizes
+    squares, above, _ = plain.coordinates.layout.sizes
 
     def log_prior_given(log_b):
         log_least = np.log(np.exp(log_b) + floor)
@@ -225,7 +225,7 @@ def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
         y[first + squares : first + squares + above] *= np.exp(0.5 * log_least)
         return plain(y)[0] + plain.log_constant + 0.5 * above * log_least
 
-    power = (plain.coordinates.first.sum() * (squares if name == "VII" else 1) + above) / 2
+    power = (plain.coordinates.prior_a.sum() * (squares if name == "VII" else 1) + above) / 2
 
     def log_size(log_b):  # small ones are rarer than a gamma variable's, by what the floor adds
         rarer = power * (log_b - np.log(np.exp(log_b) + floor))
