@@ -11,6 +11,7 @@ import ctypes
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from bayesgmm import native
 from bayesgmm.bayes.coordinates import PrecisionCoordinates, dirichlet_log_constant, log_ratios, proportions
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 from bayesgmm.observations import Observations
@@ -119,6 +121,14 @@ class Density:
         value = address(out)
         status = native.log_density(n, address(x), value + 8, value, self.handle)
         return (-math.inf if status else float(out[0])), out[1:]
+
+    def log_densities(self, thetas: np.ndarray) -> np.ndarray:
+        """Values (...) at many points (..., n), nats, taken in threads."""
+        flat = thetas.reshape(-1, thetas.shape[-1])
+        ends = np.linspace(0, len(flat), n_threads() + 1).astype(int).tolist()
+        _ = self.handle  # made once, before threads ask for it
+        parts = in_threads(lambda ends: [self(theta)[0] for theta in flat[slice(*ends)]], list(pairwise(ends)))
+        return np.concatenate(parts).reshape(thetas.shape[:-1])
 
     def expanded(self, x: np.ndarray) -> np.ndarray:
         """The coordinates theta (n,) of the coordinates x (n,) that this is a function of."""

@@ -82,7 +82,7 @@ def laplace_draws(density: Density, mode: Mode, *, chains: int, draws: int, seed
 
     u = np.random.default_rng(seed).standard_normal((chains, draws, density.n_dim))
     thetas = mode.origin + u @ mode.factor.T
-    values = np.array([density(theta)[0] for theta in thetas.reshape(-1, density.n_dim)]).reshape(chains, draws)
+    values = density.log_densities(thetas)
     log_ratio = values - mode.value + 0.5 * (u**2).sum(axis=2)
     log_weight, pareto_k = array_stats.psislw(log_ratio.ravel(), axis=-1)
     largest = min(1 - 1 / math.log10(max(values.size, 11)), 0.7)
