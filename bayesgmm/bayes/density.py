@@ -1,8 +1,11 @@
 """The log posterior density and its exact gradient in unconstrained coordinates, from one pass of the kernel.
 
-Coordinates theta, in the order of the PyMC model's: K - 1 log ratios of the weights to their geometric mean, the means
-(K, D), then those of `PrecisionCoordinates`: squares (or standard deviations), entries above the diagonal, ratios.
-What is compiled is one C function for all models and tables: nothing is compiled per fit, no Python runs in a sampler.
+The coordinates theta are in the order of the PyMC model's: K - 1 log ratios of the weights to their geometric mean, the
+means (K, D), then those of `PrecisionCoordinates`: squares (or standard deviations), entries above the diagonal and
+ratios.
+
+One C function, compiled with the package, serves all models and tables: nothing is compiled for a fit, and no Python
+runs inside a sampler.
 """
 
 from __future__ import annotations
@@ -25,24 +28,57 @@ from bayesgmm.native import address
 from bayesgmm.observations import Observations
 
 
-def _filled_up(factor: np.ndarray) -> np.ndarray:
-    """A triangular factor as density.hpp has it: single precision, zeros at its ends, from a cache line on."""
+def _padded(factor: np.ndarray) -> np.ndarray:
+    """A triangular factor as density.hpp has it: in single precision, padded with zeros to a multiple of 8 columns.
+
+    It starts at the beginning of a cache line.
+    """
     n = len(factor)
-    m = -(-n // 8) * 8
-    memory = np.zeros(m * m + 16, np.float32)
-    first = -(memory.ctypes.data // 4) % 16
-    filled = memory[first : first + m * m].reshape(m, m)
-    filled[:n, :n] = np.tril(factor)
-    return filled
+    width = -(-n // 8) * 8
+    memory = np.zeros(width * width + 16, np.float32)
+    start = -(memory.ctypes.data // 4) % 16
+    padded = memory[start : start + width * width].reshape(width, width)
+    padded[:n, :n] = np.tril(factor)
+    return padded
 
 
 @dataclass(frozen=True, eq=False)
 class Density:
     """Log posterior density of a mixture, up to a constant, as a function of unconstrained coordinates.
 
-    With ``origin`` (n,) and ``factor`` (n, n), lower triangular, it is a function of u with theta = origin + factor u.
-    With ``left_out`` (M,), rows by number, and ``log_odds`` (M,) it is that density times sum_i exp(log_odds_i) /
-    p(x_i | theta): a mixture of the posteriors that leave out one of these rows (Silva & Zanella 2023).
+    Parameters
+    ----------
+    table : Observations
+    center : (D,)
+        Point from which the means' offsets are taken, near the rows.
+    priors : Priors
+        With a concentration for each component.
+    model : CovarianceModel
+        One that has a posterior under these priors.
+    origin : (n,), optional
+    factor : (n, n), optional
+        Lower triangular. With these two it is a function of u, where theta = origin + factor u.
+    left_out : (M,), optional
+        Positions of rows.
+    log_odds : (M,), optional
+        With these two the density is multiplied by sum_i exp(log_odds_i) / p(x_i | theta) over the rows left out: a
+        mixture of the posteriors that leave out one of these rows (Silva & Zanella 2023).
+
+    References
+    ----------
+    Silva, L. A., & Zanella, G. (2024). Robust leave-one-out cross-validation for high-dimensional Bayesian models.
+    Journal of the American Statistical Association, 119, 2369-2381. https://doi.org/10.1080/01621459.2023.2257893
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> from bayesgmm.observations import observations
+    >>> X = bg.datasets.old_faithful()
+    >>> fit, priors = bg.fit_em(X, 2, rng=0), bg.Priors.weakly_informative(X, 2)
+    >>> density = Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
+    >>> value, gradient = density(density.pack(fit.mixture))
+    >>> round(value + density.log_constant, 1), gradient.shape
+    (-1155.0, (11,))
     """
 
     table: Observations
@@ -67,7 +103,7 @@ class Density:
 
     @cached_property
     def log_constant(self) -> float:
-        """What the value lacks, in nats, of the log of likelihood times normalised prior density of theta."""
+        """What is to be added to the value for the log of likelihood times normalised prior density of theta, nats."""
         means = self.priors.n_components * self.priors.means.log_constant
         return float(dirichlet_log_constant(self.priors.concentration) + means + self.coordinates.log_constant)
 
@@ -88,7 +124,7 @@ class Density:
             arrays |= {"left_out": self.table.values[self.left_out], "log_odds": self.log_odds}
         places, kept_alive = native.addresses(arrays)
         if self.factor is not None:
-            factor = _filled_up(self.factor)
+            factor = _padded(self.factor)
             kept_alive.append(factor)
             places["factor"] = address(factor, np.float32)
         chart, arrays_of_chart = self.coordinates.compiled()
@@ -113,7 +149,10 @@ class Density:
         return ctypes.addressof(self._compiled[0])
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Value (nats) and gradient (n,) at x; -inf and whatever came out where they are not finite."""
+        """Value (nats) and gradient (n,) at x.
+
+        Where they are not finite the value is -inf and the gradient is not to be used.
+        """
         x = np.ascontiguousarray(x, dtype=np.float64)
         if x.shape != (n := self.n_dim,):
             raise ValueError(f"{n} coordinates are needed, not an array of shape {x.shape}")
@@ -131,7 +170,7 @@ class Density:
         return np.concatenate(parts).reshape(thetas.shape[:-1])
 
     def expanded(self, x: np.ndarray) -> np.ndarray:
-        """The coordinates theta (n,) of the coordinates x (n,) that this is a function of."""
+        """The coordinates theta (n,) that belong to the coordinates x (n,) of which this is a function."""
         x, theta = np.ascontiguousarray(x, dtype=np.float64), np.empty(self.n_dim)
         native.to_theta(self.n_dim, self.n_dim, address(x), address(theta), self.handle)
         return theta

@@ -30,13 +30,28 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     -------
     pm.Model
         With ``weights`` (component), ``means`` (component, feature), ``covariances`` (component, feature, feature_bis)
-        and ``observations`` (observation, feature). Its likelihood is the compiled kernel with its exact gradient. The
-        covariances are deterministic functions of Bartlett's independent coordinates of the precisions.
+        and ``observations`` (observation, feature). The likelihood is the compiled kernel, with its exact gradient. The
+        covariances are deterministic functions of the free coordinates of the precisions: for an inverse Wishart
+        Bartlett's independent ones.
 
     Raises
     ------
     InputError
         For a table that is not the fitted one, or a covariance model that is not available.
+
+    See Also
+    --------
+    sample_posterior : Draws from the same posterior without compiling a model.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> model = bg.build_model(X, bg.fit_em(X, 2, rng=0))
+    >>> [variable.name for variable in model.free_RVs]
+    ['weights', 'means', 'precision_coordinates']
+    >>> model.named_vars_to_dims["covariances"]
+    ('component', 'feature', 'feature_bis')
     """
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)
