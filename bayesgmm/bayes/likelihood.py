@@ -110,6 +110,7 @@ def _external(name: str, n_arrays: int) -> Any:
 
 
 def _log_density_in_numba(op, node=None, **kwargs):
+    """`LogDensity` as numba compiles it."""
     from numba import njit
 
     log_prob, diagonal = _external("rows_log_prob", 6), int(op.diagonal)
@@ -132,6 +133,7 @@ def _log_density_in_numba(op, node=None, **kwargs):
 
 
 def _pullback_in_numba(op, node=None, **kwargs):
+    """`Pullback` as numba compiles it."""
     from numba import njit
 
     pullback, diagonal = _external("rows_pullback", 9), int(op.diagonal)

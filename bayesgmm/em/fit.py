@@ -522,7 +522,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         scatter,
         float(degrees),
         factor @ factor.T,
-        getattr(priors.covariances, "floor", 0.0) * scatter,
+        priors.covariances.floor * scatter,
     )
 
 
