@@ -13,6 +13,8 @@ import numpy as np
 from bayesgmm.errors import InputError
 from bayesgmm.observations import check_names, numeric_table, positive_integer
 
+_LOWEST = -1e300  # stands for the logarithm of zero
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
@@ -140,6 +142,18 @@ class GaussianMixture:
             raise InputError(f"the covariance of component {index[-1]}{where} is not positive definite")
         out.flags.writeable = False
         return out.reshape(self.covariances.shape)
+
+    @property
+    def log_scale(self) -> np.ndarray:
+        """Log of each component's weight times its density at its own mean, (..., K), in nats.
+
+        That is log w_k + log|P_k| - D/2 log 2 pi, or -1e300 for a weight of zero: an infinity would turn into NaN.
+        """
+        log_determinant = np.log(np.einsum("...ii->...i", self.precisions_cholesky)).sum(-1)
+        with np.errstate(divide="ignore"):
+            return np.maximum(
+                np.log(self.weights) + log_determinant - 0.5 * self.n_features * np.log(2 * np.pi), _LOWEST
+            )
 
     @property
     def mean(self) -> np.ndarray:
@@ -359,14 +373,13 @@ class GaussianMixture:
         P = self.precisions_cholesky.reshape(-1, K, D, D)
         means, weights = self.means.reshape(-1, K, D), self.weights.reshape(-1, K)
         diagonal = not np.triu(P, 1).any()
-        with np.errstate(divide="ignore"):
-            log_scale = np.log(weights) + np.log(np.einsum("bkii->bki", P)).sum(-1) - 0.5 * D * np.log(2 * np.pi)
+        log_scale = self.log_scale.reshape(-1, K)
         centers = np.einsum("bk,bkd->bd", weights, means)
         results = [
             function(
                 X,
                 centers[b],
-                Parameters(np.maximum(log_scale[b], -1e300), means[b] - centers[b], P[b]),
+                Parameters(log_scale[b], means[b] - centers[b], P[b]),
                 diagonal,
             )
             for b in range(len(P))

@@ -1,9 +1,11 @@
 """The compiled core in `src/`: its functions, called by ctypes, and the structs they take.
 
-A struct here has the fields of the C++ struct of the same name, in the same order; what each holds is said there. A
-pointer is an address, from `address`: whoever makes a struct keeps its arrays alive for as long as it is in use.
-ctypes releases the GIL during a call. The environment variable BAYESGMM_LEVEL (v2, v3 or v4 on x86-64) picks the level
-of processor to run on, instead of the best there is.
+A struct here has the fields of the C++ struct of the same name, in the same order; some field names are longer here.
+What each field holds is said there. A pointer is an address, from `address`: whoever makes a struct keeps its arrays
+alive for as long as it is in use. ctypes releases the GIL during a call.
+
+The environment variable BAYESGMM_LEVEL (v2, v3 or v4 on x86-64) picks the level of processor to run on, instead of the
+best there is.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ def address(array: np.ndarray, dtype: Any = np.float64) -> int:
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"a C-contiguous array of {dtype.__name__} is needed, not {array.dtype}, {array.strides=}")
     return array.ctypes.data
+
+
+def addresses(arrays: dict[str, np.ndarray]) -> tuple[dict[str, int], list[np.ndarray]]:
+    """Where the arrays are as contiguous float64, by name, and what has to be kept alive for that."""
+    contiguous = [np.ascontiguousarray(array, dtype=np.float64) for array in arrays.values()]
+    return dict(zip(arrays, map(address, contiguous), strict=True)), contiguous
 
 
 class Mixture(ctypes.Structure):
@@ -220,9 +228,9 @@ class Chart(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("K", "D", "kind", "ratios", "scales", "copies", "columns")),
         *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet")),
-        ("strength", c_double),
+        ("scale_df", c_double),
         ("floor", c_double),
-        *((name, c_void_p) for name in ("first", "second", "dirichlet", "beta", "U")),
+        *((name, c_void_p) for name in ("prior_a", "prior_b", "dirichlet", "beta", "U")),
     )
 
 
@@ -247,7 +255,7 @@ class Overfitted(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("K", "D", "structure", "shared")),
         *((name, c_void_p) for name in ("location", "precision")),
-        *((name, c_double) for name in ("df", "strength")),
+        *((name, c_double) for name in ("df", "scale_df")),
         *((name, c_void_p) for name in ("inverse", "floor")),
         ("rate", c_double),
     )

@@ -59,7 +59,7 @@ def one(seed, covariance, prior):
     pick = np.linspace(0, draws.weights[..., 0].size - 1, DRAWS).astype(int)
     pick = np.unravel_index(rng.permutation(draws.weights[..., 0].size)[pick], draws.batch_shape)
     some = bg.GaussianMixture(draws.weights[pick], draws.means[pick], draws.covariances[pick])
-    heights = [np.array([density(theta)[0] for theta in density.pack(m)]) for m in (truth, some)]
+    heights = [density.log_densities(density.pack(m)) for m in (truth, some)]
     own, others = quantities(truth, X, heights[0]), quantities(some, X, heights[1])
     ranks = {}
     for name, (true, *_) in own.items():  # among equals, as overlaps that round to none, its place is by lot

@@ -12,6 +12,8 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import bayesgmm as bg
+from bayesgmm.bayes.density import Density
+from bayesgmm.observations import observations
 
 REFERENCE = Path(__file__).parent / "reference"
 CHANCE = 1e-6  # that a statistical test may fail a correct program with
@@ -102,3 +104,33 @@ def tree_of(draws, X, em=None, statistics=None, **attributes):
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)
     return tree
+
+
+COORDINATE_CASES = [  # covariance model, K, D, family of the covariances' prior
+    *[("VVV", 3, 4, "inverse Wishart"), ("VVV", 1, 3, "inverse Wishart"), ("EEE", 3, 4, "inverse Wishart")],
+    *[("VVI", 2, 3, "inverse Wishart"), ("EEI", 3, 2, "inverse Wishart"), ("VII", 2, 2, "inverse Wishart")],
+    *[("EII", 2, 2, "inverse Wishart"), ("V", 3, 1, "inverse Wishart"), ("E", 2, 1, "inverse Wishart")],
+    *[(name, 3, 3, "inverse Wishart") for name in ("VEI", "EVI", "VEE")],
+    ("EVV", 2, 3, "inverse Wishart"),
+    *[(name, 3, 3, "hierarchical") for name in ("VVV", "EEE", "VVI", "VII", "VEI", "VEE", "EVI", "EVV")],
+    *[("V", 2, 1, "hierarchical"), ("VVV", 1, 2, "hierarchical")],
+    *[("VVV", 3, 3, "half-normal"), ("VVV", 3, 3, "log-normal"), ("EEE", 3, 3, "exponential")],
+    *[(name, 2, 2, "half-normal") for name in ("VVI", "EEI", "VII", "EII")],
+    ("V", 2, 1, "exponential"),
+]
+
+
+def covariance_prior(kind, scale):
+    """A prior of the family by that name, about a scale matrix."""
+    D = len(scale)
+    return {
+        "inverse Wishart": lambda: bg.InverseWishart(D + 3, scale),
+        "hierarchical": lambda: bg.HierarchicalInverseWishart(D + 2.5, D + 1.5, scale / 3, floor=0.05),
+        "half-normal": lambda: bg.LKJ(1.7, bg.HalfNormal(np.linspace(1, 2, D))),
+        "log-normal": lambda: bg.LKJ(1.7, bg.LogNormal(np.linspace(0, 1, D), 0.7)),
+        "exponential": lambda: bg.LKJ(1.7, bg.Exponential(0.8)),
+    }[kind]()
+
+
+def density_of(X, fit, priors):
+    return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)

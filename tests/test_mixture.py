@@ -183,3 +183,12 @@ def test_features_that_are_not_there_are_refused(rng):
         m.cdf([0.0])
     with pytest.raises(bg.InputError, match="density_level"):
         m.highest_density_intervals(0.5)
+
+
+def test_the_log_scale_is_the_joint_density_at_a_components_own_mean(rng):
+    m = random_mixture(rng, 3, 2, batch=(4,))
+    for b in range(4):
+        own = np.diagonal(m[b].log_joint(m.means[b]))
+        np.testing.assert_allclose(m.log_scale[b], own, rtol=1e-12)
+    empty = bg.GaussianMixture([1.0, 0.0], np.zeros((2, 1)), np.ones((2, 1, 1)))
+    assert empty.log_scale[1] == -1e300

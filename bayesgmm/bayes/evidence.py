@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.integrals import Estimate, by_laplace, by_sampling, coordinates, into_tile, log_values, n_proposals
+from bayesgmm.bayes.integrals import Estimate, by_laplace, by_sampling, coordinates, into_tile, n_proposals
 from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
@@ -171,7 +171,7 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
     else:
         every = -(-thetas[..., 0].size // (2 * n_proposals(density)))
         thetas = thetas[:, :: max(every, 1)]
-        heights = log_values(density, thetas)
+        heights = density.log_densities(thetas)
     target = drawn.em if density.priors.exchangeable else None
     evidence = evidence_of_draws(density, thetas, heights, target, method, rng=rng)
     if drawn.verdict is not None and not drawn.verdict.good and method != "laplace":

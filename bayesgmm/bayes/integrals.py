@@ -62,7 +62,7 @@ class Tile:
 
     def log_values(self, thetas: np.ndarray, least: float) -> np.ndarray:
         """The density's values (S,) at thetas (S, n), -inf where they are below ``least`` or theta is not in C."""
-        values = log_values(self.density, thetas)
+        values = self.density.log_densities(thetas)
         values[values < least] = -math.inf
         candidates = np.flatnonzero(values > -math.inf)
         values[candidates[~self.holds(thetas[candidates])]] = -math.inf
@@ -92,12 +92,6 @@ def coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
     thetas, log_weights = density.pack(draws), np.log(np.maximum(draws.weights, 1e-300))
     thetas[..., : draws.n_components - 1] = (log_weights - log_weights.mean(axis=-1, keepdims=True))[..., :-1]
     return thetas
-
-
-def log_values(density: Density, thetas: np.ndarray) -> np.ndarray:
-    """The density's value (...) at thetas (..., n), nats."""
-    flat = thetas.reshape(-1, thetas.shape[-1])
-    return np.array([density(theta)[0] for theta in flat]).reshape(thetas.shape[:-1])
 
 
 def n_proposals(density: Density) -> int:

@@ -21,13 +21,13 @@ class Mode(NamedTuple):
 
     @property
     def log_integral(self) -> float:
-        """Laplace's approximation to the log integral about the mode, nats, up to the density's constant."""
+        """Laplace's approximation to the log integral of the density around the mode, nats, without its constant."""
         n = len(self.origin)
         return self.value + 0.5 * n * math.log(2 * math.pi) + float(np.linalg.slogdet(self.factor)[1])
 
 
 def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Hessian (n, n) of the log posterior by central differences of its exact gradient, symmetrised."""
+    """Hessian (n, n) of the log posterior: central differences of its exact gradient, by ``step`` (n,), symmetrised."""
     rows = []
     for i, h in enumerate(step):
         shift = np.zeros_like(theta)
@@ -38,9 +38,11 @@ def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray
 
 
 def find_mode(density: Density, theta: np.ndarray, max_steps: int = 20, tolerance: float = 1e-4) -> Mode:
-    """Newton's method from theta, damped so that the log posterior rises, until a step would gain under ``tolerance``.
+    """The mode that Newton's method finds from theta, and the curvature there.
 
-    Where the curvature is not negative definite (weakly identified directions) each eigenvalue is replaced by its size.
+    Steps are shortened until the log posterior rises; the search ends when a step would gain less than ``tolerance``
+    nats. Where the curvature is not negative definite (in directions that are weakly identified) each eigenvalue is
+    replaced by its absolute value.
     """
     value, gradient = density(theta)
     step = np.full(theta.shape, 1e-4)
@@ -82,7 +84,7 @@ def laplace_draws(density: Density, mode: Mode, *, chains: int, draws: int, seed
 
     u = np.random.default_rng(seed).standard_normal((chains, draws, density.n_dim))
     thetas = mode.origin + u @ mode.factor.T
-    values = np.array([density(theta)[0] for theta in thetas.reshape(-1, density.n_dim)]).reshape(chains, draws)
+    values = density.log_densities(thetas)
     log_ratio = values - mode.value + 0.5 * (u**2).sum(axis=2)
     log_weight, pareto_k = array_stats.psislw(log_ratio.ravel(), axis=-1)
     largest = min(1 - 1 / math.log10(max(values.size, 11)), 0.7)

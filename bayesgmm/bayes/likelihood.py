@@ -1,4 +1,4 @@
-"""The kernel as PyTensor operations: the log density of each row, and its pullback."""
+"""The kernel as PyTensor operations: the log density of each row, and its pullback (its transposed derivative)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from bayesgmm.native import address
 
 
 class LogDensity(Op):
-    """Log mixture density of each row (N,), in nats, by the data, their center, log scales, offsets and factors P."""
+    """Log mixture density of each row (N,), in nats, as a function of the rows and the mixture's parameters.
+
+    Parameters
+    ----------
+    diagonal : bool
+        Promises that the factors P of the precisions are diagonal.
+    """
 
     __props__ = ("diagonal",)
 
@@ -40,12 +46,20 @@ class LogDensity(Op):
         return [[False], [False], [True], [True], [True]]
 
     def pullback(self, inputs, outputs, cotangents):
-        """By log scales, offsets and factors."""
+        """Gradient with respect to log scales, offsets and factors; the data and their center have none."""
         return [disconnected_type(), disconnected_type(), *Pullback(self.diagonal)(*inputs, cotangents[0])]
 
 
 class Pullback(Op):
-    """Gradient of the rows' log densities, weighted by a cotangent (N,): by log scales, offsets and factors P."""
+    """Gradient of the sum of the rows' log densities, weighted by a cotangent (N,).
+
+    It is with respect to the mixture's log scales, offsets and factors P.
+
+    Parameters
+    ----------
+    diagonal : bool
+        Promises that the factors P of the precisions are diagonal.
+    """
 
     __props__ = ("diagonal",)
 
@@ -66,6 +80,7 @@ class Pullback(Op):
 
 
 def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int, int, int, bool], list[np.ndarray]]:
+    """Sizes and contiguous arrays as the core takes them."""
     arrays = [np.ascontiguousarray(i, dtype=np.float64) for i in inputs]
     (N, D), K = arrays[0].shape, len(arrays[2])
     return (N, D, K, op.diagonal), arrays
@@ -73,70 +88,68 @@ def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int,
 
 @cache
 def _tell_numba() -> None:
-    """Have numba call the compiled core, so that no Python runs inside a sampler.
-
-    By name, which the linker is told the address of: so what numba compiles can be kept for other processes.
-    """
-    import llvmlite.binding
-    from numba import njit, types
+    """Have numba call the compiled core, so that no Python runs inside a sampler."""
     from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
-    def external(name: str, n_arrays: int) -> Any:
-        function = ctypes.cast(getattr(native, name), ctypes.c_void_p)
-        llvmlite.binding.add_symbol(f"gmm_{name}", function.value)
-        arguments = [types.int64] * 4 + [types.uintp] * n_arrays
-        return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
+    register_funcify_default_op_cache_key(LogDensity)(_log_density_in_numba)
+    register_funcify_default_op_cache_key(Pullback)(_pullback_in_numba)
 
-    log_prob, pullback = external("rows_log_prob", 6), external("rows_pullback", 9)
 
-    @register_funcify_default_op_cache_key(LogDensity)
-    def _log_density(op, node=None, **kwargs):
-        diagonal = int(op.diagonal)
+def _external(name: str, n_arrays: int) -> Any:
+    """A function of the core as numba calls it: by name, whose address the linker is told.
 
-        @njit
-        def log_density(X, center, log_scale, offsets, P):
-            X, center, log_scale = (
-                np.ascontiguousarray(X),
-                np.ascontiguousarray(center),
-                np.ascontiguousarray(log_scale),
-            )
-            offsets, P = np.ascontiguousarray(offsets), np.ascontiguousarray(P)
-            out = np.empty(X.shape[0])
-            status = log_prob(
-                X.shape[0], X.shape[1], len(log_scale), diagonal,
-                X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
-                out.ctypes.data,
-            )  # fmt: skip
-            if status != 0:
-                raise MemoryError("no memory for log densities")
-            return out
+    So what numba compiles can be kept for other processes, where the address is another.
+    """
+    import llvmlite.binding
+    from numba import types
 
-        return log_density
+    function = ctypes.cast(getattr(native, name), ctypes.c_void_p)
+    llvmlite.binding.add_symbol(f"gmm_{name}", function.value)
+    arguments = [types.int64] * 4 + [types.uintp] * n_arrays
+    return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
 
-    @register_funcify_default_op_cache_key(Pullback)
-    def _pullback(op, node=None, **kwargs):
-        diagonal = int(op.diagonal)
 
-        @njit
-        def gradient(X, center, log_scale, offsets, P, cotangent):
-            X, center, log_scale = (
-                np.ascontiguousarray(X),
-                np.ascontiguousarray(center),
-                np.ascontiguousarray(log_scale),
-            )
-            offsets, P, cotangent = (
-                np.ascontiguousarray(offsets),
-                np.ascontiguousarray(P),
-                np.ascontiguousarray(cotangent),
-            )
-            by_log_scale, by_offsets, by_P = np.empty_like(log_scale), np.empty_like(offsets), np.empty_like(P)
-            status = pullback(
-                X.shape[0], X.shape[1], len(log_scale), diagonal,
-                X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
-                cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
-            )  # fmt: skip
-            if status != 0:
-                raise MemoryError("no memory for the gradient of log densities")
-            return by_log_scale, by_offsets, by_P
+def _log_density_in_numba(op, node=None, **kwargs):
+    """`LogDensity` as numba compiles it."""
+    from numba import njit
 
-        return gradient
+    log_prob, diagonal = _external("rows_log_prob", 6), int(op.diagonal)
+
+    @njit
+    def log_density(X, center, log_scale, offsets, P):
+        X, center = np.ascontiguousarray(X), np.ascontiguousarray(center)
+        log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
+        out = np.empty(X.shape[0])
+        status = log_prob(
+            X.shape[0], X.shape[1], len(log_scale), diagonal,
+            X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+            out.ctypes.data,
+        )  # fmt: skip
+        if status != 0:
+            raise MemoryError("no memory for log densities")
+        return out
+
+    return log_density
+
+
+def _pullback_in_numba(op, node=None, **kwargs):
+    """`Pullback` as numba compiles it."""
+    from numba import njit
+
+    pullback, diagonal = _external("rows_pullback", 9), int(op.diagonal)
+
+    @njit
+    def gradient(X, center, log_scale, offsets, P, cotangent):
+        X, center, cotangent = np.ascontiguousarray(X), np.ascontiguousarray(center), np.ascontiguousarray(cotangent)
+        log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
+        by_log_scale, by_offsets, by_P = np.empty_like(log_scale), np.empty_like(offsets), np.empty_like(P)
+        status = pullback(
+            X.shape[0], X.shape[1], len(log_scale), diagonal,
+            X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+            cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
+        )  # fmt: skip
+        if status != 0:
+            raise MemoryError("no memory for the gradient of log densities")
+        return by_log_scale, by_offsets, by_P
+
+    return gradient

@@ -22,7 +22,6 @@ from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.monte_carlo import LARGEST_R_HAT, r_hat, sum_error
 from bayesgmm.bayes.nuts import nutpie_draws
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.mixture import GaussianMixture
 
 _LARGEST_MCSE = 0.1  # nats: Monte Carlo standard error that a row's estimate may have
@@ -73,15 +72,6 @@ def _psis(log_ratios: np.ndarray, efficiency: float) -> tuple[np.ndarray, float]
     return weights, float(k)
 
 
-def _log_densities(density: Density, thetas: np.ndarray) -> np.ndarray:
-    """The log density (...) at coordinates (..., n)."""
-    flat = thetas.reshape(-1, thetas.shape[-1])
-    ends = np.linspace(0, len(flat), n_threads() + 1).astype(int).tolist()
-    _ = density.handle  # made once, before threads ask for it
-    parts = in_threads(lambda ends: [density(theta)[0] for theta in flat[slice(*ends)]], list(pairwise(ends)))
-    return np.concatenate(parts).reshape(thetas.shape[:-1])
-
-
 # Rung 1: moment matching.
 
 
@@ -91,7 +81,7 @@ def _matched(
     if inputs.switched:
         return
     thetas = inputs.density.pack(inputs.draws)
-    log_density = _log_densities(inputs.density, thetas)
+    log_density = inputs.density.log_densities(thetas)
     for row in rows.tolist():
         try:
             yield row, _moment_matched(inputs, row, thetas, log_density)
@@ -121,7 +111,7 @@ def _moment_matched(inputs: RepairInputs, row: int, thetas: np.ndarray, log_dens
         for step, target in _moments(moved, np.exp(weights)):
             candidate = target + (moved - mean) @ step.T
             tried, tried_k = _psis(
-                _finite(_log_densities(density, candidate) - log_lik(candidate) - log_density), efficiency
+                _finite(density.log_densities(candidate) - log_lik(candidate) - log_density), efficiency
             )
             if tried_k < k:
                 A, mean, moved, weights, k = step @ A, target, candidate, tried, tried_k
@@ -132,8 +122,8 @@ def _moment_matched(inputs: RepairInputs, row: int, thetas: np.ndarray, log_dens
     half = thetas.shape[1] // 2
     both = np.concatenate((moved[:, :half], thetas[:, half:]), axis=1)
     back = center + np.linalg.solve(A, (both - mean)[..., None])[..., 0]
-    own, log_det = _log_densities(density, both), np.linalg.slogdet(A)[1]
-    origin = np.concatenate((log_density[:, :half], _log_densities(density, back[:, half:])), axis=1)
+    own, log_det = density.log_densities(both), np.linalg.slogdet(A)[1]
+    origin = np.concatenate((log_density[:, :half], density.log_densities(back[:, half:])), axis=1)
     lik = log_lik(both)
     weights, split_k = _psis(_finite(own - lik - np.logaddexp(own, origin - log_det)), efficiency)
     weighted = weights + lik

@@ -12,6 +12,7 @@ import numpy as np
 from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.em.fit import EMFit, fit_quietly
 from bayesgmm.em.search import Maximum, joined
 from bayesgmm.errors import DegenerateFitError
@@ -60,7 +61,7 @@ class Searched(NamedTuple):
 def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Searched:
     """Climb from ten random starts at a time until hardly any maximum is left to be met, but at most 200 times."""
     X, K, model = density.table.values, fit.n_components, fit.covariance_model
-    priors = density.priors if hasattr(density.priors.covariances, "worth") else None
+    priors = density.priors if isinstance(density.priors.covariances, ConjugatePrior) else None
     maxima: tuple[Maximum, ...] = ()
     searched, climbs = Searched(), 0
     if K == 1:

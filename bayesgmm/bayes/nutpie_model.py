@@ -1,7 +1,7 @@
 """A density as nutpie takes it: by the address of its C function where nutpie's own class allows, else through Python.
 
-That class is not part of nutpie's public interface, which takes Python functions only: about 60 microseconds a call. So
-it is used here only, and only once a trial run has shown that it works.
+That class is not part of nutpie's public interface, which takes Python functions only, at about 60 microseconds a call.
+So it is used nowhere else, and only after a trial run has shown that it works.
 """
 
 from __future__ import annotations
@@ -52,22 +52,23 @@ def why_not_compiled() -> str | None:
         raise
     except BaseException as error:  # a panic is no Exception
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if thetas.shape != (5, 2) or not np.allclose(heights, [plain(theta)[0] for theta in thetas]):
+    if thetas.shape != (5, 2) or not np.allclose(heights, plain.log_densities(thetas)):
         return "its draws are not those of the density"
     return None
 
 
 def _compiled(density: Density, start: Callable[[int], np.ndarray]) -> Any:
+    """The model by nutpie's own class, which calls the C function without Python."""
     from nutpie.compile_pymc import CompiledPyMCModel
 
-    def at(function: Any) -> SimpleNamespace:
+    def with_address(function: Any) -> SimpleNamespace:
         return SimpleNamespace(address=ctypes.cast(function, ctypes.c_void_p).value)
 
     n = density.n_dim
     return CompiledPyMCModel(
         dims={},
-        compiled_logp_func=at(native.log_density),
-        compiled_expand_func=at(native.to_theta),
+        compiled_logp_func=with_address(native.log_density),
+        compiled_expand_func=with_address(native.to_theta),
         initial_point_func=start,
         shared_data={},
         shared_var_keys={},
@@ -83,6 +84,7 @@ def _compiled(density: Density, start: Callable[[int], np.ndarray]) -> Any:
 
 
 def _through_python(density: Density, start: Callable[[int], np.ndarray]) -> Any:
+    """The model by nutpie's public interface."""
     from nutpie.compiled_pyfunc import from_pyfunc
 
     return from_pyfunc(

@@ -26,7 +26,6 @@ EIGHT = 8  # draws that lie side by side for the kernel
 _TILE = 16  # rows that it works on at a time
 _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
 _MOST_COMPONENTS = 255  # labels of drawn assignments are bytes
-_LOWEST = -1e300  # stands for log 0 where an infinity would turn into NaN
 
 
 class Packed(NamedTuple):
@@ -77,11 +76,9 @@ class RowsUnderDraws:
         S, K, D = self.mixture.means.shape
         P = self.mixture.precisions_cholesky
         center = np.einsum("sk,skd->d", self.mixture.weights, self.mixture.means) / S
-        with np.errstate(divide="ignore"):
-            scale = np.log(self.mixture.weights) + np.log(np.einsum("skii->ski", P)).sum(-1)
-        scale = np.maximum(scale - 0.5 * D * np.log(2 * np.pi), _LOWEST)
         columns = [P[:, :, i, j] for j in range(D) for i in range(j + 1)]
-        flat = np.concatenate([scale[..., None], self.mixture.means - center, np.stack(columns, axis=-1)], axis=-1)
+        parts = self.mixture.log_scale[..., None], self.mixture.means - center, np.stack(columns, axis=-1)
+        flat = np.concatenate(parts, axis=-1)
         groups = -(-S // EIGHT)
         flat = flat[np.minimum(np.arange(groups * EIGHT), S - 1)].reshape(groups, EIGHT, K, -1)
         return Packed(center, np.ascontiguousarray(np.moveaxis(flat, 1, -1)))

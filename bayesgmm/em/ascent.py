@@ -28,7 +28,7 @@ class Penalty(NamedTuple):
     concentration: np.ndarray  # (K,) Dirichlet concentration - 1
     location: np.ndarray  # (D,) prior means' offset from the center
     precision: np.ndarray  # (D, D) prior precision of the means
-    rows: float  # that the prior of a covariance is worth
+    rows: float  # that have the effect of the prior of a covariance
     scatter: np.ndarray  # (D, D) and their scatter; its prior mean where it has a prior itself
     degrees: float  # of freedom of the scatter given the covariances; 0 where it has no prior
     scale_precision: np.ndarray  # (D, D) inverse of the scale matrix of the scatter's own prior

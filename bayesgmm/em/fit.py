@@ -500,7 +500,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         )
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
-    if not hasattr(priors.covariances, "worth"):
+    if not hasattr(priors.covariances, "equivalent_data"):
         raise InputError(
             f"EM maximises under inverse-Wishart priors of the covariances only, not {priors.covariances.title} ones; "
             "fit without priors, and give them to sample_posterior"
@@ -510,8 +510,8 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         raise InputError(
             f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"
         )
-    rows, scatter = priors.covariances.worth(model)
-    degrees, scale = priors.covariances.worth_of_scale(model, K)
+    rows, scatter = priors.covariances.equivalent_data(model)
+    degrees, scale = priors.covariances.equivalent_data_of_scale(model, K)
     factor = np.empty_like(scale)
     precision_cholesky(scale, factor)
     return ascent.Penalty(
@@ -522,7 +522,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         scatter,
         float(degrees),
         factor @ factor.T,
-        getattr(priors.covariances, "floor", 0.0) * scatter,
+        priors.covariances.floor * scatter,
     )
 
 

@@ -77,8 +77,7 @@ def _score(theta: np.ndarray, fit: EMFit, table: Observations, center: np.ndarra
     weights, means, S = theta[:K], theta[K : K + K * D].reshape(K, D), theta[K + K * D :].reshape(K, D, D)
     m = GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2)
     P = m.precisions_cholesky
-    log_scale = np.log(weights) + np.log(np.einsum("kii->ki", P)).sum(-1) - 0.5 * D * np.log(2 * np.pi)
-    parameters = Parameters(log_scale, means - center, P)
+    parameters = Parameters(m.log_scale, means - center, P)
     _, _, (counts, first, scatter) = expected_statistics(
         table.values, table.sample_weight, NO_LABELS, center, parameters
     )
