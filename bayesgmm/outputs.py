@@ -128,7 +128,7 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     pictures: dict[str, Callable[[], Figure]] = {
         "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a),
         "em_path.png": lambda: plots.em_path(fit),
-        "posterior.png": lambda: plots.posterior(analysis.tree, fit, partition=a.partition),
+        "posterior.png": lambda: plots.posterior(analysis.tree, partition=a.partition),
     }
     if analysis.draws.n_components > 1:
         pictures["uncertainty.png"] = lambda: plots.uncertainty(analysis.tree, a)
