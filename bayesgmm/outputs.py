@@ -126,9 +126,9 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
             table.to_csv(path, index=False)
     found, ball = analysis.partition, analysis.ball
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a),
+        "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a, ci_prob=a.ci_prob),
         "em_path.png": lambda: plots.em_path(fit),
-        "posterior.png": lambda: plots.posterior(analysis.tree, partition=a.partition),
+        "posterior.png": lambda: plots.posterior(analysis.tree, partition=a.partition, ci_prob=a.ci_prob),
     }
     if analysis.draws.n_components > 1:
         pictures["uncertainty.png"] = lambda: plots.uncertainty(analysis.tree, a)

@@ -14,7 +14,7 @@ from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture
 from bayesgmm.errors import InputError
 from bayesgmm.names import in_picture, percent
 from bayesgmm.observations import positive_integer
-from bayesgmm.plots.source import Source, color_indices, read, thinned
+from bayesgmm.plots.source import Source, color_indices, thinned
 from bayesgmm.plots.style import color, figure_or_new, marker, plain, point_handle, size_handles
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAP_DRAWS = 200  # that the map of the doubt is averaged over
 _MAP_POINTS = 120  # along each axis
+_NEGLIGIBLE = 0.01  # upper end of an interval that is left out
 
 
 def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | None = None) -> Figure:
@@ -58,7 +59,7 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
     ('eruptions', 'waiting')
     """
-    source, partition = read(posterior), assignments.partition
+    source, partition = Source(posterior), assignments.partition
     rows, doubt = source.rows, 1 - assignments.label_probability
     if len(doubt) != len(rows):
         raise InputError(f"the assignments are of {len(doubt)} rows, the posterior of {len(rows)}")
@@ -88,6 +89,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
 
 def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | None = None) -> Figure:
     """The probabilities of each component or cluster, with intervals, of the rows that are least certain.
+
+    Those whose interval ends below 1% are left out.
 
     Parameters
     ----------
@@ -122,16 +125,21 @@ def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | 
     figure = figure_or_new(figure, 6.6, 1.3 + 0.26 * len(shown))
     ax = figure.subplots()
     apart = 0.7 / K
+    handles = []
     for k, index in enumerate(color_indices(a.partition, K)):
         heights = np.arange(len(shown)) + (k - (K - 1) / 2) * apart
-        ax.hlines(heights, a.lower[shown, k], a.upper[shown, k], color=color(index), lw=1.6, alpha=0.6)
-        look: dict[str, Any] = {"marker": marker(index), "color": color(index)}
-        ax.plot(a.probabilities[shown, k], heights, ls="", ms=5, label=f"{a.group} {k}", **look)
+        likely = a.upper[shown, k] >= _NEGLIGIBLE
+        some = shown[likely]
+        ax.hlines(heights[likely], a.lower[some, k], a.upper[some, k], color=color(index), lw=1.6, alpha=0.6)
+        ax.plot(a.probabilities[some, k], heights[likely], ls="", ms=5, marker=marker(index), color=color(index))
+        handles.append(point_handle(index, f"{a.group} {k}"))
+    for height in range(1, len(shown), 2):
+        ax.axhspan(height - 0.5, height + 0.5, color="0.95", lw=0, zorder=0)
     ax.set_yticks(np.arange(len(shown)), [f"row {i}" for i in shown])
-    ax.invert_yaxis()
     ax.set(xlim=(-0.02, 1.02), xlabel=f"probability of the {a.group}, with {percent(a.ci_prob)} interval")
+    ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_title("The least certain rows (counted from 0)", fontsize="medium")
-    figure.legend(loc="outside lower center", ncols=min(K, 4), frameon=False, fontsize="small")
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(K, 4), frameon=False, fontsize="small")
     plain(ax)
     return figure
 
@@ -143,10 +151,10 @@ def _area(doubt: Any) -> Any:
 
 def _parting_features(source: Source, partition: Partition | None) -> Sequence[int]:
     """The two features, in their order, in which the components' means are farthest apart in sds of the rows."""
-    if partition is None:
-        means = source.em.means
-    else:
+    if partition is not None:
         means = cluster_mixture(source.draws, partition, source.rows).means.mean(axis=(0, 1))
+    else:
+        means = source.draws.means.mean(axis=(0, 1)) if source.em is None else source.em.means
     spread = means.std(axis=0) / np.maximum(source.rows.std(axis=0), 1e-300)
     return np.sort(np.argsort(-spread, kind="stable")[:2]).tolist()
 

@@ -14,7 +14,7 @@ from bayesgmm.intervals import level
 from bayesgmm.names import counted
 from bayesgmm.observations import check_names, numeric_table
 from bayesgmm.plots.panels import Groups, Panels
-from bayesgmm.plots.source import Source, read
+from bayesgmm.plots.source import Source
 from bayesgmm.plots.style import COLORS, figure_or_new, plain
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def clusters(
     """
     rows = _rows_of(X, fit)
     ci_prob = level(ci_prob)
-    source = None if posterior is None else read(posterior)
+    source = None if posterior is None else Source(posterior)
     if assignments is None and source is not None:
         assignments = assign(source.draws, rows)
     groups = _groups(fit, source, assignments)

@@ -64,7 +64,7 @@ def similarity(posterior: Any, partition: Partition, *, figure: Figure | None = 
     figure = figure_or_new(figure, 6.4, 5.4)
     ax = figure.subplots()
     image = ax.imshow(together[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-    figure.colorbar(image, ax=ax, label="probability of belonging together")
+    figure.colorbar(image, ax=ax, shrink=0.9, label="probability of belonging together")
     ax.set(xticks=[], yticks=[], xlabel="rows, in the same order", xlim=(-0.5, N - 0.5))
     _bars(ax, partition)
     ax.set_title("Which rows belong together, ordered by the partition", fontsize="medium")
@@ -143,18 +143,20 @@ def _bars(ax: Axes, partition: Partition) -> None:
     """Beside the matrix a bar for each cluster, with its size."""
     N, sizes = len(partition.labels), np.bincount(partition.labels)
     stops, indices = np.cumsum(sizes), color_indices(partition, partition.n_clusters)
-    heights = _spread(stops - sizes / 2, 0.07 * N)
+    heights = _spread(stops - sizes / 2, 0.08 * N, end=N)
     for c, (n, stop, height) in enumerate(zip(sizes.tolist(), stops.tolist(), heights.tolist(), strict=True)):
         ends = [stop - n - 0.5, stop - 0.5]
         ax.plot([-0.02 * N] * 2, ends, color=color(indices[c]), lw=5, solid_capstyle="butt", clip_on=False)
         text = f"cluster {c}\n{counted(n, 'row')}"
-        ax.text(-0.035 * N, height, text, ha="right", va="center", fontsize="small", linespacing=0.9)
+        ax.text(-0.035 * N, height, text, ha="right", va="center", fontsize="small", linespacing=1.05)
 
 
-def _spread(heights: np.ndarray, apart: float) -> np.ndarray:
-    """Ascending heights at least so far apart: from the last one on, each is moved up as far as the next one needs."""
-    limit = np.inf
+def _spread(heights: np.ndarray, apart: float, end: float) -> np.ndarray:
+    """Ascending heights at least so far apart: each is moved on from the one before, and back from the end."""
     spread = heights.copy()
+    for i in range(1, len(spread)):
+        spread[i] = max(spread[i], spread[i - 1] + apart)
+    limit = end
     for i in reversed(range(len(spread))):
         spread[i] = min(spread[i], limit)
         limit = spread[i] - apart

@@ -14,7 +14,7 @@ from bayesgmm.bayes.quantities import Quantity, quantities
 from bayesgmm.clusters.shares import cluster_mixture
 from bayesgmm.intervals import level, tails
 from bayesgmm.names import in_picture, percent
-from bayesgmm.plots.source import color_indices, read
+from bayesgmm.plots.source import Source, color_indices
 from bayesgmm.plots.style import color, figure_or_new, plain
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def posterior(
     >>> [ax.get_title().replace("\n", " ") for ax in figure.axes[:3]]
     ['weight', 'mean eruptions', 'mean waiting']
     """
-    source, ci_prob = read(posterior), level(ci_prob)
+    source, ci_prob = Source(posterior), level(ci_prob)
     draws = source.draws if partition is None else cluster_mixture(source.draws, partition, source.rows)
-    features, diagonal = source.features[:_MOST_FEATURES], source.covariance_model.diagonal
-    columns = list(quantities(draws, features, diagonal=diagonal))
+    features, em = source.features[:_MOST_FEATURES], source.em if partition is None else None
+    columns = list(quantities(draws, features, diagonal=source.diagonal))
     word, indices = "component" if partition is None else "cluster", color_indices(partition, draws.n_components)
     n_rows = min(draws.n_components, _MOST_GROUPS)
     figure = figure_or_new(figure, 1.9 * len(columns) + 0.8, 1.2 * n_rows + 1.5)
@@ -73,14 +73,14 @@ def posterior(
         grid[k, 0].set_ylabel(f"{word} {k}", color=color(indices[k]))
         for ax, quantity in zip(grid[k], columns, strict=True):
             _marginal(ax, quantity.values[..., k].ravel(), ci_prob, color(indices[k]))
-    if partition is None:
-        for column, estimate in enumerate(quantities(source.em, features, diagonal=diagonal)):
+    if em is not None:
+        for column, estimate in enumerate(quantities(em, features, diagonal=source.diagonal)):
             for k in range(n_rows):
                 grid[k, column].axvline(estimate.values[k], color="black", lw=1.5)
     limits = [(n_rows, draws.n_components, f"{word}s"), (len(features), len(source.features), "features")]
     notes = [f"; the first {some} of {every} {what}" for some, every, what in limits if some < every]
     figure.suptitle(("Posterior" if partition is None else "Posterior of the clusters") + "".join(notes))
-    handles = _handles(ci_prob, em=partition is None)
+    handles = _handles(ci_prob, em=em is not None)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 

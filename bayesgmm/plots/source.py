@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture
 from bayesgmm.clusters.partition import Partition
-from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import made_up_names
 
 
-class Source(NamedTuple):
-    """A posterior as pictures need it: its draws (chain, draw), and the rows and the EM fit that it belongs to."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A posterior as pictures need it. The draws are made once for each picture, the rest only where it is shown."""
 
-    draws: GaussianMixture
-    rows: np.ndarray
-    features: tuple[str, ...]
-    em: GaussianMixture
-    covariance_model: CovarianceModel
+    tree: Any
 
+    @cached_property
+    def draws(self) -> GaussianMixture:
+        """Of batch shape (chain, draw)."""
+        return as_mixture(self.tree)
 
-def read(posterior: Any) -> Source:
-    """The draws of a posterior, made once for each picture."""
-    return Source(
-        draws=as_mixture(posterior),
-        rows=np.asarray(posterior["observed_data"]["observations"]),
-        features=tuple(map(str, posterior["posterior"]["feature"].values)),
-        em=mixture_of(posterior["em"].to_dataset()),
-        covariance_model=CovarianceModel.named(posterior["em"].attrs["covariance_model"]),
-    )
+    @property
+    def rows(self) -> np.ndarray:
+        """The table (N, D) that was fitted."""
+        return np.asarray(self.tree["observed_data"]["observations"])
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the table's columns."""
+        return self.draws.features or made_up_names(self.draws.n_features)
+
+    @property
+    def em(self) -> GaussianMixture | None:
+        """The mixture that EM fitted; None for draws from elsewhere."""
+        return mixture_of(self.tree["em"].to_dataset()) if "em" in self.tree.children else None
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the covariance model has no correlations."""
+        return not np.triu(self.draws.covariances[0, 0], 1).any()
 
 
 def thinned(draws: GaussianMixture, n: int) -> GaussianMixture:

@@ -20,11 +20,11 @@ def test_every_picture_can_be_drawn(drawn, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_picture_can_be_drawn_into_a_figure_of_ones_own(faithful, tmp_path):
+def test_every_picture_can_be_drawn_into_a_figure_of_ones_own(faithful):
     for name, draw in drawings(*faithful).items():
         figure = Figure()
         assert draw(figure=figure) is figure, name
-        figure.savefig(tmp_path / name, format="png", dpi=40)
+        assert figure.get_constrained_layout(), name
 
 
 def test_pictures_can_be_parts_of_a_figure(faithful, tmp_path):
@@ -70,8 +70,9 @@ def test_a_name_is_shown_character_by_character(name):
 def test_no_name_of_a_column_spoils_a_picture(names, tmp_path):
     X = pd.DataFrame(np.asarray(bg.datasets.iris())[:, : len(names)], columns=names)
     fit = bg.fit_em(X, 2, n_starts=4, rng=0)
-    for name, draw in drawings(X, fit, few_draws(X, fit)).items():
-        draw().savefig(tmp_path / name, format="png", dpi=40)
+    draw = drawings(X, fit, few_draws(X, fit))
+    for name in ("clusters", "posterior", "prior_check", "uncertainty", "credible_ball"):  # no other has names
+        draw[name]().savefig(tmp_path / name, format="png", dpi=40)
     assert in_picture(names[0]) in words(plots.clusters(X, fit))
 
 

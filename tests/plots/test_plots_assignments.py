@@ -18,9 +18,17 @@ def test_the_intervals_are_those_of_the_assignments(faithful):
     figure = plots.least_certain(assignments, rows=3)
     assert "with 50% interval" in words(figure)
     least = np.argsort(assignments.label_probability, kind="stable")[:3]
+    assert (assignments.upper[least, 0] > 0.01).all()
     first_group = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose([line[0, 0] for line in first_group], assignments.lower[least, 0])
     np.testing.assert_allclose([line[1, 0] for line in first_group], assignments.upper[least, 0])
+
+
+def test_negligible_probabilities_are_left_out(clustered):
+    a = bg.assign(clustered.tree)
+    least = np.argsort(a.label_probability, kind="stable")[:20]
+    points = [len(line.get_xdata()) for line in clustered.pictures["least_certain"].axes[0].lines]
+    assert points == (a.upper[least] >= 0.01).sum(axis=0).tolist()
 
 
 def test_a_number_of_rows_must_be_one(faithful):

@@ -42,3 +42,11 @@ def test_the_clusters_are_those_of_cluster_mixture(faithful):
     bar = next(line for line in plots.posterior(tree, partition=partition, ci_prob=0.8).axes[0].lines)
     weights = bg.cluster_mixture(tree, partition).weights[..., 0]
     np.testing.assert_allclose(bar.get_xdata(), np.quantile(weights, [0.1, 0.9]))
+
+
+def test_draws_without_an_em_fit_have_a_picture(faithful):
+    foreign = faithful[2].copy()
+    del foreign["em"]
+    assert black_lines(plots.posterior(foreign)) == []
+    assert "EM" not in words(plots.posterior(foreign))
+    assert plots.uncertainty(foreign, bg.assign(foreign)).axes
