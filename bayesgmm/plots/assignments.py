@@ -122,7 +122,7 @@ def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | 
     a = assignments
     shown = np.argsort(a.label_probability, kind="stable")[: positive_integer(rows, "rows")]
     K = a.probabilities.shape[1]
-    figure = figure_or_new(figure, 6.6, 1.3 + 0.26 * len(shown))
+    figure = figure_or_new(figure, 6.6, 1.3 + max(0.26, 0.035 * K) * len(shown))
     ax = figure.subplots()
     apart = 0.7 / K
     handles = []

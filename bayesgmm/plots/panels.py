@@ -175,8 +175,8 @@ class Panels:
         if len(groups.color_indices) > 1:
             yield from size_handles(groups.word, self.area)
         if D != 2:
-            label = f"density by {groups.estimate}, its {groups.word}s coloured"
-            yield Line2D([], [], color="black", lw=2.2, label=label)
+            parts = f", its {groups.word}s coloured" if len(groups.color_indices) > 1 else ""
+            yield Line2D([], [], color="black", lw=2.2, label=f"density by {groups.estimate}{parts}")
         if D > 1:
             yield Line2D([], [], color="0.3", lw=1.5, label=f"{groups.estimate}, 1 and 2 sd")
         if groups.outlined is not None and D > 1:
