@@ -14,8 +14,8 @@ from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture
 from bayesgmm.errors import InputError
 from bayesgmm.names import in_picture, percent
 from bayesgmm.observations import positive_integer
-from bayesgmm.plots.source import Source, color_indices, thinned
-from bayesgmm.plots.style import color, figure_or_new, marker, plain, point_handle, size_handles
+from bayesgmm.plots.source import Source, thinned
+from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, point_handle, size_handles
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments

@@ -18,8 +18,8 @@ from bayesgmm.clusters.shares import cluster_counts, cluster_mixture, shares
 from bayesgmm.intervals import tails
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, in_picture, percent
-from bayesgmm.plots.source import Source, color_indices, thinned
-from bayesgmm.plots.style import bin_edges, color, marker, outlines, plain, point_handle, size_handles
+from bayesgmm.plots.source import Source, thinned
+from bayesgmm.plots.style import bin_edges, color, color_indices, marker, outlines, plain, point_handle, size_handles
 
 _POINTS = 5000  # more would cover one another
 

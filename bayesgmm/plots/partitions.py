@@ -13,8 +13,7 @@ from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, percent
 from bayesgmm.observations import numeric_table
-from bayesgmm.plots.source import color_indices
-from bayesgmm.plots.style import color, figure_or_new, marker, plain
+from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import CredibleBall, Partition

@@ -14,8 +14,8 @@ from bayesgmm.bayes.quantities import Quantity, quantities
 from bayesgmm.clusters.shares import cluster_mixture
 from bayesgmm.intervals import level, tails
 from bayesgmm.names import in_picture, percent
-from bayesgmm.plots.source import Source, color_indices
-from bayesgmm.plots.style import color, figure_or_new, plain
+from bayesgmm.plots.source import Source
+from bayesgmm.plots.style import color, color_indices, figure_or_new, plain
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import Partition

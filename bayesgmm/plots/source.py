@@ -1,18 +1,15 @@
-"""What pictures read from a posterior, and the colours of the clusters of a partition."""
+"""What pictures read from a posterior."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.bayes.relabel import mixture_of
 from bayesgmm.bayes.tree import as_mixture
-from bayesgmm.clusters.partition import Partition
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import made_up_names
 
@@ -54,12 +51,3 @@ def thinned(draws: GaussianMixture, n: int) -> GaussianMixture:
     flat = draws.reshape(-1)
     (total,) = flat.batch_shape
     return flat[np.linspace(0, total - 1, min(n, total)).astype(int)]
-
-
-def color_indices(partition: Partition | None, n_components: int) -> Sequence[int]:
-    """The index of each group's colour: a cluster has that of the component it matches, or one that is free."""
-    if partition is None:
-        return range(n_components)
-    components = partition.components.tolist()
-    free = (index for index in count() if index not in components)
-    return [index if index >= 0 else next(free) for index in components]

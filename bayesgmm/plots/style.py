@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bayesgmm.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    from bayesgmm.clusters.partition import Partition
 
 # The colours of Okabe and Ito, which colour-blind readers can tell apart (Wong, Nature Methods 8, 441, 2011,
 # doi:10.1038/nmeth.1618), without yellow: it is too pale for lines.
@@ -40,6 +45,15 @@ def color(index: int) -> str:
 def marker(index: int) -> str:
     """The marker of component ``index``; another one for every six components."""
     return MARKERS[index // len(COLORS) % len(MARKERS)]
+
+
+def color_indices(partition: Partition | None, n_components: int) -> Sequence[int]:
+    """The index of each group's colour: a cluster has that of the component it matches, or one that is free."""
+    if partition is None:
+        return range(n_components)
+    components = partition.components.tolist()
+    free = (index for index in count() if index not in components)
+    return [index if index >= 0 else next(free) for index in components]
 
 
 def plain(ax: Axes) -> None:
