@@ -47,10 +47,10 @@ def marker(index: int) -> str:
     return MARKERS[index // len(COLORS) % len(MARKERS)]
 
 
-def color_indices(partition: Partition | None, n_components: int) -> Sequence[int]:
+def color_indices(partition: Partition | None, n_groups: int) -> Sequence[int]:
     """The index of each group's colour: a cluster has that of the component it matches, or one that is free."""
     if partition is None:
-        return range(n_components)
+        return range(n_groups)
     components = partition.components.tolist()
     free = (index for index in count() if index not in components)
     return [index if index >= 0 else next(free) for index in components]
