@@ -9,13 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesgmm.clusters.draws import posterior_draws
+from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.errors import InputError
 from bayesgmm.names import in_picture, percent
 from bayesgmm.observations import positive_integer
-from bayesgmm.plots.source import Source, thinned
-from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, point_handle, size_handles
+from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, point_handle, size_handles, thinned
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments
@@ -59,8 +60,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
     ('eruptions', 'waiting')
     """
-    source, partition = Source(posterior), assignments.partition
-    rows, doubt = source.rows, 1 - assignments.label_probability
+    drawn, partition = as_posterior(posterior), assignments.partition
+    rows, doubt = rows_under_draws(drawn).X, 1 - assignments.label_probability
     if len(doubt) != len(rows):
         raise InputError(f"the assignments are of {len(doubt)} rows, the posterior of {len(rows)}")
     indices = color_indices(partition, assignments.probabilities.shape[1])
@@ -68,8 +69,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     ax = figure.subplots()
     mapped = rows.shape[1] == 2 and len(indices) > 1
     if mapped:
-        _map_of_doubt(ax, source, partition, len(indices))
-    first, *others = _parting_features(source, partition)
+        _map_of_doubt(ax, rows, drawn, partition, len(indices))
+    first, *others = _parting_features(rows, drawn, partition)
     y = rows[:, others[0]] if others else doubt
     handles = []
     for k, index in enumerate(indices):
@@ -79,8 +80,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
         handles.append(point_handle(index, f"{assignments.group} {k}"))
     handles += size_handles(assignments.group, _area)
     figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
-    y_name = in_picture(source.features[others[0]]) if others else "1 - probability of the row's label"
-    ax.set(xlabel=in_picture(source.features[first]), ylabel=y_name)
+    y_name = in_picture(drawn.features[others[0]]) if others else "1 - probability of the row's label"
+    ax.set(xlabel=in_picture(drawn.features[first]), ylabel=y_name)
     note = "; the darker, the less sure a row there would be" if mapped else ""
     figure.suptitle(f"Larger: less sure which {assignments.group}{note}", fontsize="medium", x=0.01, ha="left")
     plain(ax)
@@ -149,24 +150,23 @@ def _area(doubt: Any) -> Any:
     return 12 + 100 * np.asarray(doubt)
 
 
-def _parting_features(source: Source, partition: Partition | None) -> Sequence[int]:
+def _parting_features(rows: np.ndarray, posterior: Posterior, partition: Partition | None) -> Sequence[int]:
     """The two features, in their order, in which the components' means are farthest apart in sds of the rows."""
     if partition is not None:
-        means = cluster_mixture(source.draws, partition, source.rows).means.mean(axis=(0, 1))
+        means = cluster_mixture(posterior, partition).means.mean(axis=(0, 1))
     else:
-        means = source.draws.means.mean(axis=(0, 1)) if source.em is None else source.em.means
-    spread = means.std(axis=0) / np.maximum(source.rows.std(axis=0), 1e-300)
+        means = posterior.draws.means.mean(axis=(0, 1)) if posterior.em is None else posterior.em.means
+    spread = means.std(axis=0) / np.maximum(rows.std(axis=0), 1e-300)
     return np.sort(np.argsort(-spread, kind="stable")[:2]).tolist()
 
 
-def _map_of_doubt(ax: Axes, source: Source, partition: Partition | None, n_groups: int) -> None:
+def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, partition: Partition | None, n_groups: int) -> None:
     """How unsure a row at each point of the plane would be: white where certain, grey where any group is as likely."""
-    rows = source.rows
     low, high = rows.min(axis=0), rows.max(axis=0)
     margin = 0.08 * (high - low)
     axes = [np.linspace(start, stop, _MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    draws = posterior_draws(thinned(source.draws, _MAP_DRAWS), rows, "uncertainty")
+    draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), rows)
     probabilities = draws.block(points.reshape(-1, 2)).responsibilities  # (points, K, draws)
     if partition is not None:
         probabilities = by_cluster(probabilities, shares(cluster_counts(draws, partition)))

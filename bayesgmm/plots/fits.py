@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
 from bayesgmm.names import counted
 from bayesgmm.observations import check_names, numeric_table
 from bayesgmm.plots.panels import Groups, Panels
-from bayesgmm.plots.source import Source
 from bayesgmm.plots.style import COLORS, figure_or_new, plain
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def clusters(
     ----------
     X : (N, D) table
     fit : EMFit
-    posterior : DataTree or Posterior, optional
+    posterior : DataTree, Posterior or GaussianMixture, optional
         From `sample_posterior`: adds the ellipses of 50 draws, and to densities a band that holds theirs.
     assignments : Assignments, optional
         Of the rows of ``X``, to components or to clusters; by default from ``posterior``, or without one from the fit's
@@ -74,10 +75,10 @@ def clusters(
     """
     rows = _rows_of(X, fit)
     ci_prob = level(ci_prob)
-    source = None if posterior is None else Source(posterior)
-    if assignments is None and source is not None:
-        assignments = assign(source.draws, rows)
-    groups = _groups(fit, source, assignments)
+    drawn = None if posterior is None else as_posterior(posterior)
+    if assignments is None and drawn is not None:
+        assignments = assign(drawn, X)
+    groups = _groups(fit, drawn, assignments)
     labels, certainty = _labels(rows, fit, assignments)
     panels = Panels(rows, fit.features, labels, certainty, groups, ci_prob)
     n_shown = min(fit.n_features, _PAIRED_FEATURES)
@@ -151,14 +152,14 @@ def _rows_of(X: Any, fit: EMFit) -> np.ndarray:
     return values
 
 
-def _groups(fit: EMFit, source: Source | None, assignments: Assignments | None) -> Groups:
+def _groups(fit: EMFit, posterior: Posterior | None, assignments: Assignments | None) -> Groups:
     """Components, or clusters where the assignments are to those of a partition."""
     n_draws = _BAND_DRAWS if fit.n_features == 1 else _ELLIPSE_DRAWS
     if assignments is None or assignments.partition is None:
-        return Groups.components(fit.mixture, source, n_draws)
-    if source is None:
+        return Groups.components(fit.mixture, posterior, n_draws)
+    if posterior is None:
         raise InputError("clusters of a partition are outlined by their posterior: give the posterior too")
-    return Groups.clusters(assignments.partition, source, n_draws)
+    return Groups.clusters(assignments.partition, posterior, n_draws)
 
 
 def _labels(rows: np.ndarray, fit: EMFit, assignments: Assignments | None) -> tuple[np.ndarray, np.ndarray]:

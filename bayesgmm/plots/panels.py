@@ -12,14 +12,24 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from bayesgmm.clusters.draws import posterior_draws
+from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.clusters.partition import Partition
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.shares import cluster_counts, cluster_mixture, shares
 from bayesgmm.intervals import tails
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, in_picture, percent
-from bayesgmm.plots.source import Source, thinned
-from bayesgmm.plots.style import bin_edges, color, color_indices, marker, outlines, plain, point_handle, size_handles
+from bayesgmm.plots.style import (
+    bin_edges,
+    color,
+    color_indices,
+    marker,
+    outlines,
+    plain,
+    point_handle,
+    size_handles,
+    thinned,
+)
 
 _POINTS = 5000  # more would cover one another
 
@@ -50,21 +60,21 @@ class Groups:
     shares: np.ndarray | None = None
 
     @classmethod
-    def components(cls, em: GaussianMixture, source: Source | None, n_draws: int) -> Groups:
+    def components(cls, em: GaussianMixture, posterior: Posterior | None, n_draws: int) -> Groups:
         """The components of the EM fit, with so many draws of them where there is a posterior."""
-        draws = None if source is None else thinned(source.draws, n_draws)
+        draws = None if posterior is None else thinned(posterior.draws, n_draws)
         return cls("component", range(em.n_components), em, draws, draws)
 
     @classmethod
-    def clusters(cls, partition: Partition, source: Source, n_draws: int) -> Groups:
+    def clusters(cls, partition: Partition, posterior: Posterior, n_draws: int) -> Groups:
         """The clusters of a partition, each with its mean over all draws, and so many draws of them."""
-        clusters, mixtures = cluster_mixture(source.draws, partition, source.rows), thinned(source.draws, n_draws)
+        clusters, mixtures = cluster_mixture(posterior, partition), thinned(posterior.draws, n_draws)
         centre = GaussianMixture(
             weights=clusters.weights.mean(axis=(0, 1)),
             means=clusters.means.mean(axis=(0, 1)),
             covariances=clusters.covariances.mean(axis=(0, 1)),
         )
-        share = shares(cluster_counts(posterior_draws(mixtures, source.rows, "clusters"), partition))
+        share = shares(cluster_counts(rows_under_draws(mixtures, posterior.rows), partition))
         indices = color_indices(partition, partition.n_clusters)
         return cls("cluster", indices, centre, thinned(clusters, n_draws), mixtures, share)
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.bayes.quantities import Quantity, quantities
 from bayesgmm.clusters.shares import cluster_mixture
 from bayesgmm.intervals import level, tails
 from bayesgmm.names import in_picture, percent
-from bayesgmm.plots.source import Source
 from bayesgmm.plots.style import color, color_indices, figure_or_new, plain
 
 if TYPE_CHECKING:
@@ -59,10 +59,11 @@ def posterior(
     >>> [ax.get_title().replace("\n", " ") for ax in figure.axes[:3]]
     ['weight', 'mean eruptions', 'mean waiting']
     """
-    source, ci_prob = Source(posterior), level(ci_prob)
-    draws = source.draws if partition is None else cluster_mixture(source.draws, partition, source.rows)
-    features, em = source.features[:_MOST_FEATURES], source.em if partition is None else None
-    columns = list(quantities(draws, features, diagonal=source.diagonal))
+    drawn, ci_prob = as_posterior(posterior), level(ci_prob)
+    draws = drawn.draws if partition is None else cluster_mixture(drawn, partition)
+    features, diagonal = drawn.features[:_MOST_FEATURES], drawn.covariance_model.diagonal
+    em = drawn.em if partition is None else None
+    columns = list(quantities(draws, features, diagonal=diagonal))
     word, indices = "component" if partition is None else "cluster", color_indices(partition, draws.n_components)
     n_rows = min(draws.n_components, _MOST_GROUPS)
     figure = figure_or_new(figure, 1.9 * len(columns) + 0.8, 1.2 * n_rows + 1.5)
@@ -74,10 +75,10 @@ def posterior(
         for ax, quantity in zip(grid[k], columns, strict=True):
             _marginal(ax, quantity.values[..., k].ravel(), ci_prob, color(indices[k]))
     if em is not None:
-        for column, estimate in enumerate(quantities(em, features, diagonal=source.diagonal)):
+        for column, estimate in enumerate(quantities(em, features, diagonal=diagonal)):
             for k in range(n_rows):
                 grid[k, column].axvline(estimate.values[k], color="black", lw=1.5)
-    limits = [(n_rows, draws.n_components, f"{word}s"), (len(features), len(source.features), "features")]
+    limits = [(n_rows, draws.n_components, f"{word}s"), (len(features), drawn.n_features, "features")]
     notes = [f"; the first {some} of {every} {what}" for some, every, what in limits if some < every]
     figure.suptitle(("Posterior" if partition is None else "Posterior of the clusters") + "".join(notes))
     handles = _handles(ci_prob, em=em is not None)

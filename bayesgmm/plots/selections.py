@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bayesgmm.bayes.tree import as_mixture
+from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.names import in_picture
 from bayesgmm.observations import numeric_table

@@ -1,4 +1,4 @@
-"""How every picture looks: the figure, the colours and markers of components, and parts of axes and legends."""
+"""How every picture looks: the figure, the colours and markers of components, parts of axes and legends, and draws."""
 
 from __future__ import annotations
 
@@ -85,3 +85,10 @@ def outlines(mixture: GaussianMixture, k: int, pair: tuple[int, int], radius: fl
     factor = np.linalg.cholesky(two.covariances[..., k, :, :])
     ellipses = two.means[..., k, :, None] + radius * factor @ _CIRCLE
     return np.swapaxes(ellipses, -1, -2)
+
+
+def thinned(draws: GaussianMixture, n: int) -> GaussianMixture:
+    """About n of the draws (chain, draw), spread evenly over all chains, with batch shape (n,)."""
+    flat = draws.reshape(-1)
+    (total,) = flat.batch_shape
+    return flat[np.linspace(0, total - 1, min(n, total)).astype(int)]

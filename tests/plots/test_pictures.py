@@ -35,6 +35,19 @@ def test_pictures_can_be_parts_of_a_figure(faithful, tmp_path):
     figure.savefig(tmp_path / "both", format="png", dpi=40)
 
 
+def test_a_posterior_is_a_tree_or_its_value(faithful):
+    X, fit, tree = faithful
+    value = bg.posterior(tree)
+    partition, assignments = bg.partition(tree, rng=0), bg.assign(tree)
+    for draw in (
+        lambda posterior: plots.clusters(X, fit, posterior, assignments),
+        plots.posterior,
+        lambda posterior: plots.uncertainty(posterior, assignments),
+        lambda posterior: plots.similarity(posterior, partition),
+    ):
+        assert words(draw(tree)) == words(draw(value))
+
+
 NASTY = [
     "in_$ (out_$)",
     r"$\frac{$",
