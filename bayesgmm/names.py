@@ -49,3 +49,8 @@ def listed(words: Iterable[object], last: str = "and") -> str:
 def counted(n: int, thing: str) -> str:
     """So many things: "1 row", "2 rows"."""
     return f"{n} {thing}{'s' * (n != 1)}"
+
+
+def percent(probability: float) -> str:
+    """A probability as a percentage, with the digits that it has: "89%", "94.5%"."""
+    return f"{100 * probability:g}%"

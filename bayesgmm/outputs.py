@@ -102,6 +102,7 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     import pandas as pd
 
     from bayesgmm import plots
+    from bayesgmm.bayes.posterior import posterior as as_posterior
     from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
@@ -124,17 +125,17 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     for name, table in tables.items():
         with beside(directory / name) as path:
             table.to_csv(path, index=False)
-    found, ball = analysis.partition, analysis.ball
+    found, ball, posterior = analysis.partition, analysis.ball, as_posterior(analysis.tree)
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(analysis.table, fit, analysis.tree, a),
+        "clusters.png": lambda: plots.clusters(analysis.table, fit, posterior, a, ci_prob=a.ci_prob),
         "em_path.png": lambda: plots.em_path(fit),
-        "posterior.png": lambda: plots.posterior(analysis.tree, fit, partition=a.partition),
+        "posterior.png": lambda: plots.posterior(posterior, partition=a.partition, ci_prob=a.ci_prob),
     }
     if analysis.draws.n_components > 1:
-        pictures["uncertainty.png"] = lambda: plots.uncertainty(analysis.tree, a)
+        pictures["uncertainty.png"] = lambda: plots.uncertainty(posterior, a)
         pictures["least_certain.png"] = lambda: plots.least_certain(a)
     if found is not None and ball is not None:
-        pictures["similarity.png"] = lambda: plots.similarity(analysis.tree, found)
+        pictures["similarity.png"] = lambda: plots.similarity(posterior, found)
         pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, found, ball)
     drawn, not_drawn = _draw(pictures, directory)
     _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})

@@ -18,6 +18,7 @@ from bayesgmm.bayes.loo import LOO
 from bayesgmm.bayes.loo import loo as leave_one_out
 from bayesgmm.bayes.parameters import describe, parameter_table
 from bayesgmm.bayes.posterior import as_mixture
+from bayesgmm.bayes.quantities import quantities
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.clusters.assignment import Assignments, assign
 from bayesgmm.clusters.modes import Modes, number_of_modes
@@ -202,7 +203,9 @@ def components_tables(analysis: Analysis, width: int) -> list[Table]:
     """Posterior mean and interval of what describes each component, or cluster, in as many tables as fit ``width``."""
     fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
     lines = [("rows", [str(n) for n in np.bincount(analysis.assignments.labels, minlength=K)])]
-    for name, draws in _quantities(analysis.draws, fit):
+    diagonal = fit.covariance_model.diagonal
+    for quantity, feature, draws in quantities(analysis.draws, fit.features[:_FEATURES], diagonal=diagonal):
+        name = quantity if feature is None else f"{quantity} {short(feature)}"
         decimals = _decimals(draws.std(axis=(0, 1)).min())
         numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, _TAILS, axis=(0, 1))]
         texts = [[_number(x, decimals) for x in row] for row in numbers]
@@ -381,18 +384,6 @@ def model_name(fit: EMFit) -> str:
     known = [alias for alias, name in ALIASES.items() if name == model.name and fit.n_features > 1]
     letters = model.label(fit.n_features)
     return f"{known[0]} ({letters})" if known else letters
-
-
-def _quantities(draws: GaussianMixture, fit: EMFit) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and draws (chain, draw, K) of what describes a component or a cluster."""
-    sds = np.sqrt(np.einsum("...ii->...i", draws.covariances))
-    if draws.n_components > 1:
-        yield "weight", draws.weights
-    for what, values in (("mean", draws.means), ("sd", sds)):
-        for j, name in enumerate(fit.features[:_FEATURES]):
-            yield f"{what} {short(name)}", values[..., j]
-    if fit.n_features == 2 and not fit.covariance_model.diagonal:
-        yield "correlation", draws.covariances[..., 0, 1] / sds.prod(axis=-1)
 
 
 def _table(title: str | None, *headings: str) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 import bayesgmm as bg
 from bayesgmm import cli, outputs, plots, report
@@ -321,7 +322,7 @@ def test_an_interrupted_write_leaves_whole_files_and_no_sign_of_an_end(folder, t
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plots.Figure, "savefig", interrupt)
+    monkeypatch.setattr(Figure, "savefig", interrupt)
     assert run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)[0] == 130
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "posterior.nc",
@@ -355,7 +356,7 @@ def test_a_picture_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, 
         raise ValueError("no\nink")
 
     monkeypatch.setattr(plots, "posterior", fail)
-    monkeypatch.setattr(plots, "similarity", lambda *_: plots.Figure(figsize=(1e6, 1)))  # too large to be saved
+    monkeypatch.setattr(plots, "similarity", lambda *_: Figure(figsize=(1e6, 1)))  # too large to be saved
     status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)
     assert (status, err) == (0, "")
     written = {path.name for path in (tmp_path / "out").iterdir()}

@@ -1,0 +1,270 @@
+"""Pictures of a selection: what each criterion says of the fits, and what their posteriors predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bayesgmm.bayes.posterior import as_mixture
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.names import in_picture
+from bayesgmm.observations import numeric_table
+from bayesgmm.plots.style import COLORS, color, figure_or_new, plain
+from bayesgmm.selection import CRITERIA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayesgmm.selection import Selection
+
+_WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
+_SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
+_SHAPE_COLORS, _SHAPE_MARKERS = (*COLORS, "black"), "os^DvPX"
+_LINES = ("-", "--", ":", "-.")  # for the mixtures after each six
+
+
+def criteria(selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """Each criterion against the number of components, a line per covariance model, and how often each K was chosen.
+
+    A criterion's worst fits are left out where they would flatten the rest; the panel's title says how many.
+
+    Parameters
+    ----------
+    selection : Selection
+        From `select`.
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> selection = bg.select(bg.datasets.old_faithful(), (1, 2, 3), "tied", ("bic",), n_replicates=0, rng=0)
+    >>> bg.plots.criteria(selection).axes[0].get_title()
+    'BIC: EEE, K = 3 (1 worse not shown)'
+    """
+    names = [name for name in selection.criteria if name in CRITERIA]
+    n_panels = len(names) + bool(selection.replicates)
+    n_columns = min(n_panels, 2 if n_panels in (2, 4) else 3)
+    n_rows = -(-n_panels // n_columns)
+    figure = figure_or_new(figure, 4.4 * n_columns + 1.2, 3.7 * n_rows)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for ax, name in zip(axes, names, strict=False):
+        _criterion(ax, selection, name)
+    if selection.replicates:
+        _frequencies(axes[n_panels - 1], selection)
+    for ax in axes[n_panels:]:
+        ax.remove()
+    models = list(dict.fromkeys(selection.table["covariance"]))
+    handles = [Line2D([], [], ms=5, label=model, **model_style(model)) for model in models]
+    handles.append(Line2D([], [], ls="", marker="o", ms=12, mfc="none", color="black", label="the best"))
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False, handlelength=3)
+    sizes = selection.table["n_components"]
+    figure.suptitle(f"Which number of components? K = {sizes.min()} to {sizes.max()}", x=0.01, ha="left")
+    return figure
+
+
+def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """How far each mixture's expected log predictive density is behind the best, and how good each row's estimate is.
+
+    Parameters
+    ----------
+    selection : Selection
+        From `select` with the criterion "loo".
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If "loo" is not among the selection's criteria.
+
+    References
+    ----------
+    Vehtari, A., Gelman, A. & Gabry, J. (2017). Practical Bayesian model evaluation using leave-one-out cross-validation
+    and WAIC. Statistics and Computing 27, 1413-1432. https://doi.org/10.1007/s11222-016-9696-4
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 500}, rng=0)
+    >>> figure = bg.plots.predictions(selection)
+    >>> [ax.get_title() for ax in figure.axes]
+    ['Prediction by LOO', 'How far to trust it']
+    """
+    ranking = selection.ranking("loo")
+    keys = [(str(model), int(K)) for model, K in zip(ranking["covariance"], ranking["n_components"], strict=True)]
+    weights = selection.table.set_index(["covariance", "n_components"])["weight"]
+    figure = figure_or_new(figure, 10, 1.6 + 0.45 * len(keys))
+    left, right = figure.subplots(1, 2, sharey=True)
+    heights = np.arange(len(keys))
+    left.errorbar(-ranking["behind"], heights, xerr=2 * ranking["se"], fmt="o", ms=5, color=COLORS[0], capsize=3)
+    left.axvline(0, color="0.7", lw=0.8, zorder=0)
+    left.set_yticks(heights, [f"{model}, K = {K}\nweight {weights[model, K]:.2f}" for model, K in keys])
+    left.invert_yaxis()
+    left.set(xlabel="elpd below the best, nats, ± 2 standard errors", title="Prediction by LOO")
+    for height, key in enumerate(keys):
+        pareto_k = np.asarray(selection.loos[key].pareto_k).ravel()
+        scattered = height + 0.25 * np.sin(np.arange(len(pareto_k)) * 2.4)
+        right.plot(pareto_k, scattered, ".", ms=3, color=COLORS[0], alpha=0.5)
+    good = min(selection.loos[key].good_k for key in keys)
+    right.axvline(good, color=COLORS[1], lw=1, ls="--")
+    right.set(xlabel=f"Pareto k of each row; trusted below {good:.2f} (dashed)", title="How far to trust it")
+    for ax in (left, right):
+        plain(ax)
+    return figure
+
+
+def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> Figure:
+    """The predictive density averaged over mixtures with their stacking weights; of one feature, the mixtures' own too.
+
+    Parameters
+    ----------
+    X : (N, D) table
+        One feature, or two; of more, the marginal density of the first two is shown.
+    selection : Selection
+        From `select` with the criterion "loo".
+    figure : matplotlib.figure.Figure, optional
+        To draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If ``X`` is not a table of numbers with the selection's features, or there are no stacking weights.
+
+    References
+    ----------
+    Yao, Y., Vehtari, A., Simpson, D. & Gelman, A. (2018). Using stacking to average Bayesian predictive distributions
+    (with discussion). Bayesian Analysis 13(3), 917-1007. https://doi.org/10.1214/17-BA1091
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 500}, rng=0)
+    >>> figure = bg.plots.averaged(X, selection)
+    >>> figure.axes[0].get_title()
+    'Predictive density, averaged with stacking weights'
+    """
+    rows, names = numeric_table(X)
+    figure = figure_or_new(figure, 6.4, 4.6)
+    ax = figure.subplots()
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    margin = 0.1 * (high - low)
+    reach = np.stack([low - margin, high + margin], axis=1)
+    if len(names) == 1:
+        _averaged_curve(ax, rows[:, 0], selection, reach[0])
+        ax.set(xlabel=in_picture(names[0]), ylabel="density")
+    else:
+        _averaged_map(ax, rows, selection, reach)
+        ax.set(xlabel=in_picture(names[0]), ylabel=in_picture(names[1]))
+    ax.legend(frameon=False, fontsize="small")
+    note = f"; the first 2 of {len(names)} features" if len(names) > 2 else ""
+    ax.set_title(f"Predictive density, averaged with stacking weights{note}", fontsize="medium")
+    plain(ax)
+    return figure
+
+
+def model_style(model: str) -> dict[str, Any]:
+    """Colour and marker by shape and orientation, dashed for equal volumes; the same in every picture."""
+    name = CovarianceModel.named(model).name
+    shape = _SHAPES.index(name[1:])
+    line = "--" if name[0] == "E" else "-"
+    return {"color": _SHAPE_COLORS[shape], "marker": _SHAPE_MARKERS[shape], "ls": line, "mec": "white", "mew": 0.4}
+
+
+def _criterion(ax: Axes, selection: Selection, name: str) -> None:
+    """One criterion against the number of components."""
+    kind, table, ranking = CRITERIA[name], selection.table, selection.ranking(name)
+    for model, fits in table.groupby("covariance", sort=False):
+        ax.plot(fits["n_components"], fits[kind.column], ms=4, lw=1.2, **model_style(str(model)))
+    first = ranking.iloc[0]
+    is_best = (table["covariance"] == first["covariance"]) & (table["n_components"] == first["n_components"])
+    best = float(table.loc[is_best, kind.column].iloc[0])
+    ax.plot(first["n_components"], best, "o", ms=12, mfc="none", color="black", zorder=3)
+    label, room = "number of components K", 0.0
+    if kind.sign > 0 and len(ranking) <= _WITH_BARS:  # more would cover one another
+        centres = best - ranking["behind"]
+        look: dict[str, Any] = {"fmt": "none", "ecolor": "0.6", "capsize": 3, "lw": 1, "zorder": 0}
+        ax.errorbar(ranking["n_components"], centres, ranking["se"], **look)
+        room = float(ranking["se"][ranking["tied"]].max())
+        label += "\n(bars: standard error of the difference to the best)"
+    behind = (table[kind.column] - best).abs()
+    depth = _depth(behind, table["n_components"], room)
+    n_left_out = int((behind > depth).sum())
+    margin = 0.07 * depth
+    ax.set_ylim((best - margin, best + depth) if kind.sign < 0 else (best - depth, best + max(margin, room)))
+    title = f"{kind.panel}: {first['covariance']}, K = {first['n_components']}"
+    ax.set_title(title + (f" ({n_left_out} worse not shown)" if n_left_out else ""), fontsize="medium")
+    unit = f"{kind.panel} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
+    sizes = table["n_components"]
+    ax.set(xlabel=label, ylabel=unit, xlim=(sizes.min() - 0.5, sizes.max() + 0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.ticklabel_format(axis="y", useOffset=False)
+    plain(ax)
+
+
+def _depth(behind: pd.Series, n_components: pd.Series, room: float) -> float:
+    """How far behind the best a fit may be to be shown.
+
+    The best fit of each number of components is, unless that number is far off, as one component often is.
+    """
+    behind = behind.dropna()
+    least = behind.groupby(n_components).min()
+    enough = max(2 * float(behind.median()), float(least.median()) * 1.5, 10.0)
+    return min(enough, float(behind.max()) + 1.0 + room)
+
+
+def _frequencies(ax: Axes, selection: Selection) -> None:
+    """How often each number of components was chosen among replicates."""
+    n, width = len(selection.replicates), 0.8 / len(selection.replicates)
+    for i, name in enumerate(selection.replicates):
+        chosen = selection.frequencies(name)
+        centres = chosen.index.to_numpy(float) + (i - (n - 1) / 2) * width
+        look: dict[str, Any] = {"color": COLORS[i], "hatch": ("", "//")[i], "edgecolor": "white"}
+        ax.bar(centres, chosen, width, label=CRITERIA[name].title, **look)
+    n_replicates = len(next(iter(next(iter(selection.replicates.values())).values())))
+    ax.set(xlabel="number of components K", ylabel="share of the replicates", ylim=(0, 1))
+    ax.set_title(f"Choice in {n_replicates} replicates of the table", fontsize="medium")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.legend(frameon=False, fontsize="small")
+    plain(ax)
+
+
+def _averaged_curve(ax: Axes, x: np.ndarray, selection: Selection, reach: np.ndarray) -> None:
+    """Of one feature: the average and every mixture's own density over the histogram."""
+    grid = np.linspace(reach[0], reach[1], 400)[:, None]
+    average = np.exp(selection.log_prob(grid))
+    ax.hist(x, bins="fd", density=True, color="0.85", label="rows")
+    for i, ((model, K), tree) in enumerate(selection.posteriors.items()):
+        density = np.exp(as_mixture(tree).log_prob(grid)).mean(axis=(0, 1))
+        line = _LINES[i // len(COLORS) % len(_LINES)]
+        ax.plot(grid[:, 0], density, lw=0.9, ls=line, color=color(i), label=f"{model}, K = {K}")
+    ax.plot(grid[:, 0], average, color="black", lw=2, label="average")
+
+
+def _averaged_map(ax: Axes, rows: np.ndarray, selection: Selection, reach: np.ndarray) -> None:
+    """The average's marginal density of the first two features, and the rows over it."""
+    axes = [np.linspace(low, high, 90) for low, high in reach[:2]]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    density = np.exp(selection.log_prob(points.reshape(-1, 2), features=(0, 1))).reshape(points.shape[:2])
+    filled = ax.contourf(*axes, density.T, 12, cmap="Greys")
+    ax.plot(*rows[:, :2].T, ".", ms=3, color=COLORS[0], label="rows")
+    ax.figure.colorbar(filled, ax=ax, label="density")

@@ -1,0 +1,94 @@
+"""How every picture looks: the figure, the colours and markers of components, parts of axes and legends, and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bayesgmm.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    from bayesgmm.clusters.partition import Partition
+
+# The colours of Okabe and Ito, which colour-blind readers can tell apart (Wong, Nature Methods 8, 441, 2011,
+# doi:10.1038/nmeth.1618), without yellow: it is too pale for lines.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "os^Dv"
+_PROBABILITIES = (1.0, 0.75, 0.5)  # that a legend explains the sizes of points by
+_MOST_BINS = 80  # of a histogram; more are too narrow to see
+_CIRCLE = np.stack([np.cos(angle := np.linspace(0, 2 * np.pi, 101)), np.sin(angle)])  # (2, 101)
+
+
+def figure_or_new(figure: Figure | None, width: float, height: float) -> Figure:
+    """The figure to draw into: the given one, or a new one of so many inches.
+
+    Legends stand outside of the axes, so a figure without a layout engine gets the constrained one.
+    """
+    if figure is None:
+        return Figure(figsize=(width, height), layout="constrained")
+    if isinstance(figure, Figure) and figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
+    return figure
+
+
+def color(index: int) -> str:
+    """The colour of component ``index``; they recur after six."""
+    return COLORS[index % len(COLORS)]
+
+
+def marker(index: int) -> str:
+    """The marker of component ``index``; another one for every six components."""
+    return MARKERS[index // len(COLORS) % len(MARKERS)]
+
+
+def color_indices(partition: Partition | None, n_groups: int) -> Sequence[int]:
+    """The index of each group's colour: a cluster has that of the component it matches, or one that is free."""
+    if partition is None:
+        return range(n_groups)
+    components = partition.components.tolist()
+    free = (index for index in count() if index not in components)
+    return [index if index >= 0 else next(free) for index in components]
+
+
+def plain(ax: Axes) -> None:
+    """Take away the frame's upper and right side."""
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def bin_edges(x: np.ndarray) -> list[float]:
+    """Edges of a histogram of x with few enough bins to see."""
+    edges = np.histogram_bin_edges(x, "auto")
+    return (edges if len(edges) <= _MOST_BINS + 1 else np.linspace(x.min(), x.max(), _MOST_BINS + 1)).tolist()
+
+
+def point_handle(index: int, label: str) -> Line2D:
+    """A legend's entry for the points of component ``index``."""
+    return Line2D([], [], ls="", marker=marker(index), color=color(index), ms=6, label=label)
+
+
+def size_handles(word: str, area: Callable[[float], float]) -> Iterator[Line2D]:
+    """A legend's entries for the sizes of points, whose area is a function of the label's uncertainty."""
+    for probability in _PROBABILITIES:
+        label = f"certain of its {word}" if probability == 1 else f"probability {probability:g}"
+        yield Line2D([], [], ls="", marker="o", color="0.5", ms=float(np.sqrt(area(1 - probability))), label=label)
+
+
+def outlines(mixture: GaussianMixture, k: int, pair: tuple[int, int], radius: float) -> np.ndarray:
+    """Ellipses (..., 101, 2) around component k's mean in two features, ``radius`` sds away from it."""
+    two = mixture.marginal(pair)
+    factor = np.linalg.cholesky(two.covariances[..., k, :, :])
+    ellipses = two.means[..., k, :, None] + radius * factor @ _CIRCLE
+    return np.swapaxes(ellipses, -1, -2)
+
+
+def thinned(draws: GaussianMixture, n: int) -> GaussianMixture:
+    """About n of the draws (chain, draw), spread evenly over all chains, with batch shape (n,)."""
+    flat = draws.reshape(-1)
+    (total,) = flat.batch_shape
+    return flat[np.linspace(0, total - 1, min(n, total)).astype(int)]
