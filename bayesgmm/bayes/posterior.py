@@ -228,6 +228,7 @@ def posterior(source: Any) -> Posterior:
     )
     em, fit, model = _em(source)
     statistics = _of_draws(source, "sample_stats", group)
+    log_likelihood = _of_draws(source, "log_likelihood", group).get("observations")
     return Posterior(
         draws=_mixture(group),
         rows=rows,
@@ -240,7 +241,7 @@ def posterior(source: Any) -> Posterior:
         labels=_labels(attributes),
         sampling=_sampling(attributes),
         statistics={str(name): array.values for name, array in statistics.items()},
-        log_likelihood=_of_draws(source, "log_likelihood", group).get("observations"),
+        log_likelihood=None if log_likelihood is None else log_likelihood.variable,
         chain_labels=tuple(group["chain"].values.tolist()) if "chain" in group.coords else (),
     )
 
