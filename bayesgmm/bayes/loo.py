@@ -299,10 +299,14 @@ def _smoothed(
     N = len(rows)
     step = max(int(_BLOCK / (8 * drawn.n_draws)), 1)
     out = np.empty((3, N))
+
+    def log_lik(a: int, b: int) -> np.ndarray:
+        block = drawn.draws.log_prob(rows[a:b]) if stored is None else np.asarray(stored[..., a:b], dtype=np.float64)
+        return block.reshape(-1, b - a).T
+
     for a in range(0, N, step):
         b = min(a + step, N)
-        block = drawn.draws.log_prob(rows[a:b]) if stored is None else np.asarray(stored[..., a:b], dtype=np.float64)
-        out[:, a:b] = smoothed_loo(block.reshape(-1, b - a).T, efficiency)
+        out[:, a:b] = smoothed_loo(log_lik(a, b), efficiency)
         tell(int((out[1, :b] <= good_k).sum()), N)
     return out[0], out[1], out[2]
 
