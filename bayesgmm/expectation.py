@@ -150,7 +150,7 @@ class Pass:
         in_threads(task, range(len(self.ranges)))
         counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
         total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
-        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), total
+        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.map_log_responsibility for s in sums), total
 
 
 def expected_statistics(

@@ -69,7 +69,7 @@ class Statistics(ctypes.Structure):
 class Sums(ctypes.Structure):
     """What one pass over the rows adds up to."""
 
-    _fields_ = (("log_likelihood", c_double), ("certainty", c_double))
+    _fields_ = (("log_likelihood", c_double), ("map_log_responsibility", c_double))
 
 
 class Draws(ctypes.Structure):
@@ -160,7 +160,7 @@ class Progress(ctypes.Structure):
         ("value", c_double),
         ("log_likelihood", c_double),
         ("log_prior", c_double),
-        ("certainty", c_double),
+        ("map_log_responsibility", c_double),
         ("gain", c_double),
         ("remaining", c_double),
         ("rounding", c_double),

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bayesgmm.clusters.draws import posterior_draws
 from scipy.special import logsumexp
 
 import bayesgmm as bg
-from bayesgmm.clusters.draws import posterior_draws
 
 D, K, S = 4, 4, 4000
 

@@ -1,4 +1,4 @@
-"""One climb of EM from given moments: what it is given, what it is left with, and what drives it.
+"""Climbs of EM from given moments: what they hold fixed, what they change, and what drives them.
 
 The state between two passes over the data is the *moments*, the flat vector z of expected counts (K,), means (K, D) and
 covariances (K, D, D) that the E-step returned. The M-step turns them into the parameters of any covariance model, so
@@ -18,7 +18,7 @@ from bayesgmm.expectation import Parameters, Pass, Statistics, compiled_rows, in
 from bayesgmm.native import address
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
-_MEMORY = 6  # as there
+_MEMORY = 6  # the MEMORY of src/climb.hpp
 _PROGRESS = np.dtype(native.Progress)
 
 
@@ -71,10 +71,10 @@ class Problem(NamedTuple):
             return address(arrays[-1], arrays[-1].dtype)
 
         K, D = self.penalty.concentration.size, self.reference.size
-        given = self.total, place(self.center), place(self.reference), place(self.metric)
+        units = self.total, place(self.center), place(self.reference), place(self.metric)
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
         limits = self.tolerance, self.max_iterations
-        return native.Problem(K, D, self.model.compiled, *given, *parts, *limits), arrays
+        return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
 
 
 class State:
@@ -142,7 +142,7 @@ def climb(
     outcomes = Outcomes(
         np.zeros(S, _PROGRESS), np.empty_like(moments), np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D))
     )
-    (compiled, _held), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
+    (compiled, _arrays), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
     if parallel_pays(N, K, D, problem.model.diagonal):
         state = State(K, D, problem.max_iterations)
         for i in range(S):
@@ -158,8 +158,8 @@ def climb(
     states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
     def task(i: int) -> None:
-        given = rows, N, stride, problem.model.diagonal, compiled
-        native.climb(*given, states[i].compiled, starts, *edges[i : i + 2], into)
+        shared = rows, N, stride, problem.model.diagonal, compiled
+        native.climb(*shared, states[i].compiled, starts, *edges[i : i + 2], into)
 
     in_threads(task, range(len(states)))
     return outcomes, states[-1]
@@ -170,7 +170,7 @@ def _climb_in_threads(problem: native.Problem, over: Pass, state: State, moments
     progress = state.compiled.progress
     native.begin(problem, state.compiled, moments)
     while progress.code == RUNNING:
-        log_likelihood, certainty, statistics = over.statistics(progress.iteration < problem.max_iterations)
-        for own, new in zip(state.statistics, statistics, strict=True):
-            own[:] = new
-        native.advance(problem, state.compiled, native.Sums(log_likelihood, certainty))
+        *sums, statistics = over.statistics(progress.iteration < problem.max_iterations)
+        for array, values in zip(state.statistics, statistics, strict=True):
+            array[:] = values
+        native.advance(problem, state.compiled, native.Sums(*sums))

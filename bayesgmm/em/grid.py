@@ -1,6 +1,6 @@
-"""Fits of many sizes and covariance models of one table: starts are shared between them, and failures are told.
+"""Fits of many sizes and covariance models to one table, which share their starts; a failure is part of the result.
 
-Besides the portfolio a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
+Besides the portfolio, a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
 merged, and from the best fit of a simpler covariance model. Nothing here chooses among the fits.
 """
 
@@ -14,9 +14,10 @@ from itertools import combinations
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit, enough_rows, fit_from, prepare
+from bayesgmm.em.climber import Climber, make_climber
+from bayesgmm.em.fit import enough_rows, fit_from_starts
 from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture, portfolio
-from bayesgmm.em.search import Climber, joined
+from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
@@ -77,15 +78,15 @@ def fit_grid(
 
     def fit(model: CovarianceModel, K: int) -> EMFit:
         enough_rows(table, K)
-        climber, spread = prepare(table, model, K)
+        climber, spread = make_climber(table, model, K)
         if K not in portfolios:
-            size, own = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
-            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own)
+            size, own_rng = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
+            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own_rng)
         starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
         smaller = fits.get(grid.key(model, K - 1))
         if isinstance(smaller, EMFit) and n_starts > 1:
             starts += _moments("split", splits(smaller.mixture), climber)
-        return fit_from(climber, starts, np.random.default_rng(seeds[K - 1]))
+        return fit_from_starts(climber, starts, np.random.default_rng(seeds[K - 1]))
 
     for model in sorted(grid.models, key=lambda model: model.n_parameters(2, 3)):
         for K in counts:
@@ -98,41 +99,41 @@ def fit_grid(
         for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
             larger = fits[grid.key(model, K + 1)]
             if isinstance(larger, EMFit) and not larger.spurious:
-                climber, _ = prepare(table, model, K)
+                climber, _ = make_climber(table, model, K)
                 starts = _moments("merged", merges(larger.mixture), climber)
                 fits[grid.key(model, K)] = _better(fits[grid.key(model, K)], climber, starts, seeds[K - 1])
     return {key: fits[key] for key in grid.keys}
 
 
 def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:
-    """The same fit, or a better one from further starts; either way with the starts and maxima of both."""
+    """The fit or one from further starts, whichever is better, with the starts and maxima of both."""
     try:
-        other = fit_from(climber, starts, np.random.default_rng(seed))
+        other = fit_from_starts(climber, starts, np.random.default_rng(seed))
     except BayesGMMError:
         return fit
     if not isinstance(fit, EMFit):
         return other
     best = max(other, fit, key=lambda f: (not f.spurious, f.log_likelihood - (1e-6 if f is other else 0.0)))
-    return replace(best, starts=fit.starts + other.starts, maxima=joined(fit.maxima + other.maxima))
+    return replace(best, starts=fit.starts + other.starts, maxima=merge_maxima(fit.maxima + other.maxima))
 
 
 def _from_simpler(
     fits: dict[Key, EMFit | BayesGMMError], model: CovarianceModel, K: int, climber: Climber
 ) -> Candidates:
     """The best fit with the same number of components of a model that this one contains."""
-    inside = [
+    simpler = [
         fit
         for (name, count), fit in fits.items()
         if count == K and isinstance(fit, EMFit) and not fit.spurious and contains(model, CovarianceModel.named(name))
     ]
-    best = max(inside, key=lambda fit: fit.log_likelihood, default=None)
+    best = max(simpler, key=lambda fit: fit.log_likelihood, default=None)
     return [] if best is None or K == 1 else _moments(f"fit of {best.covariance_model.name}", [best.mixture], climber)
 
 
 def contains(model: CovarianceModel, other: CovarianceModel) -> bool:
     """Whether every covariance of the other model is one of this model."""
-    pairs = zip(model.name, other.name, strict=True)
-    return all("IEV".index(own) >= "IEV".index(its) for own, its in pairs)
+    factors = zip(model.name, other.name, strict=True)
+    return all("IEV".index(outer) >= "IEV".index(inner) for outer, inner in factors)
 
 
 def _moments(kind: str, mixtures: Sequence[GaussianMixture], climber: Climber) -> Candidates:
@@ -157,7 +158,7 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
         Of K + 1 components, with the same mean and covariance.
     """
     scale = np.linalg.cholesky(mixture.covariance)
-    found = []
+    candidates = []
     for k in np.argsort(-mixture.weights, kind="stable")[:_SPLITS].tolist():
         within = np.linalg.solve(scale, np.linalg.solve(scale, mixture.covariances[k]).T)
         lengths, axes = np.linalg.eigh((within + within.T) / 2)
@@ -169,8 +170,8 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
         weights[halves] /= 2
         means[halves] += np.stack([-half, half])
         covariances[halves] -= np.outer(half, half)
-        found.append(GaussianMixture(weights, means, covariances))
-    return found
+        candidates.append(GaussianMixture(weights, means, covariances))
+    return candidates
 
 
 def merges(mixture: GaussianMixture) -> list[GaussianMixture]:

@@ -25,7 +25,7 @@ _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
 _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
 
 
-def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) of a table: the kernel with one component, again if the mean was far off."""
     D = table.n_features
     center = table.values[0].copy()
@@ -166,16 +166,16 @@ def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Gen
     return [whole, local]
 
 
-def given(
+def user_starts(
     starts: Sequence[Any], table: Observations, center: np.ndarray, n_components: int
 ) -> list[tuple[str, np.ndarray]]:
     """Named moments of the user's own starts: labels (N,), responsibilities (N, K) or a `GaussianMixture`."""
     if isinstance(starts, (str, bytes, GaussianMixture)) or not isinstance(starts, Sequence) or not len(starts):
         raise InputError("starts must be a list of labels (N,), responsibilities (N, K) or GaussianMixture values")
-    return [_given(start, i, table, center, n_components) for i, start in enumerate(starts)]
+    return [_user_start(start, i, table, center, n_components) for i, start in enumerate(starts)]
 
 
-def _given(start: Any, number: int, table: Observations, center: np.ndarray, K: int) -> tuple[str, np.ndarray]:
+def _user_start(start: Any, number: int, table: Observations, center: np.ndarray, K: int) -> tuple[str, np.ndarray]:
     N, D = table.values.shape
     if isinstance(start, GaussianMixture):
         if start.means.shape != (K, D):
