@@ -77,32 +77,47 @@ class Problem(NamedTuple):
         return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
 
 
+def _empty_step(K: int, D: int) -> dict[str, np.ndarray]:
+    """Arrays for the fields of `native.Step`."""
+    return {
+        "log_scale": np.empty(K),
+        "offsets": np.empty((K, D)),
+        "P": np.zeros((K, D, D)),
+        "weights": np.empty(K),
+        "covariances": np.empty((K, D, D)),
+        "z": np.empty(K * (1 + D + D * D)),
+    }
+
+
 class State:
     """What a climb changes, in place: an array for each field of `native.State`, and ``compiled``, which has them.
 
-    After a climb, ``path`` (max_iterations + 1,) holds the objective after each iteration: log-likelihood plus log
-    prior.
+    Attributes
+    ----------
+    parameters : Parameters
+        Of the next E-step.
+    statistics : Statistics
+        Of the last one.
+    path : (max_iterations + 1,)
+        The objective after each iteration: log-likelihood plus log prior.
+    compiled : native.State
     """
 
     def __init__(self, K: int, D: int, max_iterations: int) -> None:
         size = K * (1 + D + D * D)
-        self.parameters = Parameters(np.empty(K), np.empty((K, D)), np.zeros((K, D, D)))
+        step, self._accepted = _empty_step(K, D), _empty_step(K, D)
+        self.parameters = Parameters(step["log_scale"], step["offsets"], step["P"])
         self.statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
         self.path = np.empty(max_iterations + 1)
-        self._others = {
-            "weights": np.empty(K),
-            "covariances": np.empty((K, D, D)),
-            **{name: np.empty(size) for name in ("z", "fallback", "last_z", "last_f")},
-            **{name: np.empty((_MEMORY, size)) for name in ("dz", "df")},
-        }
-        self._accepted = {
-            **{"log_scale": np.empty(K), "offsets": np.empty((K, D)), "P": np.empty((K, D, D))},
-            **{"weights": np.empty(K), "covariances": np.empty((K, D, D)), "z": np.empty(size)},
-        }
-        arrays = {"log_scale": self.parameters[0], "offsets": self.parameters[1], "P": self.parameters[2]}
-        arrays |= self.statistics._asdict() | self._others | {"path": self.path}
-        accepted = native.Step(**{name: address(array) for name, array in self._accepted.items()})
-        self.compiled = native.State(**{name: address(array) for name, array in arrays.items()}, accepted=accepted)
+        memory = {name: np.empty(size) for name in ("fallback", "last_z", "last_f")}
+        memory |= {name: np.empty((_MEMORY, size)) for name in ("dz", "df")}
+        self._arrays = step | self.statistics._asdict() | memory | {"path": self.path}
+        accepted = native.Step(**_addresses(self._accepted))
+        self.compiled = native.State(**_addresses(self._arrays), accepted=accepted)
+
+
+def _addresses(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: address(array) for name, array in arrays.items()}
 
 
 class Outcomes(NamedTuple):

@@ -14,7 +14,7 @@ from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
-from bayesgmm.em.initialize import NO_LABELS, portfolio, user_starts
+from bayesgmm.em.initialize import NO_LABELS, Candidates, portfolio, user_starts
 from bayesgmm.em.result import EMFit
 from bayesgmm.em.search import search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
@@ -201,7 +201,7 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
 
 def fit_from_starts(
     climber: Climber,
-    candidates: list[tuple[str, np.ndarray]],
+    candidates: Candidates,
     rng: np.random.Generator,
     progress: Callable[[int, int], None] = lambda done, total: None,
     align_to: EMFit | GaussianMixture | None = None,

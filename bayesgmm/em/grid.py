@@ -16,14 +16,13 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import Climber, make_climber
 from bayesgmm.em.fit import enough_rows, fit_from_starts
-from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture, portfolio
+from bayesgmm.em.initialize import NO_LABELS, Candidates, moments_of_mixture, portfolio
 from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
-type Candidates = list[tuple[str, np.ndarray]]
 type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # the stored fit of a key, or the function's
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours

@@ -14,6 +14,7 @@ import numpy as np
 from bayesgmm.covariance import precision_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import SHORT_TOLERANCE, Climber
+from bayesgmm.em.initialize import Candidates
 from bayesgmm.em.result import SAME_MAXIMUM, Maximum, Start, Status, merge_maxima
 from bayesgmm.expectation import in_threads, parallel_pays
 from bayesgmm.mixture import GaussianMixture
@@ -46,7 +47,7 @@ class SearchResult:
 
 def search(
     climber: Climber,
-    candidates: list[tuple[str, np.ndarray]],
+    candidates: Candidates,
     rng: np.random.Generator,
     progress: Callable[[int, int], None],
 ) -> SearchResult:
