@@ -35,7 +35,7 @@ def made(n, d, k, seed=0):
     means = rng.normal(size=(k, d)) * 3
     A = rng.normal(size=(k, d, d))
     mixture = bg.GaussianMixture(rng.dirichlet(np.full(k, 5.0)), means, A @ np.swapaxes(A, 1, 2) / d + 0.2 * np.eye(d))
-    return mixture.sample(n, rng)[0]
+    return mixture.sample(n, rng=rng)[0]
 
 
 def seconds(task, repeats):

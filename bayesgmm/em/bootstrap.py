@@ -162,7 +162,7 @@ def bootstrap(
 def _on_a_new_table(climber: Climber, mixture: GaussianMixture, rng: np.random.Generator) -> Climber:
     """The same climber on as many rows drawn from the mixture."""
     N = climber.table.n_observations
-    values = mixture.sample(N, rng)[0]
+    values = mixture.sample(N, rng=rng)[0]
     values.flags.writeable = False
     weight = np.full(1, climber.table.total_weight / N)
     return replace(climber, table=Observations(values, climber.table.features, weight))
@@ -277,7 +277,7 @@ def bootstrap_lrt(
     statistic = 2 * (alternative.log_likelihood - null.log_likelihood)
     replicates = np.empty(n_replicates)
     for r in range(n_replicates):
-        values, _ = null.mixture.sample(null.n_observations, rng)
+        values, _ = null.mixture.sample(null.n_observations, rng=rng)
         smaller, larger = (fit_quietly(values, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
         replicates[r] = 2 * (larger.log_likelihood - smaller.log_likelihood)
         tell(r + 1, n_replicates)
