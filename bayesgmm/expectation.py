@@ -144,7 +144,7 @@ class Pass:
         starts = map(address, self._parts)
         into = [native.Statistics(*(start + 8 * n * skip for skip in (0, 1, 1 + D))) for start in starts]
 
-        def task(i):
+        def task(i: int) -> None:
             native.accumulate(self.rows, self.mixture, *self.ranges[i], moments, into[i], sums[i])
 
         in_threads(task, range(len(self.ranges)))
@@ -154,7 +154,13 @@ class Pass:
 
 
 def expected_statistics(
-    X, row_weight, labels, center, parameters: Parameters, diagonal: bool = False, moments: bool = True
+    X: np.ndarray,
+    row_weight: np.ndarray,
+    labels: np.ndarray,
+    center: np.ndarray,
+    parameters: Parameters,
+    diagonal: bool = False,
+    moments: bool = True,
 ) -> tuple[float, float, Statistics]:
     """Log-likelihood and expected statistics of all rows.
 
@@ -184,31 +190,38 @@ def empty_statistics(K: int, D: int) -> Statistics:
     return Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
 
 
-def log_prob(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+def log_prob(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """Log mixture density of each row, shape (N,), in nats."""
     return _pointwise(native.log_prob, np.empty(len(X)), X, center, parameters, diagonal)
 
 
-def log_joint(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+def log_joint(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """log w_k + log N(x | mean_k, covariance_k), shape (N, K), in nats."""
     out = np.empty((len(X), len(parameters.offsets)))
     return _pointwise(native.log_joint, out, X, center, parameters, diagonal)
 
 
-def _pointwise(function, out, X, center, parameters, diagonal):
+def _pointwise(
+    function: Callable[..., int],
+    out: np.ndarray,
+    X: np.ndarray,
+    center: np.ndarray,
+    parameters: Parameters,
+    diagonal: bool,
+) -> np.ndarray:
     """Fill ``out`` with a compiled function of each row."""
     over, out_at = Pass(X, np.ones(1), np.empty(0, np.int64), center, parameters, diagonal), address(out)
     in_threads(lambda rows: function(over.rows, over.mixture, *rows, out_at), over.ranges)
     return out
 
 
-def column_ranges(X) -> tuple[np.ndarray, np.ndarray]:
+def column_ranges(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest entry of each column, (D,) each; NaN for a column with an entry that is not finite."""
     (N, D), values = X.shape, address(X)
     chunks = _ranges(N, 1, D, False)
     low, high = np.empty((len(chunks), D)), np.empty((len(chunks), D))
 
-    def task(i):
+    def task(i: int) -> None:
         native.ranges(values, D, *chunks[i], address(low[i]), address(high[i]))
 
     in_threads(task, range(len(chunks)))

@@ -26,7 +26,7 @@ _SPREAD_ROWS = 50_000  # that the origin and the units of the moments are taken 
 
 @dataclass(frozen=True, eq=False)
 class Climber:
-    """What all climbs of one table have in common.
+    """Climbs the likelihood of one table, or under priors the posterior density, from whatever moments it is given.
 
     Attributes
     ----------
@@ -69,30 +69,30 @@ class Climber:
         sample = Observations(table.values[picked], table.features, weight * scale)
         return Climber(sample, labels, self.center, self.model, problem)
 
-    def why_spurious(self, outcomes: ascent.Outcomes) -> str:
-        """Which component makes the maximum of a single climb spurious and why; empty if none does."""
+    def why_spurious(self, outcomes: ascent.Outcomes) -> str | None:
+        """Which component makes the maximum of a single climb spurious, and why; None if none does."""
         if self.problem.penalty.rows > 0:
-            return ""  # priors keep the likelihood bounded
+            return None  # priors keep the likelihood bounded
         D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
         counts = outcomes.moments[0, : len(outcomes.covariances[0])]
         for k in np.flatnonzero(~self.problem.fixed.has_covariance):
             precision_cholesky(outcomes.covariances[0, k], P)
-            narrow = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
-            rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
-            steps = _ROUNDED * max(1 - 2 / np.sqrt(2 * rows), 0.0) * np.sqrt(max(1 - D / rows, 0.0))
-            fine = (np.diag(P) * steps * self.table.resolution > 1) & (narrow < 0.5)
-            if fine.any():
-                feature = self.table.features[int(fine.argmax())]
+            width = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
+            n_rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+            rounding_sd = _ROUNDED * max(1 - 2 / np.sqrt(2 * n_rows), 0.0) * np.sqrt(max(1 - D / n_rows, 0.0))
+            rounded = (np.diag(P) * rounding_sd * self.table.resolution > 1) & (width < 0.5)
+            if rounded.any():
+                feature = self.table.features[int(rounded.argmax())]
                 return f"component {k} is narrower than the steps in which {feature!r} is recorded"
             if self.model.volume == "E":
                 continue  # equal volumes keep the likelihood bounded
             if counts[k] < D + 1:
                 return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-            size = counts[k] / (D + 1)
-            by_chance = max(0.1 / size**4, 1e-2) if size < 3 else 1e-7
-            if narrow.min() < by_chance:
+            relative_rows = counts[k] / (D + 1)
+            least_width = max(0.1 / relative_rows**4, 1e-2) if relative_rows < 3 else 1e-7
+            if width.min() < least_width:
                 return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
-        return ""
+        return None
 
 
 def make_climber(
@@ -124,21 +124,21 @@ def make_climber(
     """
     center, spread = _center_and_spread(table)
     problem = ascent.Problem(
-        model,
-        table.total_weight,
-        center,
-        _reference(spread, model, table.features, priors is not None),
-        _metric(table.total_weight, spread, K),
-        _penalty(priors, model, center, K),
-        _fixed_parts(fixed, model, center, K),
-        tolerance,
-        max_iterations,
+        model=model,
+        total=table.total_weight,
+        center=center,
+        reference=_reference(spread, model, table.features, priors is not None),
+        metric=_metric(table.total_weight, spread, K),
+        penalty=_penalty(priors, model, center, K),
+        fixed=_fixed_parts(fixed, model, center, K),
+        tolerance=tolerance,
+        max_iterations=max_iterations,
     )
     return Climber(table, labels, center, model, problem), spread
 
 
 def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance that only set origin and units; of a long table those of evenly spaced rows will do."""
+    """Mean (D,) and covariance (D, D) that set origin and units; of a long table, those of evenly spaced rows."""
     step = table.n_observations // _SPREAD_ROWS
     if step > 1:
         weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[::step].copy()
@@ -178,7 +178,7 @@ def _metric(total: float, spread: np.ndarray, K: int) -> np.ndarray:
 
 
 def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Penalty:
-    """The priors as the M-step sees them; none are the likelihood alone."""
+    """The priors as the M-step sees them; without priors, everything is zero and leaves the likelihood alone."""
     D = len(center)
     if priors is None:
         return ascent.Penalty(
@@ -201,14 +201,14 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     factor = np.empty_like(scale)
     precision_cholesky(scale, factor)
     return ascent.Penalty(
-        priors.concentration - 1,
-        priors.means.location - center,
-        priors.means.precision,
-        float(rows),
-        scatter,
-        float(degrees),
-        factor @ factor.T,
-        priors.covariances.floor * scatter,
+        concentration=priors.concentration - 1,
+        location=priors.means.location - center,
+        precision=priors.means.precision,
+        rows=float(rows),
+        scatter=scatter,
+        degrees=float(degrees),
+        scale_precision=factor @ factor.T,
+        floor=priors.covariances.floor * scatter,
     )
 
 
@@ -229,11 +229,17 @@ def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center
     weights = values["weights"][flags["weights"]]
     if (weights <= 0).any() or weights.sum() > 1 + 1e-9 or (flags["weights"].all() and abs(weights.sum() - 1) > 1e-6):
         raise InputError("fixed weights must be positive and sum to one, or to less where others are free")
-    some = flags["covariances"]
-    if some.any() and not some.all() and "E" in model.name:
+    has_covariance = flags["covariances"]
+    if has_covariance.any() and not has_covariance.all() and "E" in model.name:
         raise InputError(f"single covariances cannot be fixed in {model.name}, whose components share parts of them")
-    for k in np.flatnonzero(some):
+    for k in np.flatnonzero(has_covariance):
         if not precision_cholesky(values["covariances"][k], np.empty((D, D))) > 0:
             raise InputError(f"the fixed covariance of component {k} is not positive definite")
-    offsets = values["means"] - center
-    return ascent.Fixed(flags["weights"], values["weights"], flags["means"], offsets, some, values["covariances"])
+    return ascent.Fixed(
+        has_weight=flags["weights"],
+        weights=values["weights"],
+        has_mean=flags["means"],
+        offsets=values["means"] - center,
+        has_covariance=has_covariance,
+        covariances=values["covariances"],
+    )

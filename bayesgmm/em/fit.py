@@ -179,24 +179,32 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     **settings
         Those of `FitSettings`.
     """
-    K, how = positive_integer(n_components, "n_components"), FitSettings(**settings)
-    table = observations(X, how.sample_weight)
+    K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
+    table = observations(X, chosen.sample_weight)
     model = CovarianceModel.named(covariance).for_features(table.n_features)
-    if how.priors is None:
+    if chosen.priors is None:
         enough_rows(table, K)
-    labels, rng = _known_labels(how.labels, table, K), np.random.default_rng(how.rng)
-    limits = float(how.tolerance), int(how.max_iterations)
-    climber, spread = make_climber(table, model, K, labels, how.fixed, how.priors, *limits)
-    if how.starts is not None:
-        candidates = user_starts(_starts_under(how.priors, how.starts, table, K), table, climber.center, K)
+    labels, rng = _known_labels(chosen.labels, table, K), np.random.default_rng(chosen.rng)
+    climber, spread = make_climber(
+        table,
+        model,
+        K,
+        labels=labels,
+        fixed=chosen.fixed,
+        priors=chosen.priors,
+        tolerance=float(chosen.tolerance),
+        max_iterations=int(chosen.max_iterations),
+    )
+    if chosen.starts is not None:
+        candidates = user_starts(_starts_under(chosen.priors, chosen.starts, table, K), table, climber.center, K)
     else:
         only_one = K == 1 or (labels.size > 0 and labels.min() >= 0)
-        n_starts = 1 if only_one else int(how.n_starts)
+        n_starts = 1 if only_one else int(chosen.n_starts)
         candidates = portfolio(table, labels, climber.center, spread, K, n_starts, rng)
-    made_with = (("labels", labels.size), ("fixed", how.fixed), ("priors", how.priors))
+    made_with = (("labels", labels.size), ("fixed", chosen.fixed), ("priors", chosen.priors))
     constraints = tuple(name for name, value in made_with if value)
-    progress = of_stage(how.progress, "EM climbs")
-    return fit_from_starts(climber, candidates, rng, progress, how.align_to, constraints)
+    progress = of_stage(chosen.progress, "EM climbs")
+    return fit_from_starts(climber, candidates, rng, progress, chosen.align_to, constraints)
 
 
 def fit_from_starts(

@@ -95,9 +95,10 @@ class _Heats(NamedTuple):
 def _short_runs(
     climber: Climber, kinds: list[str], moments: np.ndarray, large: bool, rng: np.random.Generator
 ) -> _Heats:
-    """Run briefly from all moments.
+    """Run briefly from all moments, over a sample of the rows where there are many.
 
-    Long climbs begin where runs over a sample of the rows ended, but where runs saw all rows, at the moments again.
+    Long climbs go on from where runs over a sample ended. Runs over all rows are done again from their first moments,
+    so that the path of a climb is whole.
     """
     short = climber.short(rng)
     outcomes, _ = short.climb(moments)
@@ -137,7 +138,7 @@ class _Climb:
 
     outcomes: ascent.Outcomes
     path: np.ndarray
-    why_spurious: str
+    why_spurious: str | None
     finished: bool = True
 
     @property
@@ -156,18 +157,18 @@ class _Climb:
         """Where it ended, with the parameters in the table's units."""
         end = self.outcomes
         mixture = GaussianMixture(end.weights[0], end.offsets[0] + center, end.covariances[0])
-        return Maximum(self.value, 1, bool(self.why_spurious), self.why_spurious, mixture)
+        return Maximum(self.value, 1, self.why_spurious is not None, self.why_spurious or "", mixture)
 
     def rank(self) -> tuple[bool, bool, float]:
         """By which climbs are ordered, the best last."""
-        return self.alive, not self.why_spurious, self.value
+        return self.alive, self.why_spurious is None, self.value
 
 
 def _climb_from(climber: Climber, moments: np.ndarray) -> _Climb:
     outcomes, state = climber.climb(moments)
     path = state.path[: int(outcomes.progress["iteration"][0]) + 1].copy()
-    why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
-    return _Climb(outcomes, path, why)
+    alive = outcomes.codes[0] != ascent.DEGENERATE
+    return _Climb(outcomes, path, climber.why_spurious(outcomes) if alive else None)
 
 
 def _long_climbs(climber: Climber, moments: np.ndarray, large: bool, tell: Callable[[int], None]) -> list[_Climb]:
