@@ -23,7 +23,7 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
-type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # the stored fit of a key, or the function's
+type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # gives the stored fit of a key, or calls the function
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours
 
@@ -46,12 +46,12 @@ class Grid:
     n_starts: int
 
     def key(self, model: CovarianceModel, n_components: int) -> Key:
-        """What the fit of this model and size is called."""
+        """The key of the fit of this model and size."""
         return model.label(self.table.n_features), n_components
 
     @property
     def keys(self) -> list[Key]:
-        """Of all fits, model by model."""
+        """The keys of all fits, model by model."""
         return [self.key(model, K) for model in self.models for K in self.counts]
 
 
@@ -119,7 +119,7 @@ def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, se
 def _from_simpler(
     fits: dict[Key, EMFit | BayesGMMError], model: CovarianceModel, K: int, climber: Climber
 ) -> Candidates:
-    """The best fit with the same number of components of a model that this one contains."""
+    """The best fit with as many components among the models that are special cases of this one, as a start."""
     simpler = [
         fit
         for (name, count), fit in fits.items()
@@ -130,7 +130,15 @@ def _from_simpler(
 
 
 def contains(model: CovarianceModel, other: CovarianceModel) -> bool:
-    """Whether every covariance of the other model is one of this model."""
+    """Whether the other model is a special case of this one.
+
+    Examples
+    --------
+    >>> contains(CovarianceModel.named("VVV"), CovarianceModel.named("EEE"))
+    True
+    >>> contains(CovarianceModel.named("EEE"), CovarianceModel.named("VII"))
+    False
+    """
     factors = zip(model.name, other.name, strict=True)
     return all("IEV".index(outer) >= "IEV".index(inner) for outer, inner in factors)
 
@@ -141,10 +149,11 @@ def _moments(kind: str, mixtures: Sequence[GaussianMixture], climber: Climber) -
 
 
 def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
-    """One component cut in two by the plane through its mean across its longest axis, for each of the largest five.
+    """Mixtures in which one of the five largest components is replaced by two halves.
 
-    The halves have the moments of a halved normal. The longest axis is measured against the mixture's own covariance,
-    so that it does not change with the units or the axes of the features.
+    The component is cut by the plane through its mean across its longest axis, and each half becomes a normal with the
+    moments of a halved normal. Lengths are measured in units of the mixture's covariance, so that the longest axis does
+    not change with the units or the axes of the features.
 
     Parameters
     ----------
@@ -154,7 +163,7 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
     Returns
     -------
     list of GaussianMixture
-        Of K + 1 components, with the same mean and covariance.
+        Of K + 1 components each, with the mean and covariance of the mixture.
     """
     scale = np.linalg.cholesky(mixture.covariance)
     candidates = []
@@ -174,9 +183,9 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
 
 
 def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
-    """Two components replaced by one of their joint moments, for the three pairs that lose least by it.
+    """Mixtures in which two components are replaced by one with their joint moments.
 
-    The loss is Runnalls's (2007) bound of the Kullback-Leibler divergence.
+    These are the three pairs that lose least by it, by Runnalls's bound of the Kullback-Leibler divergence.
 
     Parameters
     ----------
@@ -186,7 +195,11 @@ def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
     Returns
     -------
     list of GaussianMixture
-        Of K - 1 components, with the same mean and covariance.
+        Of K - 1 components each, with the mean and covariance of the mixture.
+
+    References
+    ----------
+    Runnalls (2007), IEEE Transactions on Aerospace and Electronic Systems 43:989-999, doi:10.1109/TAES.2007.4383588.
     """
     log_det = np.linalg.slogdet(mixture.covariances)[1]
 

@@ -34,19 +34,23 @@ def held_out_log_density(
     checkpoint: ArraysCheckpoint,
     progress: Callable[[int, int], None],
 ) -> dict[Key, np.ndarray | BayesGMMError]:
-    """Log density (N,) of each row, in nats, under the fit to the other folds, or why there is none without some fold.
+    """Log density (N,) of each row, in nats, under the fit to the other folds; the error where a fold has no such fit.
 
     Parameters
     ----------
     grid : Grid
     n_folds : int
-        Parts of the rows, as equal in size as can be, each left out once (Smyth 2000).
+        Number of random parts of the rows, as equal in size as can be, each of which is left out once.
     rng : Generator
     checkpoint : callable
         Given the name of a part of the work and a function that does it, returns the arrays that an earlier run stored
         under this name, or calls the function.
     progress : callable
         Called with the number of folds done and their total.
+
+    References
+    ----------
+    Smyth (2000), Statistics and Computing 10:63-72, doi:10.1023/A:1008940618127.
     """
     N = grid.table.n_observations
     fold = rng.permutation(np.arange(N) % n_folds)
