@@ -9,9 +9,10 @@ _HOMES = {
     "errors": ("BayesGMMError", "InputError", "DegenerateFitError", "SamplingError", "ConvergenceWarning"),
     "mixture": ("GaussianMixture",),
     "covariance": ("CovarianceModel",),
-    "em.fit": ("EMFit", "fit_em"),
-    "em.search": ("Maximum", "Start", "Status"),
-    "em.information": ("Bootstrap", "LikelihoodRatioTest", "StandardErrors", "bootstrap", "bootstrap_lrt"),
+    "em.fit": ("fit_em",),
+    "em.result": ("EMFit", "Maximum", "Start", "Status"),
+    "em.information": ("StandardErrors",),
+    "em.bootstrap": ("Bootstrap", "LikelihoodRatioTest", "bootstrap", "bootstrap_lrt"),
     "bayes.priors": (
         "Priors",
         "NormalMeans",

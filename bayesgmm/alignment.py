@@ -8,9 +8,18 @@ from bayesgmm.mixture import GaussianMixture
 
 
 def divergence(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
-    """Symmetric Kullback-Leibler divergence (nats) of components j of the mixture and k of the target, (..., K, K).
+    """Symmetric Kullback-Leibler divergence between components, in nats.
 
-    The target is one mixture for the whole batch, or one for each of it.
+    Parameters
+    ----------
+    mixture : GaussianMixture
+    target : GaussianMixture
+        One for the whole batch of mixtures, or one for each of it.
+
+    Returns
+    -------
+    (..., K, K)
+        Of component j of the mixture and component k of the target at [..., j, k].
     """
     P, Q = mixture.precisions_cholesky, target.precisions_cholesky
     precision, target_precision = P @ np.swapaxes(P, -1, -2), Q @ np.swapaxes(Q, -1, -2)
@@ -23,15 +32,27 @@ def divergence(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
 
 
 def match(mixture: GaussianMixture, target: GaussianMixture) -> np.ndarray:
-    """Order (..., K) that makes component k of the permuted mixture the one matched to component k of the target.
+    """Order (..., K) for `GaussianMixture.permute` that puts the mixture's components where the target has theirs.
 
-    The matching is one to one and has the least total `divergence`.
+    Components are matched one to one, at the least total `divergence`.
+
+    Examples
+    --------
+    >>> target = GaussianMixture([0.5, 0.5], [[0.0], [4.0]], np.ones((2, 1, 1)))
+    >>> mixture = GaussianMixture([0.3, 0.7], [[4.1], [0.2]], np.ones((2, 1, 1)))
+    >>> match(mixture, target)
+    array([1, 0])
     """
     return cheapest_order(divergence(mixture, target))
 
 
 def cheapest_order(cost: np.ndarray) -> np.ndarray:
-    """Order (..., K) that gives each column of costs (..., K, K) a row of its own at the least total (Hungarian)."""
+    """Order (..., K) that gives each column of costs (..., K, K) a row of its own at the least total.
+
+    References
+    ----------
+    Kuhn (1955), Naval Research Logistics Quarterly 2:83-97, doi:10.1002/nav.3800020109 (the Hungarian method).
+    """
     from scipy.optimize import linear_sum_assignment
 
     excess = cost - cost.min(axis=-1, keepdims=True)  # a constant per row changes no comparison of orders
@@ -43,10 +64,14 @@ def cheapest_order(cost: np.ndarray) -> np.ndarray:
 
 
 def margin(cost: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """How much more (...) the second-best order costs than the cheapest; infinite where there is no other, K = 1.
+    """How much more (...) the second-best order costs than the cheapest; infinite for K = 1, which has no other order.
 
-    Any other order hands rows on around cycles of columns. The shortest cycle is found for the whole batch at once by
-    the algorithm of Floyd (1962) and Warshall.
+    Any other order passes rows on around cycles of columns. The cheapest cycle is found for the whole batch at once by
+    the algorithm of Floyd and Warshall.
+
+    References
+    ----------
+    Floyd (1962), Communications of the ACM 5:345, doi:10.1145/367766.368168.
     """
     K = cost.shape[-1]
     by_taker = np.take_along_axis(cost, order[..., None], axis=-2)  # [l, k]: column k with the row that l has

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import __version__
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
 from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
+from bayesgmm.em.result import EMFit
 from bayesgmm.files import beside
 from bayesgmm.observations import Observations
 

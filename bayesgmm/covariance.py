@@ -1,7 +1,7 @@
 """The 14 covariance models, volume x shape x orientation, and their maximum-likelihood covariances given scatters.
 
-Covariance k is volume_k * Q_k diag(a_k) Q_k' with prod(a_k) = 1 (Banfield & Raftery 1993; Celeux & Govaert 1995); each
-factor is absent (I), equal for all components (E) or varying (V).
+Covariance k is volume_k * Q_k diag(a_k) Q_k' with prod(a_k) = 1; each factor is absent (I), equal for all components
+(E) or varying (V).
 """
 
 from __future__ import annotations
@@ -23,13 +23,27 @@ _CODES = {"I": 0, "E": 1, "V": 2}  # the Factor of src/covariance.hpp
 
 @dataclass(frozen=True, slots=True)
 class CovarianceModel:
-    """One of the 14 covariance models, as three letters.
+    """One of the 14 covariance models: which factors of the covariances components share.
+
+    Covariance k is volume_k * Q_k diag(a_k) Q_k' with prod(a_k) = 1. Each factor is equal for all components (E) or
+    varies between them (V); without a shape a_k (I) components are spherical, without an orientation Q_k (I) their axes
+    are the features'.
 
     Parameters
     ----------
     volume : {"E", "V"}
     shape, orientation : {"I", "E", "V"}
-        Legal pairs are II and {E, V} x {I, E, V}.
+        Together II, or {E, V} and {I, E, V}.
+
+    Raises
+    ------
+    InputError
+        For letters that are no model.
+
+    References
+    ----------
+    Banfield & Raftery (1993), Biometrics 49:803-821, doi:10.2307/2532201.
+    Celeux & Govaert (1995), Pattern Recognition 28:781-793, doi:10.1016/0031-3203(94)00125-6.
 
     Examples
     --------
@@ -49,7 +63,18 @@ class CovarianceModel:
 
     @classmethod
     def named(cls, name: str | CovarianceModel) -> CovarianceModel:
-        """The model of a three-letter name, an alias (full, tied, diag, spherical), or E or V for one feature."""
+        """The model of this name.
+
+        Parameters
+        ----------
+        name : str or CovarianceModel
+            Three letters, "full", "tied", "diag", "spherical", or for one feature "E" or "V"; in any case of letters.
+
+        Raises
+        ------
+        InputError
+            For a name that is none of these; the message lists them.
+        """
         if isinstance(name, cls):
             return name
         if isinstance(name, str):
@@ -68,7 +93,7 @@ class CovarianceModel:
         return self.name if n_features > 1 else self.volume
 
     def for_features(self, n_features: int) -> CovarianceModel:
-        """The same model without what a single feature cannot have: shape and orientation."""
+        """The model for this many features: a single feature has neither shape nor orientation."""
         return self if n_features > 1 else CovarianceModel(self.volume, "I", "I")
 
     @property
@@ -78,7 +103,7 @@ class CovarianceModel:
 
     @property
     def compiled(self) -> native.CovarianceModel:
-        """As compiled code takes it."""
+        """The model as the compiled core takes it."""
         return native.CovarianceModel(_CODES[self.volume], _CODES[self.shape], _CODES[self.orientation])
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
@@ -96,10 +121,10 @@ def _choices() -> str:
 
 
 def precision_cholesky(covariance: np.ndarray, P: np.ndarray) -> float:
-    """Fill P with the upper triangular P of covariance^-1 = P P'; return the smallest relative pivot.
+    """Fill P (D, D) with the upper triangular P of covariance^-1 = P P'; return the smallest relative pivot.
 
-    A pivot is the variance that a feature keeps given the features before it, relative to its own variance: zero where
-    the matrix is not positive definite, and then P is not to be used.
+    A pivot is the variance that a feature has given the features before it, relative to its own variance. It is zero
+    where the matrix is not positive definite, and then P must not be used.
     """
     factors, pivots = precisions_cholesky(covariance[None])
     P[:] = factors[0]
@@ -107,14 +132,14 @@ def precision_cholesky(covariance: np.ndarray, P: np.ndarray) -> float:
 
 
 def first_dependent(covariance: np.ndarray) -> int | None:
-    """The first feature that is a linear combination of those before it, to rounding; None where none is."""
+    """The first feature that is a linear combination of those before it, up to rounding; None if there is none."""
     sizes = range(1, len(covariance) + 1)
     singular = (d - 1 for d in sizes if precisions_cholesky(covariance[None, :d, :d])[1][0] <= 1e-13)
     return next(singular, None)
 
 
 def precisions_cholesky(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The factors of many covariances (n, D, D), and their smallest relative pivots (n,)."""
+    """What `precision_cholesky` gives, of many covariances (n, D, D): factors P (n, D, D) and smallest pivots (n,)."""
     covariances = np.ascontiguousarray(covariances, dtype=np.float64)
     n, D, _ = covariances.shape
     P, pivots = np.empty_like(covariances), np.empty(n)
@@ -125,11 +150,22 @@ def precisions_cholesky(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def constrained_covariances(
     model: CovarianceModel, counts: np.ndarray, W: np.ndarray, warm: bool, covariances: np.ndarray
 ) -> None:
-    """Covariances (K, D, D) of a model that maximise -1/2 sum_k (n_k log|S_k| + tr(S_k^-1 W_k)).
+    """The M-step: write into ``covariances`` those of a model that maximise -1/2 sum_k (n_k log|S_k| + tr(S_k^-1 W_k)).
 
-    Common axes are sought from those of the ``covariances`` passed in where these are ``warm``, so that no M-step loses
-    what the one before had found. A singular scatter gives a singular or NaN covariance and is left to
-    `precision_cholesky` to find.
+    A singular scatter gives a singular or NaN covariance, which `precision_cholesky` finds.
+
+    Parameters
+    ----------
+    model : CovarianceModel
+    counts : (K,)
+        Expected counts n_k.
+    W : (K, D, D)
+        Scatters about the components' means.
+    warm : bool
+        Whether to look for common axes from those of the ``covariances`` passed in. M-steps do so, lest one undo what
+        the one before has found.
+    covariances : (K, D, D)
+        Overwritten by the result.
     """
     arrays = address(np.ascontiguousarray(counts)), address(W)
     native.constrained_covariances(model.compiled, *W.shape[:2], *arrays, warm, address(covariances))

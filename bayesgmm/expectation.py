@@ -1,8 +1,7 @@
-"""The kernel: the only code that reads the data. One pass gives the log-likelihood and the expected statistics.
+"""The kernel: the code that reads the rows. One pass gives the log-likelihood and the expected statistics.
 
 The statistics (counts, first moments and scatters about each component's own mean) are the gradient of the
 log-likelihood (Fisher's identity), so EM, the posterior's gradient and the pointwise log-likelihood share this pass.
-
 The pass itself is in `src/kernel.cpp`; here its arguments are put together and its rows shared between threads.
 """
 
@@ -57,7 +56,7 @@ os.register_at_fork(after_in_child=_forget_pool)  # a forked child has none of i
 
 
 def n_threads() -> int:
-    """Number of cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -101,23 +100,23 @@ def _ranges(n: int, K: int, D: int, diagonal: bool) -> list[tuple[int, int]]:
 
 
 def compiled_rows(X: np.ndarray, row_weight: np.ndarray, labels: np.ndarray, center: np.ndarray) -> native.Rows:
-    """Rows as the compiled kernel takes them; the arrays are to be kept."""
-    known = address(labels, np.int64) if labels.size else None
-    return native.Rows(address(X), address(center), address(row_weight), row_weight.size, known)
+    """Rows as the compiled kernel takes them; the caller keeps the arrays alive while it does."""
+    labels_at = address(labels, np.int64) if labels.size else None
+    return native.Rows(address(X), address(center), address(row_weight), row_weight.size, labels_at)
 
 
 class Pass:
-    """Rows and a mixture as the compiled kernel takes them; holds on to their arrays.
+    """Rows and a mixture as the compiled kernel takes them; keeps their arrays alive.
 
     Parameters
     ----------
     X : (N, D)
     row_weight : (N,), or (1,) for all rows
-    labels : (N,) component, -1 where unknown; or empty
+    labels : (N,) components, -1 where unknown; or empty
     center : (D,)
     parameters : Parameters
     diagonal : bool
-        Promises diagonal ``precisions_cholesky``, and asks for no more of the scatters.
+        Whether ``precisions_cholesky`` are diagonal; then only the diagonals of the scatters are computed.
     """
 
     def __init__(
@@ -139,62 +138,91 @@ class Pass:
         self._parts = np.empty((len(self.ranges), self.K * (1 + self.D + self.D**2)))  # statistics of each chunk
 
     def statistics(self, moments: bool = True) -> tuple[float, float, Statistics]:
-        """What `expected_statistics` returns."""
+        """What `expected_statistics` returns of these rows."""
         sums = [native.Sums() for _ in self.ranges]
         n, D = self.K, self.D  # entries of the counts; D times as many of the first moments, D^2 times of the scatters
-        into = [native.Statistics(*(at + 8 * n * skip for skip in (0, 1, 1 + D))) for at in map(address, self._parts)]
+        starts = map(address, self._parts)
+        into = [native.Statistics(*(start + 8 * n * skip for skip in (0, 1, 1 + D))) for start in starts]
 
-        def task(i):
+        def task(i: int) -> None:
             native.accumulate(self.rows, self.mixture, *self.ranges[i], moments, into[i], sums[i])
 
         in_threads(task, range(len(self.ranges)))
         counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
         total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
-        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.certainty for s in sums), total
+        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.map_log_responsibility for s in sums), total
 
 
 def expected_statistics(
-    X, row_weight, labels, center, parameters: Parameters, diagonal: bool = False, moments: bool = True
+    X: np.ndarray,
+    row_weight: np.ndarray,
+    labels: np.ndarray,
+    center: np.ndarray,
+    parameters: Parameters,
+    diagonal: bool = False,
+    moments: bool = True,
 ) -> tuple[float, float, Statistics]:
-    """Log-likelihood, sum of the largest log responsibilities (nats) and expected `Statistics` of all rows.
+    """Log-likelihood and expected statistics of all rows.
 
-    The arguments are those of `Pass`; without ``moments`` the statistics are zero. The statistics are the gradient of
-    the log-likelihood: d/d log w_k = counts_k (weights unnormalised) and d/d mean_k = P_k P_k' first_k (Fisher's
-    identity).
+    The statistics are the gradient of the log-likelihood (Fisher's identity): d/d log w_k = counts_k, with weights
+    taken as unnormalised, and d/d mean_k = P_k P_k' first_k.
+
+    Parameters
+    ----------
+    X, row_weight, labels, center, parameters, diagonal
+        As in `Pass`.
+    moments : bool
+        Whether to compute the statistics, which are zero otherwise.
+
+    Returns
+    -------
+    log_likelihood : float
+        In nats.
+    map_log_responsibility : float
+        Sum over the rows of the log responsibility of each row's most probable component, in nats.
+    statistics : Statistics
     """
     return Pass(X, row_weight, labels, center, parameters, diagonal).statistics(moments)
 
 
 def empty_statistics(K: int, D: int) -> Statistics:
-    """Room for them."""
+    """Statistics of K components and D features whose entries are yet to be written."""
     return Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
 
 
-def log_prob(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+def log_prob(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """Log mixture density of each row, shape (N,), in nats."""
     return _pointwise(native.log_prob, np.empty(len(X)), X, center, parameters, diagonal)
 
 
-def log_joint(X, center, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+def log_joint(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
     """log w_k + log N(x | mean_k, covariance_k), shape (N, K), in nats."""
     out = np.empty((len(X), len(parameters.offsets)))
     return _pointwise(native.log_joint, out, X, center, parameters, diagonal)
 
 
-def _pointwise(function, out, X, center, parameters, diagonal):
-    over, to = Pass(X, np.ones(1), np.empty(0, np.int64), center, parameters, diagonal), address(out)
-    in_threads(lambda rows: function(over.rows, over.mixture, *rows, to), over.ranges)
+def _pointwise(
+    function: Callable[..., int],
+    out: np.ndarray,
+    X: np.ndarray,
+    center: np.ndarray,
+    parameters: Parameters,
+    diagonal: bool,
+) -> np.ndarray:
+    """Fill ``out`` with a compiled function of each row."""
+    over, out_at = Pass(X, np.ones(1), np.empty(0, np.int64), center, parameters, diagonal), address(out)
+    in_threads(lambda rows: function(over.rows, over.mixture, *rows, out_at), over.ranges)
     return out
 
 
-def column_ranges(X) -> tuple[np.ndarray, np.ndarray]:
+def column_ranges(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest entry of each column, (D,) each; NaN for a column with an entry that is not finite."""
-    (N, D), of = X.shape, address(X)
+    (N, D), values = X.shape, address(X)
     chunks = _ranges(N, 1, D, False)
     low, high = np.empty((len(chunks), D)), np.empty((len(chunks), D))
 
-    def task(i):
-        native.ranges(of, D, *chunks[i], address(low[i]), address(high[i]))
+    def task(i: int) -> None:
+        native.ranges(values, D, *chunks[i], address(low[i]), address(high[i]))
 
     in_threads(task, range(len(chunks)))
     return low.min(axis=0), high.max(axis=0)

@@ -1,4 +1,4 @@
-"""`GaussianMixture`: one immutable value, or with leading batch axes many, and what follows from its density."""
+"""`GaussianMixture`: an immutable mixture, or with leading batch axes many, and what follows from its density."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.errors import InputError
+from bayesgmm.intervals import level
 from bayesgmm.observations import check_names, numeric_table, positive_integer
 
 _LOWEST = -1e300  # stands for the logarithm of zero
@@ -28,18 +29,19 @@ class GaussianMixture:
     covariances : (..., K, D, D)
         Symmetric positive definite.
     features : sequence of D str, optional
-        Names. A table whose columns have other names, or the same in another order, is then refused; one without
-        names, such as an array, is not. The mixture of a fit has the names of the table's columns, if there are any.
+        Names of the features. With them, a table whose columns have other names, or the same names in another order, is
+        refused; a table without names, such as an array, is not. The mixture of a fit has the names of the table's
+        columns, if there are any.
 
     Raises
     ------
     InputError
-        Where the shapes disagree or a component is not a density; the message names it.
+        If the shapes disagree, the weights do not sum to one, or a component is not a density; the message names it.
 
     Notes
     -----
-    Leading axes are batch axes: EM's answer has none, a posterior has ``(chain, draw)``. Every method keeps them first.
-    The arrays are frozen.
+    Leading axes are batch axes: the mixture of an EM fit has none, the draws of a posterior have ``(chain, draw)``. The
+    results of all methods have the batch axes first, too. The arrays are read-only.
 
     Examples
     --------
@@ -60,6 +62,11 @@ class GaussianMixture:
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        self._check_shapes_and_names()
+        self._check_values()
+        _ = self.precisions_cholesky
+
+    def _check_shapes_and_names(self) -> None:
         w, m, c = self.weights.shape, self.means.shape, self.covariances.shape
         if self.weights.ndim < 1 or self.means.ndim < 2 or m[:-1] != w or c != (*m, m[-1]) or 0 in m:
             raise InputError(
@@ -69,6 +76,8 @@ class GaussianMixture:
             object.__setattr__(self, "features", tuple(str(name) for name in self.features))
             if len(set(self.features)) != len(self.features) or len(self.features) != m[-1]:
                 raise InputError(f"features must be {m[-1]} different names, not {list(self.features)}")
+
+    def _check_values(self) -> None:
         if not (np.isfinite(self.weights).all() and (self.weights >= 0).all()):
             raise InputError("weights must be finite and not negative")
         sums = self.weights.sum(axis=-1)
@@ -83,23 +92,22 @@ class GaussianMixture:
             raise InputError(
                 f"the covariance of component {np.argwhere(asymmetric)[0][-3]} is not symmetric and finite"
             )
-        _ = self.precisions_cholesky
 
     def _rearranged(self, of_array: Callable[[np.ndarray, int], np.ndarray]) -> GaussianMixture:
         """The same components in another arrangement, neither checked nor factored again.
 
-        The function makes the new arrays, from each array and its number of axes that are not batch axes.
+        ``of_array`` makes each new array from the array and the number of its axes that are not batch axes.
         """
         mixture = object.__new__(GaussianMixture)
         mixture.__dict__["features"] = self.features
-        for name, own_axes in (("weights", 1), ("means", 2), ("covariances", 3), ("precisions_cholesky", 3)):
-            array = np.ascontiguousarray(of_array(getattr(self, name), own_axes))
+        for name, event_axes in (("weights", 1), ("means", 2), ("covariances", 3), ("precisions_cholesky", 3)):
+            array = np.ascontiguousarray(of_array(getattr(self, name), event_axes))
             array.flags.writeable = False
             mixture.__dict__[name] = array
         return mixture
 
     def __getitem__(self, index: Any) -> GaussianMixture:
-        """Some of a batch: ``mixture[0, 5]`` is one of its mixtures, ``mixture[:, ::10]`` a smaller batch.
+        """A part of the batch: ``mixture[0, 5]`` is one of its mixtures, ``mixture[:, ::10]`` a smaller batch.
 
         Examples
         --------
@@ -108,15 +116,15 @@ class GaussianMixture:
         (array([[2.]]), (3,))
         """
         chosen = np.arange(math.prod(self.batch_shape)).reshape(self.batch_shape)[index]
-        return self._rearranged(lambda array, own: array.reshape(-1, *array.shape[array.ndim - own :])[chosen])
+        return self._rearranged(lambda array, n: array.reshape(-1, *array.shape[array.ndim - n :])[chosen])
 
     def reshape(self, *batch_shape: int) -> GaussianMixture:
         """The same mixtures with other batch axes: ``mixture.reshape(-1)`` has one."""
-        return self._rearranged(lambda array, own: array.reshape(*batch_shape, *array.shape[array.ndim - own :]))
+        return self._rearranged(lambda array, n: array.reshape(*batch_shape, *array.shape[array.ndim - n :]))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Leading axes, ``()`` for a single mixture."""
+        """Shape of the leading axes, ``()`` for a single mixture."""
         return self.weights.shape[:-1]
 
     @property
@@ -162,7 +170,7 @@ class GaussianMixture:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance of the mixture, (..., D, D): within plus between the components."""
+        """Covariance of the mixture, (..., D, D): that within the components plus that between their means."""
         offsets = self.means - self.mean[..., None, :]
         between = np.einsum("...k,...ki,...kj->...ij", self.weights, offsets, offsets)
         return np.einsum("...k,...kij->...ij", self.weights, self.covariances) + between
@@ -188,14 +196,14 @@ class GaussianMixture:
         return log_joint
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable component of each row, (..., N)."""
+        """Label of the most probable component of each row, (..., N)."""
         return self.log_joint(X).argmax(axis=-1)
 
     def log_likelihood(self, X: Any) -> np.ndarray:
         """Sum of the rows' log densities in nats, (...)."""
         return self.log_prob(X).sum(axis=-1)
 
-    def sample(self, n: int, rng: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, n: int, *, rng: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows from each mixture.
 
         Parameters
@@ -221,18 +229,30 @@ class GaussianMixture:
         return means + np.einsum("...ij,...j->...i", factors, noise), labels
 
     def permute(self, order: Any) -> GaussianMixture:
-        """The same mixture with component k the old ``order[..., k]``; one order (K,), or one per batch element."""
+        """The same mixture with its components in another order.
+
+        Parameters
+        ----------
+        order : (K,) or (..., K)
+            Component k of the result is component ``order[..., k]`` of this mixture; one order for the whole batch, or
+            one for each of it.
+
+        Raises
+        ------
+        InputError
+            If it is not a permutation of 0..K - 1.
+        """
         order = np.broadcast_to(np.asarray(order, dtype=np.intp), self.weights.shape)
         if not np.array_equal(np.sort(order, axis=-1), np.broadcast_to(np.arange(self.n_components), order.shape)):
             raise InputError(
                 f"an order of {self.n_components} components is a permutation of 0..{self.n_components - 1}"
             )
         return self._rearranged(
-            lambda array, own: np.take_along_axis(array, order.reshape(*order.shape, *[1] * (own - 1)), axis=-own)
+            lambda array, n: np.take_along_axis(array, order.reshape(*order.shape, *[1] * (n - 1)), axis=-n)
         )
 
     def marginal(self, features: Sequence[int]) -> GaussianMixture:
-        """The mixture of some of the features, by position."""
+        """The marginal mixture of some of the features, given by their positions."""
         index = self._positions(features)
         return GaussianMixture(
             weights=self.weights,
@@ -242,17 +262,22 @@ class GaussianMixture:
         )
 
     def conditional(self, given: Mapping[int, float]) -> GaussianMixture:
-        """The mixture of the other features where some, by position, have given values.
+        """The mixture of the other features, conditional on the values of some.
 
         Parameters
         ----------
         given : mapping
-            Feature position to value.
+            From the position of a feature to its value.
 
         Returns
         -------
         GaussianMixture
             Of the remaining features in their order, with the same batch shape.
+
+        Raises
+        ------
+        InputError
+            If no feature would remain, or a position is not one of 0..D - 1.
 
         Examples
         --------
@@ -261,16 +286,16 @@ class GaussianMixture:
         >>> m.conditional({0: 2.0}).means, m.conditional({0: 2.0}).covariances
         (array([[1.]]), array([[[0.75]]]))
         """
-        known = self._positions(list(given))
-        rest = np.setdiff1d(np.arange(self.n_features), known)
+        observed = self._positions(list(given))
+        rest = np.setdiff1d(np.arange(self.n_features), observed)
         if not len(rest):
             raise InputError("every feature is given; at least one must be left")
-        value = np.array([float(given[int(j)]) for j in known])
-        residual = value - self.means[..., known]
-        within = self.covariances[..., known[:, None], known]
-        across = self.covariances[..., rest[:, None], known]
+        value = np.array([float(given[int(j)]) for j in observed])
+        residual = value - self.means[..., observed]
+        within = self.covariances[..., observed[:, None], observed]
+        across = self.covariances[..., rest[:, None], observed]
         gain = across @ np.linalg.inv(within)
-        log_joint = self.marginal(known.tolist()).log_joint(value[None])[..., 0, :]
+        log_joint = self.marginal(observed.tolist()).log_joint(value[None])[..., 0, :]
         weights = np.exp(log_joint - log_joint.max(axis=-1, keepdims=True))
         covariances = self.covariances[..., rest[:, None], rest] - gain @ np.swapaxes(across, -1, -2)
         return GaussianMixture(
@@ -281,7 +306,7 @@ class GaussianMixture:
         )
 
     def cdf(self, x: Any) -> np.ndarray:
-        """Distribution function at x (N,) of a mixture of one feature, (..., N)."""
+        """Probability (..., N) that a row of a mixture of one feature is at most x (N,)."""
         from scipy.special import ndtr
 
         if self.n_features != 1:
@@ -290,10 +315,17 @@ class GaussianMixture:
         standard /= np.sqrt(self.covariances[..., None, :, 0, 0])
         return (self.weights[..., None, :] * ndtr(standard)).sum(axis=-1)
 
-    def tail_probability(self, X: Any, n_samples: int = 100_000, rng: Any = None) -> np.ndarray:
-        """Anomaly score (..., N): the probability that a row drawn from the mixture has no higher density than it.
+    def tail_probability(self, X: Any, n_samples: int = 100_000, *, rng: Any = None) -> np.ndarray:
+        """Probability (..., N) that a row drawn from the mixture has no higher density than each row of X.
 
-        It is estimated from ``n_samples`` draws, with standard error sqrt(p (1 - p) / n_samples); never zero.
+        It is near zero for an outlier.
+
+        Parameters
+        ----------
+        X : (N, D) rows
+        n_samples : int
+            Rows drawn to estimate it; its standard error is sqrt(p (1 - p) / n_samples). The estimate is never zero.
+        rng : Generator, seed or None
         """
         n = positive_integer(n_samples, "n_samples")
         log_prob = self.log_prob(X)
@@ -302,21 +334,47 @@ class GaussianMixture:
         counts = [np.searchsorted(np.sort(d), row, side="right") for d, row in zip(drawn, flat, strict=True)]
         return (1 + np.stack(counts).reshape(log_prob.shape)) / (1 + n)
 
-    def density_level(self, prob: float, n_samples: int = 100_000, rng: Any = None) -> np.ndarray:
-        """Log density that a row exceeds with probability ``prob``, (...): the border of the highest-density region.
+    def density_level(self, ci_prob: float | None = None, n_samples: int = 100_000, *, rng: Any = None) -> np.ndarray:
+        """Log density (...), in nats, at the border of the highest-density region of a given probability.
 
-        Estimated from ``n_samples`` draws.
+        Parameters
+        ----------
+        ci_prob : float, optional
+            Probability of the region; by default ``arviz.rcParams["stats.ci_prob"]``.
+        n_samples : int
+            Rows drawn to estimate it.
+        rng : Generator, seed or None
         """
-        if not 0 < prob < 1:
-            raise InputError(f"prob must be between 0 and 1, not {prob!r}")
+        prob = level(ci_prob)
         return np.quantile(self._drawn_log_prob(positive_integer(n_samples, "n_samples"), rng), 1 - prob, axis=-1)
 
-    def highest_density_intervals(self, prob: float) -> np.ndarray:
-        """Highest-density region of a single mixture of one feature: disjoint intervals (n, 2) of total ``prob``."""
+    def highest_density_intervals(self, ci_prob: float | None = None) -> np.ndarray:
+        """Highest-density region of a single mixture of one feature, as disjoint intervals (n, 2).
+
+        Parameters
+        ----------
+        ci_prob : float, optional
+            Probability of the whole region; by default ``arviz.rcParams["stats.ci_prob"]``.
+
+        Raises
+        ------
+        InputError
+            For a batch, more than one feature, or a probability that is not between 0 and 1.
+
+        References
+        ----------
+        Hyndman (1996), The American Statistician 50:120-126, doi:10.1080/00031305.1996.10474359.
+
+        Examples
+        --------
+        >>> m = GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [9.0]], covariances=[[[1.0]], [[1.0]]])
+        >>> m.highest_density_intervals(0.9).round(2)
+        array([[-1.64,  1.64],
+               [ 7.36, 10.64]])
+        """
         from scipy.optimize import brentq
 
-        if not 0 < prob < 1:
-            raise InputError(f"prob must be between 0 and 1, not {prob!r}")
+        prob = level(ci_prob)
         if self.batch_shape or self.n_features != 1:
             raise InputError("highest-density intervals are for a single mixture of one feature; see density_level")
         sd, mean = np.sqrt(self.covariances[:, 0, 0]), self.means[:, 0]
@@ -326,26 +384,25 @@ class GaussianMixture:
         def log_prob(x: float) -> float:
             return float(self.log_prob([[x]])[0])
 
-        def region(level: float) -> np.ndarray:
-            inside = height > level
+        def region(border: float) -> np.ndarray:
+            inside = height > border
             edges = np.flatnonzero(inside[1:] != inside[:-1])
-            ends = [brentq(lambda x: log_prob(x) - level, grid[e], grid[e + 1], xtol=1e-12) for e in edges]
+            ends = [brentq(lambda x: log_prob(x) - border, grid[e], grid[e + 1], xtol=1e-12) for e in edges]
             return np.reshape(ends, (-1, 2))
 
-        def excess(level: float) -> float:
-            return float(np.diff(self.cdf(region(level).ravel()).reshape(-1, 2)).sum()) - prob
+        def excess(border: float) -> float:
+            return float(np.diff(self.cdf(region(border).ravel()).reshape(-1, 2)).sum()) - prob
 
         return region(brentq(excess, height.max() - 40, height.max() - 1e-9, xtol=1e-10))
 
     def _drawn_log_prob(self, n: int, rng: Any) -> np.ndarray:
         """Log densities (..., n) of rows drawn from each mixture."""
-        rows, _ = self.sample(n, rng)
+        rows, _ = self.sample(n, rng=rng)
         if not self.batch_shape:
             return self.log_prob(rows)
         out = np.empty(rows.shape[:-1])
         for index in np.ndindex(self.batch_shape):
-            one = GaussianMixture(self.weights[index], self.means[index], self.covariances[index])
-            out[index] = one.log_prob(rows[index])
+            out[index] = self[index].log_prob(rows[index])
         return out
 
     def _positions(self, features: Sequence[int]) -> np.ndarray:

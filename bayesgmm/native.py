@@ -1,8 +1,8 @@
 """The compiled core in `src/`: its functions, called by ctypes, and the structs they take.
 
 A struct here has the fields of the C++ struct of the same name, in the same order; some field names are longer here.
-What each field holds is said there. A pointer is an address, from `address`: whoever makes a struct keeps its arrays
-alive for as long as it is in use. ctypes releases the GIL during a call.
+The headers in `src/` say what each field holds. A pointer is an address, from `address`: whoever makes a struct keeps
+its arrays alive for as long as it is in use. ctypes releases the GIL during a call.
 
 The environment variable BAYESGMM_LEVEL (v2, v3 or v4 on x86-64) picks the level of processor to run on, instead of the
 best there is.
@@ -23,7 +23,7 @@ _NO_MEMORY = -1
 
 
 def address(array: np.ndarray, dtype: Any = np.float64) -> int:
-    """Where a C-contiguous array of that type starts."""
+    """The address of the first entry of a C-contiguous array of this type."""
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"a C-contiguous array of {dtype.__name__} is needed, not {array.dtype}, {array.strides=}")
     return array.ctypes.data
@@ -69,7 +69,7 @@ class Statistics(ctypes.Structure):
 class Sums(ctypes.Structure):
     """What one pass over the rows adds up to."""
 
-    _fields_ = (("log_likelihood", c_double), ("certainty", c_double))
+    _fields_ = (("log_likelihood", c_double), ("map_log_responsibility", c_double))
 
 
 class Draws(ctypes.Structure):
@@ -160,7 +160,7 @@ class Progress(ctypes.Structure):
         ("value", c_double),
         ("log_likelihood", c_double),
         ("log_prior", c_double),
-        ("certainty", c_double),
+        ("map_log_responsibility", c_double),
         ("gain", c_double),
         ("remaining", c_double),
         ("rounding", c_double),
@@ -173,37 +173,22 @@ class Progress(ctypes.Structure):
     )
 
 
+_PARAMETERS = tuple((name, c_void_p) for name in ("log_scale", "offsets", "P", "weights", "covariances"))
+
+
 class Step(ctypes.Structure):
     """Parameters, and the moments that they were made from."""
 
-    _fields_ = (
-        ("log_scale", c_void_p),
-        ("offsets", c_void_p),
-        ("P", c_void_p),
-        ("weights", c_void_p),
-        ("covariances", c_void_p),
-        ("z", c_void_p),
-    )
+    _fields_ = (*_PARAMETERS, ("z", c_void_p))
 
 
 class State(ctypes.Structure):
     """What a climb changes, in place."""
 
     _fields_ = (
-        ("log_scale", c_void_p),
-        ("offsets", c_void_p),
-        ("P", c_void_p),
-        ("weights", c_void_p),
-        ("covariances", c_void_p),
-        ("counts", c_void_p),
-        ("first", c_void_p),
-        ("scatter", c_void_p),
-        ("z", c_void_p),
-        ("fallback", c_void_p),
-        ("last_z", c_void_p),
-        ("last_f", c_void_p),
-        ("dz", c_void_p),
-        ("df", c_void_p),
+        *_PARAMETERS,
+        *((name, c_void_p) for name in ("counts", "first", "scatter")),
+        *((name, c_void_p) for name in ("z", "fallback", "last_z", "last_f", "dz", "df")),
         ("accepted", Step),
         ("path", c_void_p),
         ("progress", Progress),

@@ -1,4 +1,4 @@
-"""The boundary: any table becomes checked float64 rows with named columns, or one clear error."""
+"""Where tables come in: any table becomes checked float64 rows with named columns, or one clear error."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ _LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """A checked table.
+    """A checked table; `observations` makes it.
 
     Attributes
     ----------
-    values : (N, D) float64, C-contiguous, read-only
-    features : D column names; x0, x1, ... where the table has none
-    sample_weight : (N,) non-negative weights, or (1,) where every row counts once; read-only
-    named : whether the names are the table's own
+    values : (N, D)
+        float64, C-contiguous, read-only.
+    features : tuple of D str
+        Names of the columns; x0, x1, ... if the table has none.
+    sample_weight : (N,) or (1,)
+        Non-negative weights of the rows, read-only; a single one where every row counts once.
+    named : bool
+        Whether the names are the table's own.
     """
 
     values: np.ndarray
@@ -47,18 +51,31 @@ class Observations:
 
     @property
     def total_weight(self) -> float:
-        """Sum of the rows' weights; N where there are none."""
+        """Sum of the weights of the rows; without weights, N."""
         return float(self.n_observations if self.sample_weight.size == 1 else self.sample_weight.sum())
 
     @cached_property
     def resolution(self) -> np.ndarray:
         """Least difference (D,) between two values of a column: the step that measurements were rounded to, if any."""
-        some = self.values[:_RESOLUTION_ROWS]
-        return np.array([np.diff(values).min() if (values := np.unique(x)).size > 1 else 0.0 for x in some.T])
+        columns = self.values[:_RESOLUTION_ROWS].T
+        return np.array([np.diff(values).min() if (values := np.unique(x)).size > 1 else 0.0 for x in columns])
 
 
 def observations(X: Any, sample_weight: Any = None) -> Observations:
-    """Check a table to fit: numbers, finite, at least two rows, and columns that vary and differ from one another.
+    """Check a table that is to be fitted.
+
+    Its entries must be finite numbers, in at least two rows, and its columns must vary and differ from one another.
+
+    Parameters
+    ----------
+    X : (N, D) table
+        Array, nested lists, or a pandas, polars or Arrow table.
+    sample_weight : (N,), optional
+        Non-negative weights of the rows.
+
+    Returns
+    -------
+    Observations
 
     Raises
     ------
@@ -97,20 +114,20 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
 
 
 def names_of(X: Any) -> tuple[str, ...] | None:
-    """Column names of a table that has some (pandas, polars, Arrow); an array has none."""
+    """Column names of a table that has some (pandas, polars, Arrow); None for an array."""
     names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's columns are the values
     return None if names is None else tuple(str(name) for name in names)
 
 
 def made_up_names(n: int) -> tuple[str, ...]:
-    """What the columns of a table without names are called."""
+    """Names for the columns of a table without names: x0, x1, ..."""
     return tuple(f"x{j}" for j in range(n))
 
 
 def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
-    """Refuse a table whose columns have other names than those that were fitted, or another order.
+    """Refuse a table whose columns have other names than those that were fitted, or stand in another order.
 
-    Where one of the two has no names there is nothing to compare.
+    If either of them has no names, there is nothing to compare.
 
     Raises
     ------
@@ -177,13 +194,13 @@ def _from_columns(X: Any) -> tuple[np.ndarray, list[str]]:
             problems[name] = str(error)
     if problems:
         first, *others = problems
-        also = f" (nor can {', '.join(map(repr, others))} be used)" if others else ""
-        raise InputError(problems[first] + also)
+        unusable_too = f" (nor can {', '.join(map(repr, others))} be used)" if others else ""
+        raise InputError(problems[first] + unusable_too)
     return (np.stack(columns, axis=1) if columns else np.empty((len(X), 0))), names
 
 
 def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
-    """Values and made-up names of an array, or of what can become one."""
+    """Values of an array, or of what can become one, with made-up names of its columns."""
     try:
         raw = X if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
     except ValueError as error:
@@ -214,7 +231,7 @@ def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def _no_table(X: Any, reason: str = "") -> InputError:
-    """The error for what is no table: its type, and how to make a table of it."""
+    """The error for something that is not a table: what type it has, and how to make a table of it."""
     first = X[0] if isinstance(X, (list, tuple)) and X else X
     if X is None or isinstance(X, numbers.Number):
         cure = ""

@@ -25,7 +25,8 @@ from bayesgmm.clusters.modes import Modes, number_of_modes
 from bayesgmm.clusters.partition import CredibleBall, Partition, credible_ball, partition
 from bayesgmm.clusters.shares import cluster_mixture, partition_from_some, stray_rate
 from bayesgmm.covariance import ALIASES, CovarianceModel
-from bayesgmm.em.fit import EMFit, fit_em
+from bayesgmm.em.fit import fit_em
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import ConvergenceWarning
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, short
@@ -111,7 +112,9 @@ def analyse(
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `sentences` says the same
-        fit = fit_em(table, n_components, covariance, rng=rng, progress=progress("EM starts"))
+        fit = fit_em(
+            table, n_components, covariance, rng=rng, progress=lambda stage, done, total: progress(stage)(done, total)
+        )
         fitted = time.perf_counter()
         tell = progress("posterior draws")
         tree = sample_posterior(

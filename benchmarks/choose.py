@@ -20,9 +20,9 @@ def made(n, d, k, seed=0):
     rng = np.random.default_rng(seed)
     A = rng.normal(size=(k, d, d))
     covariances = A @ np.swapaxes(A, 1, 2) / d + 0.2 * np.eye(d)
-    return bg.GaussianMixture(rng.dirichlet(np.full(k, 5.0)), rng.normal(size=(k, d)) * 3, covariances).sample(n, rng)[
-        0
-    ]
+    return bg.GaussianMixture(rng.dirichlet(np.full(k, 5.0)), rng.normal(size=(k, d)) * 3, covariances).sample(
+        n, rng=rng
+    )[0]
 
 
 def seconds(task, repeats=3):

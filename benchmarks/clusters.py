@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bayesgmm.clusters.draws import posterior_draws
 from scipy.special import logsumexp
 
 import bayesgmm as bg
-from bayesgmm.clusters.draws import posterior_draws
 
 D, K, S = 4, 4, 4000
 
@@ -48,7 +48,7 @@ import clusters, bayesgmm as bg
 def status(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
 m, centre = clusters.made()
-X = centre.sample({n}, 1)[0]
+X = centre.sample({n}, rng=1)[0]
 bg.{call}(m, X[:20])  # loads the compiled code
 open("/proc/self/clear_refs", "w").write("5")  # forgets the peak
 before = status("VmRSS")
@@ -122,12 +122,12 @@ def main():
     print(f"{os.cpu_count()} cores, {S} draws, D={D}, K={K} unless said otherwise\n")
     print(f"{'':<56}  seconds target  peak MB   numpy  ratio")
     m, centre = made()
-    X = centre.sample(100_000, 1)[0]
+    X = centre.sample(100_000, rng=1)[0]
     few, thousand = X[:2000], X[:1000]
     other = scaled(lambda: numpy_assign(m, X[:200]), 500)
     line("assign, N=100000", measured(lambda: bg.assign(m, X)), 60, other, memory("assign", 100_000))
     two, two_centre = made(2)
-    rows = two_centre.sample(100_000, 1)[0]
+    rows = two_centre.sample(100_000, rng=1)[0]
     line("assign, N=100000, K=2", measured(lambda: bg.assign(two, rows)))
     draws = posterior_draws(m, X, "")
     kernel = measured(lambda: draws.each_block(draws.X, lambda a, b, block: None))
@@ -142,7 +142,7 @@ def main():
         seconds = measured(lambda loss=loss: bg.partition(m, thousand, loss=loss, rng=0))
         line(f"partition, {loss}, N=1000 (numpy: one sweep alone)", seconds, 10, sweep, memory("partition", 1000))
     ten, ten_centre = made(10, spread=0.3)
-    rows = ten_centre.sample(1000, 1)[0]
+    rows = ten_centre.sample(1000, rng=1)[0]
     line("partition, vi, N=1000, K=10, heavy overlap", measured(lambda: bg.partition(ten, rows, rng=0)))
     p = bg.partition(m, thousand, rng=0)
     line("credible_ball, N=1000", measured(lambda: bg.credible_ball(m, p, thousand, rng=0)))

@@ -12,7 +12,7 @@ import numpy as np
 from bayesgmm import native
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
-from bayesgmm.em.fit import prepare
+from bayesgmm.em.climber import make_climber
 from bayesgmm.em.initialize import moments_of_labels
 from bayesgmm.expectation import Pass
 from bayesgmm.observations import observations
@@ -37,7 +37,7 @@ def case(N, D, K, name):
     X = rng.normal(size=(K, D))[labels] * 2 + rng.normal(size=(N, D))
     iterations = max(int(2e8 / (N * K * (D * (D + 4) + 10))), 20)
     model = CovarianceModel.named(name)
-    climber, _ = prepare(observations(X), model, K, tolerance=0.0, max_iterations=iterations)
+    climber, _ = make_climber(observations(X), model, K, tolerance=0.0, max_iterations=iterations)
     problem, _held = climber.problem.compiled()
     state = ascent.State(K, D, iterations)
     moments = moments_of_labels(X - climber.center, labels, K)

@@ -35,7 +35,7 @@ def made(n, d, k, seed=0):
     means = rng.normal(size=(k, d)) * 3
     A = rng.normal(size=(k, d, d))
     mixture = bg.GaussianMixture(rng.dirichlet(np.full(k, 5.0)), means, A @ np.swapaxes(A, 1, 2) / d + 0.2 * np.eye(d))
-    return mixture.sample(n, rng)[0]
+    return mixture.sample(n, rng=rng)[0]
 
 
 def seconds(task, repeats):
@@ -129,7 +129,7 @@ def small_tables():
     for label, task in (
         ("14 models x 9 K, one start each, converged to 1e-6 nats", lambda: grid(1)),
         ("14 models x 9 K, 20 starts each, converged to 1e-6 nats", lambda: grid(20)),
-        ("999 bootstrap replicates, full, K=2", lambda: bg.bootstrap(fit, X, rng=0)),
+        ("999 bootstrap replicates, full, K=2", lambda: bg.bootstrap(X, fit, rng=0)),
         ("one default fit, full, K=2", lambda: bg.fit_em(X, 2, rng=0)),
     ):
         task()

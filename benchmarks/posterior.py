@@ -32,7 +32,7 @@ def made(case):
     means = rng.normal(size=(k, d)) * 4
     A = rng.normal(size=(k, d, d))
     mixture = bg.GaussianMixture(rng.dirichlet(np.full(k, 8.0)), means, A @ np.swapaxes(A, 1, 2) / d + 0.3 * np.eye(d))
-    return mixture.sample(n, rng)[0]
+    return mixture.sample(n, rng=rng)[0]
 
 
 def ours(X, fit, draws, lkj):

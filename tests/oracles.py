@@ -134,3 +134,10 @@ def covariance_prior(kind, scale):
 
 def density_of(X, fit, priors):
     return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
+
+
+def mclusts_mixture(row, n_features):
+    """The mixture that mclust converged to, from a row of its reference files."""
+    means = np.reshape(row["means"], (-1, n_features))
+    covariances = np.reshape(row["covariances"], (-1, n_features, n_features))
+    return bg.GaussianMixture(row["weights"], means, covariances)

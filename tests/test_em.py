@@ -1,16 +1,17 @@
 """Laws of EM, and numbers that others found."""
 
+import dataclasses
+import inspect
 import warnings
 
 import numpy as np
 import pytest
-from oracles import direct_log_prob, random_mixture, reference, table
-from scipy import stats
-from scipy.linalg import expm
+from oracles import direct_log_prob, mclusts_mixture, random_mixture, reference, table
 from sklearn.mixture import GaussianMixture as ScikitLearn
 
 import bayesgmm as bg
 from bayesgmm.covariance import NAMES
+from bayesgmm.em.fit import FitSettings
 
 BASIC = ["full", "tied", "diag", "spherical"]
 
@@ -49,19 +50,13 @@ def test_mclusts_converged_maxima_are_stationary(name):
     checked = 0
     for key, row in reference(f"{name}.json")["converged"].items():
         covariance, K = key.split(",")
-        start = bg.GaussianMixture(
-            row["weights"], np.reshape(row["means"], (int(K), -1)), _covariances(row, X.shape[1])
-        )
+        start = mclusts_mixture(row, X.shape[1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", bg.ConvergenceWarning)
             fit = bg.fit_em(X, int(K), covariance, starts=[start])
         assert fit.log_likelihood == pytest.approx(row["loglik"], abs=1e-5)
         checked += 1
     assert checked
-
-
-def _covariances(row, D):
-    return np.reshape(row["covariances"], (-1, D, D))
 
 
 @pytest.mark.parametrize("covariance", NAMES)
@@ -194,18 +189,6 @@ def test_a_converged_fit_gains_nothing_from_further_iterations():
     assert fitted > 300 and len(moved) <= 4, moved
 
 
-def test_a_component_may_be_empty_under_priors():
-    X = np.random.default_rng(0).normal(size=(12, 1))
-    priors = bg.Priors(1.0, bg.NormalMeans([0.0], [0.1]), bg.InverseWishart(50.0, [[50.0]]))
-    empty = bg.GaussianMixture([1 - 1e-250, 1e-250], [[0.0], [0.05]], np.ones((2, 1, 1)))
-    start = bg.GaussianMixture([0.5, 0.5], [[0.0], [200.0]], np.ones((2, 1, 1)))
-    for mixture in (empty, start):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", bg.ConvergenceWarning)
-            fit = bg.fit_em(X, 2, priors=priors, starts=[mixture], rng=0)
-        assert fit.status is bg.Status.CONVERGED
-
-
 def test_slow_climbs_reach_the_optimum():
     """scikit-learn's issue 10122: its default stops at weights 0.373 / 0.627, 0.8 nats short."""
     fit = bg.fit_em(table("sklearn_10122"), 2, rng=0)
@@ -246,14 +229,6 @@ def test_permuting_rows_changes_nothing():
     same(bg.fit_em(X, 3, starts=[start]), bg.fit_em(X[order], 3, starts=[start]), rtol=1e-5)
 
 
-def test_icl_is_bic_and_twice_the_hard_labels_doubt():
-    X = table("iris")
-    fit = bg.fit_em(X, 3, rng=0)
-    R = fit.mixture.responsibilities(X)
-    assert fit.icl == pytest.approx(fit.bic - 2 * np.log(R.max(axis=1)).sum(), rel=1e-9)
-    assert fit.aic == pytest.approx(-2 * fit.log_likelihood + 2 * fit.n_parameters)
-
-
 def test_components_are_ordered_by_the_first_feature_or_aligned():
     X = table("old_faithful")
     fit = bg.fit_em(X, 3, "tied", rng=0)
@@ -274,9 +249,10 @@ def test_all_kinds_of_starts_lead_to_the_same_maximum():
 
 def test_every_start_is_reported():
     calls = []
-    fit = bg.fit_em(table("iris"), 4, rng=0, n_starts=9, progress=lambda done, total: calls.append((done, total)))
+    fit = bg.fit_em(table("iris"), 4, rng=0, n_starts=9, progress=lambda *call: calls.append(call))
     assert len(fit.starts) == 9
-    assert calls[-1][0] == calls[-1][1] and [c[0] for c in calls] == sorted(c[0] for c in calls)
+    stages, done, totals = zip(*calls, strict=True)
+    assert set(stages) == {"EM climbs"} and done[-1] == totals[-1] and list(done) == sorted(done), calls
     best = max(start.log_likelihood for start in fit.starts if start.status is bg.Status.CONVERGED)
     assert best == fit.log_likelihood
 
@@ -290,6 +266,20 @@ def test_collapse_is_an_error_that_names_the_rows():
     X = np.r_[np.random.default_rng(0).normal(size=(20, 2)), np.full((5, 2), 30.0)]
     with pytest.raises(bg.DegenerateFitError, match=r"collapsed with 5.00 effective rows.*Use priors"):
         bg.fit_em(X, 2, rng=0)
+
+
+def test_collapse_of_every_short_run_on_a_large_table_is_an_error():
+    """Fewer distinct rows than full covariances need, but so many that threads share them."""
+    X = np.repeat([[0.0, 0.0], [1.0, 5.0], [30.0, 30.0], [31.0, 12.0]], 15_000, axis=0)
+    with pytest.raises(bg.DegenerateFitError, match="all 20 starts collapsed"):
+        bg.fit_em(X, 3, rng=0)
+
+
+def test_settings_are_those_of_fit_em():
+    """With the same defaults: `fit_quietly` and `fit_em` cannot come apart."""
+    arguments = inspect.signature(bg.fit_em).parameters.values()
+    ours = {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+    assert ours == {field.name: field.default for field in dataclasses.fields(FitSettings)}
 
 
 @pytest.mark.parametrize(
@@ -326,293 +316,6 @@ def test_fewer_distinct_rows_than_components_are_refused():
     X = np.repeat([[0.0, 0.0], [1.0, 1.0]], 20, axis=0) * [1.0, 2.0]
     with pytest.raises(bg.InputError, match="distinct rows"):
         bg.fit_em(X, 3, "diag")
-
-
-def test_the_repr_says_what_was_found():
-    text = repr(bg.fit_em(table("iris"), 2, rng=0))
-    assert "VVV, K=2" in text and "bic=574.02" in text and "converged" in text
-
-
-def priors_for(X, K):
-    """Informative enough to move the estimate."""
-    D = X.shape[1]
-    return bg.Priors(
-        np.linspace(1.5, 3.0, K),
-        bg.NormalMeans(X.mean(axis=0), covariance=np.cov(X.T).reshape(D, D) / 9),
-        bg.InverseWishart(D + 6, 2 * np.cov(X.T).reshape(D, D)),
-    )
-
-
-def log_prior(m, p, covariance):
-    """Logarithm of the prior density of weights, means and covariances, by scipy."""
-    value = stats.dirichlet(p.concentration).logpdf(m.weights)
-    value += stats.multivariate_normal(p.means.location, p.means.covariance).logpdf(m.means).sum()
-    df, scale, D = p.covariances.df, p.covariances.scale, m.n_features
-    margin = stats.invgamma((df - D + 1) / 2, scale=np.diag(scale) / 2)
-    for S in m.covariances[: 1 if covariance == "tied" else None]:
-        if covariance in ("full", "tied"):
-            value += stats.invwishart(df, scale).logpdf(S)
-        elif covariance == "diag":
-            value += margin.logpdf(np.diag(S)).sum()
-        else:
-            value += stats.invgamma((df - D + 1) / 2, scale=np.diag(scale).mean() / 2).logpdf(S[0, 0])
-    return value
-
-
-@pytest.mark.parametrize("covariance", BASIC)
-def test_map_em_climbs_the_posterior_density(covariance):
-    X = table("old_faithful")
-    priors = priors_for(X, 2)
-    start = bg.fit_em(X, 2, covariance, rng=0).mixture
-    fits = [
-        bg.fit_em(X, 2, covariance, priors=priors, starts=[start], max_iterations=m, tolerance=0.0) for m in (1, 3, 200)
-    ]
-    objectives = [direct_log_prob(f.mixture, X).sum() + log_prior(f.mixture, priors, covariance) for f in fits]
-    assert objectives[0] < objectives[1] < objectives[2]
-    offsets = [o - f.log_likelihood_path[-1] for o, f in zip(objectives, fits, strict=True)]
-    assert np.ptp(offsets) < 1e-8  # the path is the log posterior but for a constant
-    assert (np.diff(fits[2].log_likelihood_path) > -1e-9).all()
-
-
-@pytest.mark.parametrize("covariance", BASIC)
-def test_map_em_ends_at_a_maximum(covariance):
-    X = table("old_faithful")
-    priors = priors_for(X, 2)
-    m = bg.fit_em(X, 2, covariance, priors=priors, rng=0, tolerance=1e-10).mixture
-
-    def objective(weights=m.weights, means=m.means, covariances=m.covariances):
-        moved = bg.GaussianMixture(weights, means, covariances)
-        return direct_log_prob(moved, X).sum() + log_prior(moved, priors, covariance)
-
-    top = objective()
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        shift = rng.normal() * 1e-3
-        scale = np.exp(1e-3 * rng.normal(size=(1, 1, 1) if covariance == "tied" else (2, 1, 1)))
-        assert objective(weights=m.weights + shift * np.array([1, -1])) < top + 1e-9
-        assert objective(means=m.means + 1e-3 * X.std(axis=0) * rng.normal(size=(2, 2))) < top + 1e-9
-        assert objective(covariances=m.covariances * scale) < top + 1e-9
-
-
-def hierarchical_priors_for(X, K):
-    """Informative enough to move the estimate, with a scale matrix to be learnt."""
-    D = X.shape[1]
-    scale = bg.HierarchicalInverseWishart(D + 4, D + 1, np.cov(X.T).reshape(D, D) / 20, floor=0.1)
-    return bg.Priors(np.linspace(1.5, 3.0, K), bg.NormalMeans(X.mean(axis=0), X.std(axis=0) / 3), scale)
-
-
-def log_hierarchical_prior(m, p, covariance, B):
-    """Logarithm of the prior density with B integrated out: p(covariances | B) p(B) / p(B | covariances), by scipy.
-
-    Any B will do. The covariances are (K, D, D) matrices, or independent variances: one per feature, or one alone.
-    """
-    prior, D = p.covariances, m.n_features
-    value = stats.dirichlet(p.concentration).logpdf(m.weights)
-    value += stats.norm(p.means.location, p.means.scale).logpdf(m.means).sum()
-    covariances = m.covariances[: 1 if covariance[0] == "E" else None]
-    df, g, S0 = prior.df, prior.scale_df, prior.scale_matrix
-    floor = np.einsum("ij,kji->", prior.floor * prior.typical_scale, np.linalg.inv(covariances))
-    value -= 0.5 * floor / (D if covariance[1] == "I" else 1)  # the constant that goes with it is left out
-    if covariance[2] != "I":
-        value += sum(stats.invwishart(df, B).logpdf(S) for S in covariances)
-        posterior = np.linalg.inv(np.linalg.inv(S0) + np.linalg.inv(covariances).sum(axis=0))
-        after = stats.wishart(g + len(covariances) * df, posterior)
-        return value + stats.wishart(g, S0).logpdf(B) - after.logpdf(B)
-    own = df - D + 1
-    variances, scales, B = np.einsum("kjj->kj", covariances), np.diag(S0), np.diag(B)
-    if covariance[1] == "I":
-        variances, scales, B = variances[:, :1], scales.mean(keepdims=True), B[:1]
-    value += stats.invgamma(own / 2, scale=B / 2).logpdf(variances).sum()
-    value += stats.gamma(g / 2, scale=2 * scales).logpdf(B).sum()
-    rate = (1 / scales + (1 / variances).sum(axis=0)) / 2
-    return value - stats.gamma((g + len(variances) * own) / 2, scale=1 / rate).logpdf(B).sum()
-
-
-def neighbours(m, covariance, size, rng):
-    """Mixtures on either side, of the same covariance model."""
-    K, D = m.n_components, m.n_features
-    weights, means = rng.normal(size=K), rng.normal(size=(K, D)) * np.sqrt(np.diag(m.covariance))
-    letters = {"I": 0, "E": 1, "V": K}
-    volumes = np.broadcast_to(rng.normal(size=(letters[covariance[0]], 1)), (K, 1))
-    shapes = np.broadcast_to(rng.normal(size=(max(letters[covariance[1]], 1), D)), (K, D)) * (covariance[1] != "I")
-    turns = np.broadcast_to(rng.normal(size=(max(letters[covariance[2]], 1), D, D)), (K, D, D)) * (covariance[2] != "I")
-    values, axes = np.linalg.eigh(m.covariances)
-    if covariance[2] == "I":
-        values, axes = np.einsum("kjj->kj", m.covariances), np.eye(D)[None]
-    turns = turns - np.swapaxes(turns, -1, -2)
-    for h in (size, -size):
-        logs = np.log(values) + h * (volumes + shapes - shapes.mean(axis=1, keepdims=True))
-        turned = np.array([expm(h * turn) for turn in turns]) @ axes
-        moved = (turned * np.exp(logs)[:, None]) @ np.swapaxes(turned, -1, -2)
-        share = m.weights * np.exp(h * weights)
-        yield bg.GaussianMixture(share / share.sum(), m.means + h * means, moved)
-
-
-@pytest.mark.parametrize(
-    ("D", "covariance"),
-    [(2, name) for name in ("VVV", "EEE", "VVI", "EEI", "VII", "EII", "VEV", "VVE")] + [(1, "VII"), (1, "EII")],
-)
-def test_map_em_integrates_the_scale_matrix_out(D, covariance):
-    """The derivative of log-likelihood plus marginal log prior is zero at the end, and no step of the path loses."""
-    X = table("old_faithful")[:60, :D]
-    priors, rng = hierarchical_priors_for(X, 2), np.random.default_rng(0)
-    fit = bg.fit_em(X, 2, covariance, priors=priors, rng=0, tolerance=1e-11)
-    B = priors.covariances.typical_scale
-
-    def objective(m, B=B):
-        return direct_log_prob(m, X).sum() + log_hierarchical_prior(m, priors, covariance, B)
-
-    top = objective(fit.mixture)
-    assert objective(fit.mixture, 1.7 * B) == pytest.approx(top, abs=1e-8)  # nothing hangs on B: it is integrated out
-    for _ in range(20):
-        up, down = (objective(m) for m in neighbours(fit.mixture, covariance, 1e-3, rng))
-        assert max(up, down) < top
-        assert abs(up - down) < 1e-2 * (2 * top - up - down)
-    start = bg.fit_em(X, 2, covariance, rng=1).mixture
-    climbs = [
-        bg.fit_em(X, 2, covariance, priors=priors, starts=[start], max_iterations=m, tolerance=0.0) for m in (1, 3, 50)
-    ]
-    objectives = [objective(climb.mixture) for climb in climbs]
-    offsets = [o - c.log_likelihood_path[-1] for o, c in zip(objectives, climbs, strict=True)]
-    np.testing.assert_allclose(offsets, top - fit.log_likelihood_path[-1], atol=1e-8)
-    assert (np.diff(climbs[-1].log_likelihood_path) > -1e-9).all()
-
-
-def test_priors_keep_components_from_collapsing():
-    X = np.r_[np.random.default_rng(0).normal(size=(20, 2)), np.full((5, 2), 30.0)]
-    fit = bg.fit_em(X, 2, priors=bg.Priors.weakly_informative(X, 2), rng=0)
-    assert fit.status is bg.Status.CONVERGED
-    np.testing.assert_allclose(fit.mixture.means[1], [30, 30], atol=1)
-
-
-@pytest.mark.parametrize("covariance", BASIC)
-def test_with_all_labels_known_the_fit_is_the_closed_form(covariance):
-    X = table("iris")
-    labels = np.repeat([2, 0, 1], 50)
-    fit = bg.fit_em(X, 3, covariance, labels=labels)
-    within = [np.cov(X[labels == k].T, bias=True) for k in range(3)]
-    expected = {
-        "full": within,
-        "tied": [np.mean(within, axis=0)] * 3,
-        "diag": [S * np.eye(4) for S in within],
-        "spherical": [np.trace(S) / 4 * np.eye(4) for S in within],
-    }[covariance]
-    np.testing.assert_allclose(fit.mixture.means, [X[labels == k].mean(axis=0) for k in range(3)], rtol=1e-10)
-    np.testing.assert_allclose(fit.mixture.covariances, expected, rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(fit.mixture.weights, 1 / 3)
-
-
-def test_a_few_known_labels_number_the_components():
-    X = table("old_faithful")
-    labels = np.full(len(X), -1)
-    long, short = np.argmax(X[:, 0]), np.argmin(X[:, 0])
-    labels[[long, short]] = [0, 1]
-    fit = bg.fit_em(X, 2, labels=labels, rng=0)
-    assert fit.mixture.means[0, 0] > fit.mixture.means[1, 0]
-    free = bg.fit_em(X, 2, rng=0)
-    assert fit.log_likelihood == pytest.approx(free.log_likelihood, abs=0.1)
-
-
-def test_fixed_parts_stay_and_the_rest_is_their_maximum():
-    X = table("old_faithful")
-    means = np.array([[2.0, 55.0], [np.nan, np.nan]])
-    fit = bg.fit_em(X, 2, fixed={"means": means, "weights": [0.4, np.nan]}, rng=0, tolerance=1e-10)
-    np.testing.assert_array_equal(fit.mixture.means[0], [2.0, 55.0])
-    np.testing.assert_allclose(fit.mixture.weights, [0.4, 0.6])
-    assert (np.diff(fit.log_likelihood_path) > -1e-9).all()
-    m = fit.mixture
-    for j in range(2):
-        for sign in (-1, 1):
-            moved = m.means.copy()
-            moved[1, j] += sign * 0.01 * X[:, j].std()
-            assert direct_log_prob(bg.GaussianMixture(m.weights, moved, m.covariances), X).sum() < fit.log_likelihood
-    known = bg.fit_em(X, 2, fixed={"covariances": m.covariances, "means": m.means, "weights": m.weights})
-    assert known.log_likelihood == pytest.approx(fit.log_likelihood, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"labels": [0, 1]}, "labels must be 272"),
-        ({"labels": np.full(272, 5)}, "label of row 0 is 5"),
-        ({"fixed": {"mean": np.zeros((2, 2))}}, "no part 'mean'"),
-        ({"fixed": {"means": np.zeros(2)}}, "fixed means have shape"),
-        ({"fixed": {"weights": [0.7, 0.7]}}, "sum to one"),
-        ({"covariance": "tied", "fixed": {"covariances": [np.eye(2), np.full((2, 2), np.nan)]}}, "share parts"),
-        ({"fixed": {"covariances": [np.eye(2), [[1.0, 2.0], [2.0, 1.0]]]}}, "component 1 is not positive"),
-    ],
-)
-def test_bad_labels_and_fixed_parts_are_refused(arguments, message):
-    with pytest.raises(bg.InputError, match=message):
-        bg.fit_em(table("old_faithful"), 2, **arguments)
-
-
-def test_local_maxima_are_listed_and_spurious_ones_passed_over():
-    X = table("iris")
-    fit = bg.fit_em(X, 5, rng=0)
-    values = [m.log_likelihood for m in fit.maxima]
-    assert values == sorted(values, reverse=True)
-    converged = [s for s in fit.starts if s.status is bg.Status.CONVERGED]
-    assert sum(m.hits for m in fit.maxima) == len(converged)
-    best = next(m for m in fit.maxima if not m.spurious)
-    assert best.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-3)
-
-
-def test_only_spurious_maxima_are_a_warning():
-    rng = np.random.default_rng(0)
-    X = np.r_[rng.normal(size=(30, 2)), rng.normal(size=(3, 2)) * 0.01 + 20]
-    with pytest.warns(bg.ConvergenceWarning, match="every maximum found is spurious: component 1"):
-        bg.fit_em(X, 2, labels=np.r_[np.zeros(30, int), np.ones(3, int)])
-
-
-def doubted(X, K, covariance="full", **arguments):
-    """A fit and its doubts, which must have been warned of."""
-    with pytest.warns(bg.ConvergenceWarning) as caught:
-        fit = bg.fit_em(X, K, covariance, rng=0, **arguments)
-    assert [str(warning.message) for warning in caught] == ["; ".join(fit.doubts)]
-    return fit
-
-
-def test_a_single_row_far_out_is_no_component():
-    X = np.r_[np.random.default_rng(0).normal(size=(200, 2)), [[1e6, 1e6]]]
-    for fit in (doubted(X, 2, "tied"), doubted(X, 2, priors=bg.Priors.weakly_informative(X, 2))):
-        k = fit.mixture.weights.argmin()
-        assert any(doubt.startswith(f"component {k} holds 1.0 effective rows") for doubt in fit.doubts)
-
-
-@pytest.mark.parametrize("K", [2, 3])
-def test_heavy_tails_are_a_doubt(K):
-    X = np.random.default_rng(1).standard_cauchy((200, 2))
-    assert any("times as wide as any other in 'x" in doubt for doubt in doubted(X, K).doubts)
-
-
-@pytest.mark.parametrize("name", ["iris", "faithful", "diabetes_fixed", "acidity"])
-def test_mclusts_published_maxima_are_not_doubted(name):
-    """But where a component holds a single row, as some of acidity's do."""
-    X = table("old_faithful" if name == "faithful" else name)
-    for key, row in reference(f"{name}.json")["converged"].items():
-        covariance, K = key.split(",")
-        start = bg.GaussianMixture(
-            row["weights"], np.reshape(row["means"], (int(K), -1)), _covariances(row, X.shape[1])
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", bg.ConvergenceWarning)
-            fit = bg.fit_em(X, int(K), covariance, starts=[start], rng=0)
-        if fit.spurious:  # nine components in fifty rows
-            continue
-        assert bool(fit.doubts) == bool(int(K) > 1 and min(row["weights"]) * len(X) < 1.5), key
-
-
-def test_priors_allow_as_many_components_as_there_are_rows_and_more():
-    X = np.random.default_rng(0).normal(size=(5, 2))
-    priors = bg.Priors(1.0, bg.NormalMeans(X.mean(axis=0), X.std(axis=0)), bg.InverseWishart(4.0, np.eye(2)))
-    for K in (5, 8):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", bg.ConvergenceWarning)
-            fit = bg.fit_em(X, K, priors=priors, rng=0)
-        assert fit.status is bg.Status.CONVERGED and fit.n_components == K
-        with pytest.raises(bg.InputError, match="priors"):
-            bg.fit_em(X, K)
 
 
 @pytest.mark.parametrize("name", ["iris", "faithful", "diabetes_fixed", "acidity"])
@@ -668,16 +371,3 @@ def test_whatever_the_table_a_fit_is_sound_or_refused():
         total = log_prob.sum() if weight is None else log_prob @ weight
         assert fit.log_likelihood == pytest.approx(total, rel=1e-6, abs=1e-6)
     assert fitted > 500
-
-
-def test_fixed_parameters_are_not_counted_as_free():
-    X = table("old_faithful")
-    free = bg.fit_em(X, 2, rng=0)
-    nan = [[np.nan, np.nan]]
-    for fixed, n in (
-        ({"weights": [0.5, 0.5]}, 1),
-        ({"weights": [0.4, np.nan]}, 1),
-        ({"means": np.r_[[[2.0, 55.0]], nan]}, 2),
-        ({"covariances": free.mixture.covariances}, 6),
-    ):
-        assert bg.fit_em(X, 2, fixed=fixed, rng=0).n_parameters == free.n_parameters - n

@@ -27,7 +27,7 @@ def test_statistics_equal_the_direct_sums(N, D, K, diagonal):
         m = bg.GaussianMixture(m.weights, m.means, m.covariances * np.eye(D))
     X, weight = rng.normal(size=(N, D)) * 3, rng.uniform(0, 2, size=N)
     center = X.mean(axis=0)
-    value, certainty, statistics = kernel.expected_statistics(
+    value, map_log_responsibility, statistics = kernel.expected_statistics(
         X, weight, NO_LABELS, center, parameters_of(m, center), diagonal
     )
     L = direct_log_joint(m, X)
@@ -35,7 +35,9 @@ def test_statistics_equal_the_direct_sums(N, D, K, diagonal):
     d = X[:, None] - m.means
     scatter = np.einsum("nk,nki,nkj->kij", R, d, d)
     assert value == pytest.approx(weight @ logsumexp(L, axis=1), rel=1e-12)
-    assert certainty == pytest.approx(weight @ (L.max(axis=1) - logsumexp(L, axis=1)), rel=1e-10, abs=1e-12)
+    assert map_log_responsibility == pytest.approx(
+        weight @ (L.max(axis=1) - logsumexp(L, axis=1)), rel=1e-10, abs=1e-12
+    )
     np.testing.assert_allclose(statistics.counts, R.sum(axis=0), rtol=1e-11, atol=1e-13)
     np.testing.assert_allclose(statistics.first, np.einsum("nk,nki->ki", R, d), rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(statistics.scatter, scatter * np.eye(D) if diagonal else scatter, rtol=1e-9, atol=1e-10)

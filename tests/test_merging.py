@@ -65,7 +65,7 @@ def test_merging_of_draws_is_that_of_each_draw():
 def test_two_gaussians_in_one_lump_are_merged_first():
     """Clusters at -8 and 8; the second is made of a wide and a narrow component."""
     m = bg.GaussianMixture([0.5, 0.25, 0.25], [[-8.0], [8.0], [8.0]], [[[1.0]], [[4.0]], [[0.25]]])
-    X, labels = m.sample(400, 0)
+    X, labels = m.sample(400, rng=0)
     merging = bg.merge_components(m, X)
     np.testing.assert_array_equal(merging.merges, [[1, 2], [0, 1]])
     assert merging.elbow == 2

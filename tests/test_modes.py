@@ -14,7 +14,7 @@ from bayesgmm.bayes.laplace import Mode
 from bayesgmm.bayes.mode_weights import ModeWeights
 from bayesgmm.bayes.modes import Searched, candidates, find_modes, search_modes
 from bayesgmm.bayes.sample import _verdict
-from bayesgmm.em.search import Maximum
+from bayesgmm.em.result import Maximum
 from bayesgmm.observations import observations
 
 

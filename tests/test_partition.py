@@ -51,7 +51,7 @@ def overlapping():
     batch = bg.GaussianMixture(
         np.broadcast_to(one.weights, (2, 60, 3)), means, np.broadcast_to(one.covariances, (2, 60, 3, 2, 2))
     )
-    return batch, one.sample(90, 1)[0]
+    return batch, one.sample(90, rng=1)[0]
 
 
 @pytest.fixture(scope="module")

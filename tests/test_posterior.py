@@ -12,7 +12,7 @@ from scipy import stats
 import bayesgmm as bg
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import fitted_table
+from bayesgmm.em.result import fitted_table
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,10 @@ def test_a_replicate_is_a_fit_to_its_rows():
         rows_drawn = np.repeat(X, weights[b], axis=0)
         again = bg.fit_em(rows_drawn, 2, starts=[fit.mixture])
         assert drawn.log_likelihood[b] == pytest.approx(again.log_likelihood, abs=1e-3)
-        assert drawn.certainty[b] == pytest.approx(again.certainty, abs=1e-2)
+        assert drawn.map_log_responsibility[b] == pytest.approx(again.map_log_responsibility, abs=1e-2)
         assert drawn.unfitted_log_likelihood[b] == pytest.approx(fit.mixture.log_likelihood(rows_drawn))
         largest = fit.mixture.responsibilities(rows_drawn).max(axis=1)
-        assert drawn.unfitted_certainty[b] == pytest.approx(np.log(largest).sum())
+        assert drawn.unfitted_map_log_responsibility[b] == pytest.approx(np.log(largest).sum())
 
 
 @pytest.mark.statistical
@@ -50,7 +50,7 @@ def test_replicates_overshoot_by_half_a_nat_per_parameter_and_are_centred():
     drawn = replicates(fit, observations(X), 1000, seed=seed())
     excess = drawn.log_likelihood - drawn.unfitted_log_likelihood
     assert abs(excess.mean() - fit.n_parameters / 2) < errors_allowed(df=999) * excess.std() / np.sqrt(1000)
-    centred, certainty = drawn.centred(fit)
-    assert centred.mean() == pytest.approx(fit.log_likelihood) and not certainty.any()
+    centred, map_log_responsibility = drawn.centred(fit)
+    assert centred.mean() == pytest.approx(fit.log_likelihood) and not map_log_responsibility.any()
     lost = drawn._replace(log_likelihood=np.full(1000, np.nan))
     np.testing.assert_array_equal(lost.centred(fit)[0], drawn.unfitted_log_likelihood)

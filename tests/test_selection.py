@@ -74,7 +74,7 @@ def test_the_tie_of_iris_is_told():
 
 def test_held_out_density_finds_the_truth_where_there_is_one():
     mixture = bg.GaussianMixture([0.5, 0.3, 0.2], [[0.0, 0.0], [6.0, 0.0], [0.0, 7.0]], np.tile(np.eye(2), (3, 1, 1)))
-    X, _ = mixture.sample(400, 0)
+    X, _ = mixture.sample(400, rng=0)
     chosen = bg.select(X, range(1, 6), ("spherical", "full"), n_starts=5, n_replicates=50, rng=0)
     for name in chosen.criteria:
         assert chosen.best(name).n_components == 3

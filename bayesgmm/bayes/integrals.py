@@ -180,7 +180,7 @@ class _Proposal:
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Coordinates (n, n_dim)."""
-        return self.origin + self.mixture.sample(n, rng)[0] @ self.factor.T
+        return self.origin + self.mixture.sample(n, rng=rng)[0] @ self.factor.T
 
     def log_prob(self, thetas: np.ndarray) -> np.ndarray:
         """Log density of coordinates (S, n_dim), nats."""

@@ -19,8 +19,9 @@ from bayesgmm.bayes.monte_carlo import LARGEST_R_HAT, mean_error, r_hat
 from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.psis import good_pareto_k, smoothed_loo
-from bayesgmm.em.fit import EMFit, fit_em, fitted_table
-from bayesgmm.em.initialize import whole_table
+from bayesgmm.em.fit import fit_em
+from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import positive_integer
 from bayesgmm.progress import Progress, of_stage
@@ -162,7 +163,7 @@ def kfold(
         priors = priors if priors is not None else Priors.weakly_informative(X, fit)
         fit = fit_em(X, fit, covariance, priors=priors, rng=rng)
     table = fitted_table(fit, X, None, ("labels", "fixed"), "cross-validation")
-    density = Density(table, whole_table(table)[0], check_priors(table, fit, priors), fit.covariance_model)
+    density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     N = table.n_observations
     if folds is None:
         strata = fit.mixture.predict(table.values) if stratify else None

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.evidence import evidence_of_draws
-from bayesgmm.em.fit import EMFit
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError
 
 

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from bayesgmm.bayes import symbolic
 from bayesgmm.bayes.likelihood import LogDensity
 from bayesgmm.bayes.priors import Priors, check_priors
-from bayesgmm.em.fit import EMFit, fitted_table
+from bayesgmm.em.result import EMFit, fitted_table
 
 
 def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:

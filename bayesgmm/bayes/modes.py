@@ -13,8 +13,8 @@ from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
-from bayesgmm.em.fit import EMFit, fit_quietly
-from bayesgmm.em.search import Maximum, joined
+from bayesgmm.em.fit import fit_quietly
+from bayesgmm.em.result import EMFit, Maximum, merge_maxima
 from bayesgmm.errors import DegenerateFitError
 from bayesgmm.mixture import GaussianMixture
 
@@ -69,13 +69,13 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
     for batch in range(_CLIMBS[1]):
         with suppress(DegenerateFitError):
             found = fit_quietly(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
-            maxima = joined([*maxima, *(maximum for maximum in found if not maximum.spurious)])
+            maxima = merge_maxima([*maxima, *(maximum for maximum in found if not maximum.spurious)])
             climbs += sum(maximum.hits for maximum in found)
         near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
         searched = Searched(tuple(near), climbs)
         if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
             break
-    if searched.maxima and "priors" not in fit.given:
+    if searched.maxima and "priors" not in fit.constraints:
         with suppress(DegenerateFitError):
             best = fit_quietly(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
             if not best.spurious:
@@ -112,7 +112,7 @@ def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mo
 def candidates(fit: EMFit, searched: Searched, most: int) -> list[GaussianMixture]:
     """Mixtures near which modes may be: the fit, then by turns the highest maxima of the search and the fit's own."""
     own: list[GaussianMixture] = []
-    if "priors" not in fit.given:  # with them, the maxima's heights are not those of the likelihood
+    if "priors" not in fit.constraints:  # with them, the maxima's heights are not those of the likelihood
         near = (m for m in fit.maxima if 0 < fit.log_likelihood - m.log_likelihood < RIVALS and not m.spurious)
         own = [m.mixture for m in near if m.mixture is not None]
     new = [m.mixture for m in searched.maxima if m.mixture is not None]

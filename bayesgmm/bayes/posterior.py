@@ -17,9 +17,9 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
-from bayesgmm.em.initialize import whole_table
+from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.record import fit_from_arrays
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import made_up_names, numeric_table, observations
@@ -165,7 +165,7 @@ class Posterior:
         if self.rows is None or self.priors is None:
             raise InputError("this needs a posterior with its table and priors, as sample_posterior returns it")
         table = observations(self.rows)
-        return Density(table, whole_table(table)[0], self.priors, self.covariance_model)
+        return Density(table, mean_and_covariance(table)[0], self.priors, self.covariance_model)
 
     def with_draws(self, draws: GaussianMixture, labels: Labels) -> Posterior:
         """The same posterior with its components relabelled."""

@@ -31,8 +31,8 @@ from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import tree_of, write_tree
 from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.checkpoints import fingerprint
-from bayesgmm.em.fit import EMFit, fitted_table
-from bayesgmm.em.initialize import whole_table
+from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import positive_integer
 from bayesgmm.progress import Progress, of_stage
@@ -137,7 +137,7 @@ def sample_posterior(
         raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
     started = time.perf_counter()
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
-    density = Density(table, whole_table(table)[0], check_priors(table, fit, priors), fit.covariance_model)
+    density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     file = None if out is None else Path(out)
     earlier = None if file is None or not file.exists() else _earlier(file, density)
     if earlier is not None and earlier.complete:

@@ -1,4 +1,4 @@
-"""One climb of EM from given moments: what it is given, what it is left with, and what drives it.
+"""Climbs of EM from given moments: what they hold fixed, what they change, and what drives them.
 
 The state between two passes over the data is the *moments*, the flat vector z of expected counts (K,), means (K, D) and
 covariances (K, D, D) that the E-step returned. The M-step turns them into the parameters of any covariance model, so
@@ -18,25 +18,45 @@ from bayesgmm.expectation import Parameters, Pass, Statistics, compiled_rows, in
 from bayesgmm.native import address
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
-_MEMORY = 6  # as there
+_MEMORY = 6  # the MEMORY of src/climb.hpp
 _PROGRESS = np.dtype(native.Progress)
 
 
 class Penalty(NamedTuple):
-    """Logarithm of the prior as the M-step sees it; all zero for maximum likelihood."""
+    """What the prior adds to the expected statistics in the M-step; without priors, nothing.
 
-    concentration: np.ndarray  # (K,) Dirichlet concentration - 1
-    location: np.ndarray  # (D,) prior means' offset from the center
-    precision: np.ndarray  # (D, D) prior precision of the means
-    rows: float  # that have the effect of the prior of a covariance
-    scatter: np.ndarray  # (D, D) and their scatter; its prior mean where it has a prior itself
-    degrees: float  # of freedom of the scatter given the covariances; 0 where it has no prior
-    scale_precision: np.ndarray  # (D, D) inverse of the scale matrix of the scatter's own prior
-    floor: np.ndarray  # (D, D) scatter that is added to one with a prior
+    Attributes
+    ----------
+    concentration : (K,)
+        Dirichlet concentration of the weights, minus one.
+    location : (D,)
+        Prior mean of the components' means, as an offset from the center.
+    precision : (D, D)
+        Prior precision of the means.
+    rows : float
+        Number of rows whose information the prior of a covariance equals.
+    scatter : (D, D)
+        Scatter of these rows; where the scatter has a prior itself, its prior mean.
+    degrees : float
+        Degrees of freedom of the scatter given the covariances; 0 where it has no prior.
+    scale_precision : (D, D)
+        Inverse of the scale matrix of the scatter's own prior.
+    floor : (D, D)
+        Scatter that is added to one with a prior.
+    """
+
+    concentration: np.ndarray
+    location: np.ndarray
+    precision: np.ndarray
+    rows: float
+    scatter: np.ndarray
+    degrees: float
+    scale_precision: np.ndarray
+    floor: np.ndarray
 
 
 class Fixed(NamedTuple):
-    """Parts that stay as given: flags (K,), and the values (K, ...) where they are set."""
+    """Parameters that stay as they are: which components' (K,), and their values (K, ...); the others are ignored."""
 
     has_weight: np.ndarray
     weights: np.ndarray
@@ -47,20 +67,38 @@ class Fixed(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a climb holds fixed."""
+    """What stays the same throughout a climb, apart from the rows.
+
+    Attributes
+    ----------
+    model : CovarianceModel
+    total : float
+        Sum of the rows' weights.
+    center : (D,)
+        Origin of the means.
+    reference : (D,)
+        Diagonal of the precision factor of the table's covariance, against which a component's collapse is judged.
+    metric : (K + K D + K D D,)
+        Factors that make the residuals of the moments comparable.
+    penalty : Penalty
+    fixed : Fixed
+    tolerance : float
+        Nats that may be left to gain; with 0 the climb stops only where nothing changes any more.
+    max_iterations : int
+    """
 
     model: CovarianceModel
-    total: float  # sum of the rows' weights
-    center: np.ndarray  # (D,) of the table, from which means are offset
-    reference: np.ndarray  # (D,) diagonal of the data's own precision factor
-    metric: np.ndarray  # (K + K D + K D D,) units of the moments
+    total: float
+    center: np.ndarray
+    reference: np.ndarray
+    metric: np.ndarray
     penalty: Penalty
     fixed: Fixed
     tolerance: float
     max_iterations: int
 
     def compiled(self) -> tuple[native.Problem, list[np.ndarray]]:
-        """As compiled code takes it, and the arrays to be kept while it does."""
+        """The problem as the compiled core takes it, and the arrays that must stay alive while the core uses it."""
         arrays: list[np.ndarray] = []
 
         def fields(part: NamedTuple) -> list[float | int]:
@@ -71,48 +109,74 @@ class Problem(NamedTuple):
             return address(arrays[-1], arrays[-1].dtype)
 
         K, D = self.penalty.concentration.size, self.reference.size
-        given = self.total, place(self.center), place(self.reference), place(self.metric)
+        units = self.total, place(self.center), place(self.reference), place(self.metric)
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
         limits = self.tolerance, self.max_iterations
-        return native.Problem(K, D, self.model.compiled, *given, *parts, *limits), arrays
+        return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
+
+
+def _empty_step(K: int, D: int) -> dict[str, np.ndarray]:
+    """Arrays for the fields of `native.Step`."""
+    return {
+        "log_scale": np.empty(K),
+        "offsets": np.empty((K, D)),
+        "P": np.zeros((K, D, D)),
+        "weights": np.empty(K),
+        "covariances": np.empty((K, D, D)),
+        "z": np.empty(K * (1 + D + D * D)),
+    }
 
 
 class State:
-    """What a climb changes, in place: an array for each field of `native.State`, and ``compiled``, which has them.
+    """What a climb changes in place: an array for each field of `native.State`, and ``compiled``, which points to them.
 
-    After a climb, ``path`` (max_iterations + 1,) holds the objective after each iteration: log-likelihood plus log
-    prior.
+    Attributes
+    ----------
+    parameters : Parameters
+        Of the next E-step.
+    statistics : Statistics
+        Of the last one.
+    path : (max_iterations + 1,)
+        The objective after each iteration: log-likelihood plus log prior.
+    compiled : native.State
     """
 
     def __init__(self, K: int, D: int, max_iterations: int) -> None:
         size = K * (1 + D + D * D)
-        self.parameters = Parameters(np.empty(K), np.empty((K, D)), np.zeros((K, D, D)))
+        step, self._accepted = _empty_step(K, D), _empty_step(K, D)
+        self.parameters = Parameters(step["log_scale"], step["offsets"], step["P"])
         self.statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
         self.path = np.empty(max_iterations + 1)
-        self._others = {
-            "weights": np.empty(K),
-            "covariances": np.empty((K, D, D)),
-            **{name: np.empty(size) for name in ("z", "fallback", "last_z", "last_f")},
-            **{name: np.empty((_MEMORY, size)) for name in ("dz", "df")},
-        }
-        self._accepted = {
-            **{"log_scale": np.empty(K), "offsets": np.empty((K, D)), "P": np.empty((K, D, D))},
-            **{"weights": np.empty(K), "covariances": np.empty((K, D, D)), "z": np.empty(size)},
-        }
-        arrays = {"log_scale": self.parameters[0], "offsets": self.parameters[1], "P": self.parameters[2]}
-        arrays |= self.statistics._asdict() | self._others | {"path": self.path}
-        accepted = native.Step(**{name: address(array) for name, array in self._accepted.items()})
-        self.compiled = native.State(**{name: address(array) for name, array in arrays.items()}, accepted=accepted)
+        memory = {name: np.empty(size) for name in ("fallback", "last_z", "last_f")}
+        memory |= {name: np.empty((_MEMORY, size)) for name in ("dz", "df")}
+        self._arrays = step | self.statistics._asdict() | memory | {"path": self.path}
+        accepted = native.Step(**_addresses(self._accepted))
+        self.compiled = native.State(**_addresses(self._arrays), accepted=accepted)
+
+
+def _addresses(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: address(array) for name, array in arrays.items()}
 
 
 class Outcomes(NamedTuple):
-    """Where S climbs ended."""
+    """Where S climbs ended.
 
-    progress: np.ndarray  # (S,) with the fields of `native.Progress`
-    moments: np.ndarray  # (S, size)
-    weights: np.ndarray  # (S, K)
-    offsets: np.ndarray  # (S, K, D)
-    covariances: np.ndarray  # (S, K, D, D)
+    Attributes
+    ----------
+    progress : (S,)
+        With the fields of `native.Progress`.
+    moments : (S, K + K D + K D D)
+    weights : (S, K)
+    offsets : (S, K, D)
+        Means, as offsets from the center.
+    covariances : (S, K, D, D)
+    """
+
+    progress: np.ndarray
+    moments: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+    covariances: np.ndarray
 
     @property
     def codes(self) -> np.ndarray:
@@ -120,7 +184,7 @@ class Outcomes(NamedTuple):
         return self.progress["code"]
 
     def compiled(self) -> native.Outcomes:
-        """As compiled code takes them."""
+        """The arrays as the compiled core takes them."""
         return native.Outcomes(address(self.progress, _PROGRESS), *map(address, self[1:]))
 
 
@@ -132,17 +196,32 @@ def climb(
     problem: Problem,
     moments: np.ndarray,
 ) -> tuple[Outcomes, State]:
-    """Run EM from each of ``moments`` (S, size) until it converges, is exhausted or degenerates.
+    """Run EM from each of several moments until it converges, exhausts its iterations or degenerates.
 
-    Small tables share out the climbs between the cores, large ones the rows; ``row_weights`` are (S or 1, N or 1). The
-    state is the last climb's.
+    Threads share the climbs of a small table, and the rows of a large one.
+
+    Parameters
+    ----------
+    X : (N, D)
+    row_weights : (S or 1, N or 1)
+        Weights of the rows, of each climb's own or of all climbs'; a single one where all rows count alike.
+    labels : (N,) components, -1 where unknown; or empty
+    center : (D,)
+    problem : Problem
+    moments : (S, K + K D + K D D)
+
+    Returns
+    -------
+    outcomes : Outcomes
+    state : State
+        Of the last climb.
     """
     S, (N, D), K = len(moments), X.shape, problem.penalty.concentration.size
     moments, row_weights = np.ascontiguousarray(moments), np.ascontiguousarray(row_weights, dtype=np.float64)
     outcomes = Outcomes(
         np.zeros(S, _PROGRESS), np.empty_like(moments), np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D))
     )
-    (compiled, _held), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
+    (compiled, _arrays), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
     if parallel_pays(N, K, D, problem.model.diagonal):
         state = State(K, D, problem.max_iterations)
         for i in range(S):
@@ -158,19 +237,19 @@ def climb(
     states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
     def task(i: int) -> None:
-        given = rows, N, stride, problem.model.diagonal, compiled
-        native.climb(*given, states[i].compiled, starts, *edges[i : i + 2], into)
+        shared = rows, N, stride, problem.model.diagonal, compiled
+        native.climb(*shared, states[i].compiled, starts, *edges[i : i + 2], into)
 
     in_threads(task, range(len(states)))
     return outcomes, states[-1]
 
 
 def _climb_in_threads(problem: native.Problem, over: Pass, state: State, moments: int) -> None:
-    """One climb whose E-steps are shared between threads."""
+    """One climb, in whose E-steps threads share the rows."""
     progress = state.compiled.progress
     native.begin(problem, state.compiled, moments)
     while progress.code == RUNNING:
-        log_likelihood, certainty, statistics = over.statistics(progress.iteration < problem.max_iterations)
-        for own, new in zip(state.statistics, statistics, strict=True):
-            own[:] = new
-        native.advance(problem, state.compiled, native.Sums(log_likelihood, certainty))
+        *sums, statistics = over.statistics(progress.iteration < problem.max_iterations)
+        for array, values in zip(state.statistics, statistics, strict=True):
+            array[:] = values
+        native.advance(problem, state.compiled, native.Sums(*sums))

@@ -1,6 +1,6 @@
-"""Fits of many sizes and covariance models of one table: starts are shared between them, and failures are told.
+"""Fits of many sizes and covariance models to one table, which share their starts; a failure is part of the result.
 
-Besides the portfolio a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
+Besides the portfolio, a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
 merged, and from the best fit of a simpler covariance model. Nothing here chooses among the fits.
 """
 
@@ -14,16 +14,16 @@ from itertools import combinations
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit, enough_rows, fit_from, prepare
-from bayesgmm.em.initialize import NO_LABELS, moments_of_mixture, portfolio
-from bayesgmm.em.search import Climber, joined
+from bayesgmm.em.climber import Climber, make_climber
+from bayesgmm.em.fit import enough_rows, fit_from_starts
+from bayesgmm.em.initialize import NO_LABELS, Candidates, moments_of_mixture, portfolio
+from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
-type Candidates = list[tuple[str, np.ndarray]]
-type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # the stored fit of a key, or the function's
+type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # gives the stored fit of a key, or calls the function
 
 _SPLITS, _MERGES = 5, 3  # starts from the neighbours
 
@@ -46,12 +46,12 @@ class Grid:
     n_starts: int
 
     def key(self, model: CovarianceModel, n_components: int) -> Key:
-        """What the fit of this model and size is called."""
+        """The key of the fit of this model and size."""
         return model.label(self.table.n_features), n_components
 
     @property
     def keys(self) -> list[Key]:
-        """Of all fits, model by model."""
+        """The keys of all fits, model by model."""
         return [self.key(model, K) for model in self.models for K in self.counts]
 
 
@@ -77,15 +77,15 @@ def fit_grid(
 
     def fit(model: CovarianceModel, K: int) -> EMFit:
         enough_rows(table, K)
-        climber, spread = prepare(table, model, K)
+        climber, spread = make_climber(table, model, K)
         if K not in portfolios:
-            size, own = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
-            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own)
+            size, own_rng = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
+            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own_rng)
         starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
         smaller = fits.get(grid.key(model, K - 1))
         if isinstance(smaller, EMFit) and n_starts > 1:
             starts += _moments("split", splits(smaller.mixture), climber)
-        return fit_from(climber, starts, np.random.default_rng(seeds[K - 1]))
+        return fit_from_starts(climber, starts, np.random.default_rng(seeds[K - 1]))
 
     for model in sorted(grid.models, key=lambda model: model.n_parameters(2, 3)):
         for K in counts:
@@ -98,41 +98,49 @@ def fit_grid(
         for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
             larger = fits[grid.key(model, K + 1)]
             if isinstance(larger, EMFit) and not larger.spurious:
-                climber, _ = prepare(table, model, K)
+                climber, _ = make_climber(table, model, K)
                 starts = _moments("merged", merges(larger.mixture), climber)
                 fits[grid.key(model, K)] = _better(fits[grid.key(model, K)], climber, starts, seeds[K - 1])
     return {key: fits[key] for key in grid.keys}
 
 
 def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:
-    """The same fit, or a better one from further starts; either way with the starts and maxima of both."""
+    """The fit or one from further starts, whichever is better, with the starts and maxima of both."""
     try:
-        other = fit_from(climber, starts, np.random.default_rng(seed))
+        other = fit_from_starts(climber, starts, np.random.default_rng(seed))
     except BayesGMMError:
         return fit
     if not isinstance(fit, EMFit):
         return other
     best = max(other, fit, key=lambda f: (not f.spurious, f.log_likelihood - (1e-6 if f is other else 0.0)))
-    return replace(best, starts=fit.starts + other.starts, maxima=joined(fit.maxima + other.maxima))
+    return replace(best, starts=fit.starts + other.starts, maxima=merge_maxima(fit.maxima + other.maxima))
 
 
 def _from_simpler(
     fits: dict[Key, EMFit | BayesGMMError], model: CovarianceModel, K: int, climber: Climber
 ) -> Candidates:
-    """The best fit with the same number of components of a model that this one contains."""
-    inside = [
+    """The best fit with as many components among the models that are special cases of this one, as a start."""
+    simpler = [
         fit
         for (name, count), fit in fits.items()
         if count == K and isinstance(fit, EMFit) and not fit.spurious and contains(model, CovarianceModel.named(name))
     ]
-    best = max(inside, key=lambda fit: fit.log_likelihood, default=None)
+    best = max(simpler, key=lambda fit: fit.log_likelihood, default=None)
     return [] if best is None or K == 1 else _moments(f"fit of {best.covariance_model.name}", [best.mixture], climber)
 
 
 def contains(model: CovarianceModel, other: CovarianceModel) -> bool:
-    """Whether every covariance of the other model is one of this model."""
-    pairs = zip(model.name, other.name, strict=True)
-    return all("IEV".index(own) >= "IEV".index(its) for own, its in pairs)
+    """Whether the other model is a special case of this one.
+
+    Examples
+    --------
+    >>> contains(CovarianceModel.named("VVV"), CovarianceModel.named("EEE"))
+    True
+    >>> contains(CovarianceModel.named("EEE"), CovarianceModel.named("VII"))
+    False
+    """
+    factors = zip(model.name, other.name, strict=True)
+    return all("IEV".index(outer) >= "IEV".index(inner) for outer, inner in factors)
 
 
 def _moments(kind: str, mixtures: Sequence[GaussianMixture], climber: Climber) -> Candidates:
@@ -141,10 +149,11 @@ def _moments(kind: str, mixtures: Sequence[GaussianMixture], climber: Climber) -
 
 
 def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
-    """One component cut in two by the plane through its mean across its longest axis, for each of the largest five.
+    """Mixtures in which one of the five largest components is replaced by two halves.
 
-    The halves have the moments of a halved normal. The longest axis is measured against the mixture's own covariance,
-    so that it does not change with the units or the axes of the features.
+    The component is cut by the plane through its mean across its longest axis, and each half becomes a normal with the
+    moments of a halved normal. Lengths are measured in units of the mixture's covariance, so that the longest axis does
+    not change with the units or the axes of the features.
 
     Parameters
     ----------
@@ -154,10 +163,10 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
     Returns
     -------
     list of GaussianMixture
-        Of K + 1 components, with the same mean and covariance.
+        Of K + 1 components each, with the mean and covariance of the mixture.
     """
     scale = np.linalg.cholesky(mixture.covariance)
-    found = []
+    candidates = []
     for k in np.argsort(-mixture.weights, kind="stable")[:_SPLITS].tolist():
         within = np.linalg.solve(scale, np.linalg.solve(scale, mixture.covariances[k]).T)
         lengths, axes = np.linalg.eigh((within + within.T) / 2)
@@ -169,14 +178,14 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
         weights[halves] /= 2
         means[halves] += np.stack([-half, half])
         covariances[halves] -= np.outer(half, half)
-        found.append(GaussianMixture(weights, means, covariances))
-    return found
+        candidates.append(GaussianMixture(weights, means, covariances))
+    return candidates
 
 
 def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
-    """Two components replaced by one of their joint moments, for the three pairs that lose least by it.
+    """Mixtures in which two components are replaced by one with their joint moments.
 
-    The loss is Runnalls's (2007) bound of the Kullback-Leibler divergence.
+    These are the three pairs that lose least by it, by Runnalls's bound of the Kullback-Leibler divergence.
 
     Parameters
     ----------
@@ -186,7 +195,11 @@ def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
     Returns
     -------
     list of GaussianMixture
-        Of K - 1 components, with the same mean and covariance.
+        Of K - 1 components each, with the mean and covariance of the mixture.
+
+    References
+    ----------
+    Runnalls (2007), IEEE Transactions on Aerospace and Electronic Systems 43:989-999, doi:10.1109/TAES.2007.4383588.
     """
     log_det = np.linalg.slogdet(mixture.covariances)[1]
 

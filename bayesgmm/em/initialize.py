@@ -19,14 +19,20 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 from bayesgmm.observations import Observations
 
+type Candidates = list[tuple[str, np.ndarray]]  # moments to climb from, and what kind of start they are
+
 NO_LABELS = np.empty(0, dtype=np.int64)
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
 _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
 _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
 
 
-def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and covariance (D, D) of a table: the kernel with one component, again if the mean was far off."""
+def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and covariance (D, D) of a table, exact even where the mean is large beside the spread.
+
+    The kernel sums deviations from a center, at first the first row. Where the mean turns out to lie more than ten
+    standard deviations from it, the sums are taken again about that mean.
+    """
     D = table.n_features
     center = table.values[0].copy()
     one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
@@ -40,18 +46,22 @@ def whole_table(table: Observations) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plus_plus(Z: np.ndarray, seeds: np.ndarray, seeded: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """Labels (N,) of the rows of Z by nearest seed; those not given are drawn by k-means++ (Arthur & Vassilvitskii).
+    """Labels (N,) of the rows of Z by nearest seed, missing seeds drawn by k-means++ (Arthur & Vassilvitskii 2007).
 
-    ``seeds`` (K, D) is overwritten where ``seeded`` (K,) is false.
+    ``seeded`` (K,) says which of the ``seeds`` (K, D) are there; the others are drawn with ``uniforms`` (K,) and
+    written into ``seeds``.
     """
     labels, Z = np.empty(len(Z), np.int64), np.ascontiguousarray(Z)
-    given = address(seeds), address(seeded, np.bool_), address(uniforms)
-    native.plus_plus(address(Z), *Z.shape, len(seeds), *given, address(labels, np.int64))
+    seeding = address(seeds), address(seeded, np.bool_), address(uniforms)
+    native.plus_plus(address(Z), *Z.shape, len(seeds), *seeding, address(labels, np.int64))
     return labels
 
 
 def _ward_merges(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merges (N - 1, 2) of Ward's clustering and their heights. A cluster is named by its least row; in no order."""
+    """Merges (N - 1, 2) of Ward's clustering and their heights (N - 1,), not in order of height.
+
+    A merge names its two clusters by the least row of each.
+    """
     merges, heights, Z = np.empty((len(Z) - 1, 2), np.int64), np.empty(len(Z) - 1), np.ascontiguousarray(Z)
     native.ward(address(Z), *Z.shape, address(merges, np.int64), address(heights))
     return merges, heights
@@ -71,9 +81,10 @@ def _ward(Z: np.ndarray, n_clusters: int) -> np.ndarray:
 
 
 def moments_of_labels(X: np.ndarray, labels: np.ndarray, n_components: int) -> np.ndarray:
-    """Counts, means and covariances of labelled rows, each covariance drawn towards the pooled one by D + 1 rows.
+    """Counts, means and covariances of labelled rows, flattened.
 
-    The pooled share keeps a cluster of few rows from starting singular.
+    To each covariance the pooled covariance is added as if it came from D + 1 more rows, which keeps a cluster of few
+    rows from starting with a singular one.
     """
     (N, D), K = X.shape, n_components
     z = np.empty(K * (1 + D + D * D))
@@ -84,62 +95,86 @@ def moments_of_labels(X: np.ndarray, labels: np.ndarray, n_components: int) -> n
 
 def portfolio(
     table: Observations,
-    known: np.ndarray,
+    labels: np.ndarray,
     center: np.ndarray,
     covariance: np.ndarray,
     n_components: int,
     n_starts: int,
     rng: np.random.Generator,
-) -> list[tuple[str, np.ndarray]]:
+) -> Candidates:
     """``n_starts`` named moments: Ward's clustering, k-means++ and random partitions, in two coordinate systems.
 
-    Rows whose component is ``known`` (N, -1 where not; or empty) keep it; such components are seeded by their rows.
+    Parameters
+    ----------
+    table : Observations
+    labels : (N,) components where known, which these rows keep in every start; -1 where unknown; or empty
+    center, covariance : (D,), (D, D) of the table
+    n_components, n_starts : int
+    rng : Generator
+
+    Returns
+    -------
+    list of (kind, moments)
     """
-    X, D = table.values, table.n_features
-    rows = _SEEDING_ROWS * n_components
-    if table.n_observations > rows or table.sample_weight.size > 1:
-        probability = None if table.sample_weight.size == 1 else table.sample_weight / table.total_weight
-        picked = np.sort(rng.choice(table.n_observations, min(rows, table.n_observations), p=probability))
-        if known.size:
-            picked = np.union1d(picked, np.flatnonzero(known >= 0))
-            known = known[picked]
-        X = X[picked]
+    X, labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
     X = X - center
     systems = [X @ whitener for whitener in _whiteners(X, covariance, min(n_starts, 2), rng)]
-    everyone = np.ones(n_components, dtype=np.bool_)
     starts = []
     for i in range(n_starts):
-        Z = systems[i % 2]
-        seeds, seeded = np.zeros((n_components, D)), np.zeros(n_components, dtype=np.bool_)
-        for k in np.unique(known[known >= 0]):
-            seeds[k], seeded[k] = Z[known == k].mean(axis=0), True
-        kind = "k-means++"
-        if i < 2 and not known.size and len(Z) > n_components > 1:
-            kind = "hierarchical"
-            some = Z if len(Z) <= _WARD_ROWS else Z[np.sort(rng.choice(len(Z), _WARD_ROWS, replace=False))]
-            labels = _ward(some, n_components)
-            if some is not Z:
-                means = np.stack([some[labels == k].mean(axis=0) for k in range(n_components)])
-                labels = _plus_plus(Z, means, everyone, np.empty(0))
-        elif i % 5 == 4:
-            kind = "random partition"
-            labels = rng.integers(n_components, size=len(X))
-        else:
-            labels = _plus_plus(Z, seeds, seeded, rng.random(n_components))
-        if known.size:
-            labels = np.where(known >= 0, known, labels)
-        moments = moments_of_labels(X, labels, n_components)
+        kind, partition = _partition(i, systems[i % 2], labels, n_components, rng)
+        if labels.size:
+            partition = np.where(labels >= 0, labels, partition)
+        moments = moments_of_labels(X, partition, n_components)
         moments[:n_components] *= table.total_weight / moments[:n_components].sum()
         starts.append((kind, moments))
     return starts
 
 
+def _seeding_rows(
+    table: Observations, labels: np.ndarray, n_rows: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for seeding and their labels: at most ``n_rows`` unlabelled ones, drawn by weight, and all labelled ones."""
+    N, weighted = table.n_observations, table.sample_weight.size > 1
+    if n_rows >= N and not weighted:
+        return table.values, labels
+    probability = table.sample_weight / table.total_weight if weighted else None
+    picked = np.sort(rng.choice(N, min(n_rows, N), p=probability))
+    if labels.size:
+        picked = np.union1d(picked, np.flatnonzero(labels >= 0))
+        labels = labels[picked]
+    return table.values[picked], labels
+
+
+def _partition(
+    i: int, Z: np.ndarray, labels: np.ndarray, n_components: int, rng: np.random.Generator
+) -> tuple[str, np.ndarray]:
+    """What start i of a portfolio is called, and its partition (N,) of rows in whitened coordinates."""
+    if i < 2 and not labels.size and len(Z) > n_components > 1:
+        return "hierarchical", _ward_of_a_sample(Z, n_components, rng)
+    if i % 5 == 4:
+        return "random partition", rng.integers(n_components, size=len(Z))
+    seeds, seeded = np.zeros((n_components, Z.shape[1])), np.zeros(n_components, dtype=np.bool_)
+    for k in np.unique(labels[labels >= 0]):
+        seeds[k], seeded[k] = Z[labels == k].mean(axis=0), True
+    return "k-means++", _plus_plus(Z, seeds, seeded, rng.random(n_components))
+
+
+def _ward_of_a_sample(Z: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels (N,) of Ward's clustering; of many rows it sees a sample, to whose nearest cluster mean each row goes."""
+    if len(Z) <= _WARD_ROWS:
+        return _ward(Z, n_clusters)
+    sample = Z[np.sort(rng.choice(len(Z), _WARD_ROWS, replace=False))]
+    labels = _ward(sample, n_clusters)
+    means = np.stack([sample[labels == k].mean(axis=0) for k in range(n_clusters)])
+    return _plus_plus(Z, means, np.ones(n_clusters, dtype=np.bool_), np.empty(0))
+
+
 def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One or two coordinate systems (D, D) that do not change with the units or the axes of X.
+    """Maps (D, D) to one or two coordinate systems in which distances do not depend on the units or the axes of X.
 
     In the first the whole table has unit covariance, which squeezes clusters that lie far apart along one axis. In the
-    second the differences between near neighbours have: an estimate of the covariance within clusters that needs no
-    clusters (after Art, Gnanadesikan & Kettenring 1982), so that clusters stand apart.
+    second the differences between near neighbours have unit covariance. They estimate the covariance within clusters
+    before there are any clusters (after Art, Gnanadesikan & Kettenring 1982), so that clusters stand apart.
     """
     D = len(covariance)
     whole = np.empty((D, D))
@@ -148,51 +183,55 @@ def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Gen
         return [whole] * n
     if n == 1:
         return [whole]
-    some = X if len(X) <= _NEIGHBOUR_ROWS else X[rng.choice(len(X), _NEIGHBOUR_ROWS, replace=False)]
-    n_neighbours = max(D + 1, int(np.sqrt(len(some)) / 2))
-    if len(some) <= 2 * n_neighbours:
+    sample = X if len(X) <= _NEIGHBOUR_ROWS else X[rng.choice(len(X), _NEIGHBOUR_ROWS, replace=False)]
+    n_neighbours = max(D + 1, int(np.sqrt(len(sample)) / 2))
+    if len(sample) <= 2 * n_neighbours:
         return [whole, whole]
     local, candidate = whole, np.empty((D, D))
     for _ in range(4):
-        Z = some @ local
-        size = (Z**2).sum(axis=1)
-        distance = size[:, None] + size - 2 * (Z @ Z.T)
+        Z = sample @ local
+        norms = (Z**2).sum(axis=1)
+        distance = norms[:, None] + norms - 2 * (Z @ Z.T)
         np.fill_diagonal(distance, np.inf)
         neighbours = np.argpartition(distance, n_neighbours, axis=1)[:, :n_neighbours]
-        difference = (some[:, None] - some[neighbours]).reshape(-1, D)
+        difference = (sample[:, None] - sample[neighbours]).reshape(-1, D)
         if precision_cholesky(difference.T @ difference / len(difference), candidate) <= 1e-9:
             break  # neighbours are equal in some direction, as rounded measurements are
         local = candidate.copy()
     return [whole, local]
 
 
-def given(
-    starts: Sequence[Any], table: Observations, center: np.ndarray, n_components: int
-) -> list[tuple[str, np.ndarray]]:
-    """Named moments of the user's own starts: labels (N,), responsibilities (N, K) or a `GaussianMixture`."""
+def user_starts(starts: Sequence[Any], table: Observations, center: np.ndarray, n_components: int) -> Candidates:
+    """Named moments of the user's own starts: labels (N,), responsibilities (N, K) or a `GaussianMixture`.
+
+    Raises
+    ------
+    InputError
+        Naming the start that cannot be used, and the row where there is one.
+    """
     if isinstance(starts, (str, bytes, GaussianMixture)) or not isinstance(starts, Sequence) or not len(starts):
         raise InputError("starts must be a list of labels (N,), responsibilities (N, K) or GaussianMixture values")
-    return [_given(start, i, table, center, n_components) for i, start in enumerate(starts)]
+    return [_user_start(start, i, table, center, n_components) for i, start in enumerate(starts)]
 
 
-def _given(start: Any, number: int, table: Observations, center: np.ndarray, K: int) -> tuple[str, np.ndarray]:
+def _user_start(start: Any, i: int, table: Observations, center: np.ndarray, K: int) -> tuple[str, np.ndarray]:
     N, D = table.values.shape
     if isinstance(start, GaussianMixture):
         if start.means.shape != (K, D):
-            raise InputError(f"starts[{number}] has means of shape {start.means.shape}, not ({K}, {D})")
+            raise InputError(f"starts[{i}] has means of shape {start.means.shape}, not ({K}, {D})")
         return "given mixture", moments_of_mixture(start, table.total_weight, center)
     array = np.asarray(start)
     if array.shape == (N,) and array.dtype.kind in "iub":
         if array.min() < 0 or array.max() >= K:
             row = int(np.flatnonzero((array < 0) | (array >= K))[0])
-            raise InputError(f"starts[{number}] has label {array[row]} at row {row}; labels are 0..{K - 1}")
+            raise InputError(f"starts[{i}] has label {array[row]} at row {row}; labels are 0..{K - 1}")
         return "given labels", _moments_of_responsibilities(np.eye(K)[array], table, center)
     if array.shape == (N, K) and array.dtype.kind in "fiub":
         if not (np.isfinite(array).all() and (array >= 0).all()):
-            raise InputError(f"starts[{number}] has responsibilities that are negative or not finite")
+            raise InputError(f"starts[{i}] has responsibilities that are negative or not finite")
         return "given responsibilities", _moments_of_responsibilities(array.astype(float), table, center)
     raise InputError(
-        f"starts[{number}] must be whole-number labels ({N},), responsibilities ({N}, {K}) or a GaussianMixture, "
+        f"starts[{i}] must be whole-number labels ({N},), responsibilities ({N}, {K}) or a GaussianMixture, "
         f"not {type(start).__name__} of shape {array.shape}"
     )
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
-from bayesgmm.em.search import Maximum, Start, Status
+from bayesgmm.em.result import EMFit, Maximum, Start, Status
 from bayesgmm.mixture import GaussianMixture
 
 _PARAMETERS = ("weights", "means", "covariances")

@@ -1,8 +1,8 @@
-"""What would have been found with other rows: fits without each fold, and refits to rows drawn anew.
+"""Fits that see other rows: all rows without one fold, or as many rows drawn with replacement.
 
 A fold must not have been seen by the fit that is judged on it, not even by its starts: refits that climb from the fit
 to all rows stay at maxima that the held-out rows chose, and flatter large mixtures by tens of nats. So every fold has
-a grid of its own. A replicate asks how the fit itself varies, and climbs from it.
+a grid of its own. A replicate shows how the fit itself varies, so its climb starts from the fit.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesgmm.em import ascent
-from bayesgmm.em.fit import EMFit, prepare
+from bayesgmm.em.climber import make_climber
 from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.initialize import moments_of_mixture
-from bayesgmm.em.search import Climber
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.observations import Observations, observations
 
@@ -34,19 +34,23 @@ def held_out_log_density(
     checkpoint: ArraysCheckpoint,
     progress: Callable[[int, int], None],
 ) -> dict[Key, np.ndarray | BayesGMMError]:
-    """Log density (N,) of each row, in nats, under the fit to the other folds, or why there is none without some fold.
+    """Log density (N,) of each row, in nats, under the fit to the other folds; the error where a fold has no such fit.
 
     Parameters
     ----------
     grid : Grid
     n_folds : int
-        Parts of the rows, as equal in size as can be, each left out once (Smyth 2000).
+        Number of random parts of the rows, as equal in size as can be, each of which is left out once.
     rng : Generator
     checkpoint : callable
         Given the name of a part of the work and a function that does it, returns the arrays that an earlier run stored
         under this name, or calls the function.
     progress : callable
         Called with the number of folds done and their total.
+
+    References
+    ----------
+    Smyth (2000), Statistics and Computing 10:63-72, doi:10.1023/A:1008940618127.
     """
     N = grid.table.n_observations
     fold = rng.permutation(np.arange(N) % n_folds)
@@ -85,29 +89,38 @@ def _held_out(grid: Grid, left_out: np.ndarray, seed: int) -> dict[str, np.ndarr
 
 
 class Replicates(NamedTuple):
-    """Log-likelihood and certainty (n,) of tables of rows drawn with replacement, as `EMFit` has them.
+    """Log-likelihood and ``map_log_responsibility`` (n,) of tables of rows drawn with replacement, as `EMFit` has them.
 
-    The first pair is of refits, NaN where a component collapsed; the second of the fit as it is.
+    The first pair is of refits to these tables, NaN where a component collapsed; the second of the fit itself on them.
     """
 
     log_likelihood: np.ndarray
-    certainty: np.ndarray
+    map_log_responsibility: np.ndarray
     unfitted_log_likelihood: np.ndarray
-    unfitted_certainty: np.ndarray
+    unfitted_map_log_responsibility: np.ndarray
 
     def centred(self, fit: EMFit) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihood and certainty (n,) that vary about the fit's own as those of new tables would.
+        """The first pair, shifted so that it varies about the fit's own values as those of new tables would.
 
         Refits overshoot: their log-likelihood exceeds the fit's by about half a nat per parameter, more for many
-        components (Ishiguro, Sakamoto & Kitagawa 1997), and that excess is taken off. Where a component collapsed the
-        fit stands in for its refit (Kishino, Miyata & Hasegawa 1990).
+        components (Ishiguro, Sakamoto & Kitagawa 1997), and that mean excess is subtracted. Where a component
+        collapsed, the fit itself stands in for the refit (Kishino, Miyata & Hasegawa 1990).
+
+        References
+        ----------
+        Ishiguro, Sakamoto & Kitagawa (1997), Annals of the Institute of Statistical Mathematics 49:411-434,
+        doi:10.1023/A:1003158526504.
+        Kishino, Miyata & Hasegawa (1990), Journal of Molecular Evolution 31:151-160, doi:10.1007/BF02109483.
         """
-        kept = np.isfinite(self.log_likelihood)
-        own = ((self.log_likelihood, fit.log_likelihood), (self.certainty, fit.certainty))
-        excess = [float(values[kept].mean()) - at if kept.any() else 0.0 for values, at in own]
+        refitted = np.isfinite(self.log_likelihood)
+
+        def shifted(values: np.ndarray, unfitted: np.ndarray, of_fit: float) -> np.ndarray:
+            excess = float(values[refitted].mean()) - of_fit if refitted.any() else 0.0
+            return np.where(refitted, values - excess, unfitted)
+
         return (
-            np.where(kept, self.log_likelihood - excess[0], self.unfitted_log_likelihood),
-            np.where(kept, self.certainty - excess[1], self.unfitted_certainty),
+            shifted(self.log_likelihood, self.unfitted_log_likelihood, fit.log_likelihood),
+            shifted(self.map_log_responsibility, self.unfitted_map_log_responsibility, fit.map_log_responsibility),
         )
 
 
@@ -118,31 +131,27 @@ def replicates(fit: EMFit, table: Observations, n_replicates: int, seed: int) ->
     ----------
     fit : EMFit
     table : Observations
-        That was fitted.
+        The table that was fitted.
     n_replicates : int
     seed : int
         The same seed draws the same rows whatever the fit.
     """
-    climber, _ = prepare(table, fit.covariance_model, fit.n_components, tolerance=1e-4, max_iterations=1000)
+    climber, _ = make_climber(table, fit.covariance_model, fit.n_components, tolerance=1e-4, max_iterations=1000)
     N, total = table.n_observations, table.total_weight
     rng = np.random.default_rng(seed)
+    start = moments_of_mixture(fit.mixture, total, climber.center)
     probabilities = np.broadcast_to(table.sample_weight / total, N)
     log_joint = fit.mixture.log_joint(table.values)
     log_prob = fit.mixture.log_prob(table.values)
-    rows = np.stack((log_prob, log_joint.max(axis=1) - log_prob))  # (2, N)
-    out = np.full((4, n_replicates), np.nan)
+    of_rows = np.stack((log_prob, log_joint.max(axis=1) - log_prob))  # (2, N)
+    columns = np.full((4, n_replicates), np.nan)
     chunk = max(int(_CHUNK_BYTES / (8 * N)), 1)
-    for done in range(0, n_replicates, chunk):
-        size = min(chunk, n_replicates - done)
+    for first in range(0, n_replicates, chunk):
+        size = min(chunk, n_replicates - first)
         weights = rng.multinomial(N, probabilities, size=size) * (total / N)
-        outcomes = climber.climb(_starts(fit, climber, size), weights)[0]
-        kept = outcomes.codes != ascent.DEGENERATE
-        here = out[:, done : done + size]
-        here[:2, kept] = [outcomes.progress[name][kept] for name in ("log_likelihood", "certainty")]
-        here[2:] = rows @ weights.T
-    return Replicates(*out)
-
-
-def _starts(fit: EMFit, climber: Climber, n: int) -> np.ndarray:
-    """The fit's own moments, n times."""
-    return np.tile(moments_of_mixture(fit.mixture, climber.problem.total, climber.center), (n, 1))
+        outcomes = climber.climb(np.tile(start, (size, 1)), weights)[0]
+        sound = outcomes.codes != ascent.DEGENERATE
+        part = columns[:, first : first + size]
+        part[:2, sound] = [outcomes.progress[name][sound] for name in Replicates._fields[:2]]
+        part[2:] = of_rows @ weights.T
+    return Replicates(*columns)

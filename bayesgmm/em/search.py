@@ -2,149 +2,41 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel, precision_cholesky
+from bayesgmm.covariance import precision_cholesky
 from bayesgmm.em import ascent
+from bayesgmm.em.climber import SHORT_TOLERANCE, Climber
+from bayesgmm.em.initialize import Candidates
+from bayesgmm.em.result import SAME_MAXIMUM, Maximum, Start, Status, merge_maxima
 from bayesgmm.expectation import in_threads, parallel_pays
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import Observations
 
-_SHORT = 30  # iterations of a short run
-_SHORT_TOLERANCE = 1e-2  # nats, of a short run that sees a sample
-_SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which short runs see a sample
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
-_ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
-_SAME = 1e-3  # nats within which two climbs have found the same maximum
 _NUDGE = 0.05  # sds, or a standard error if that is less, by which means are moved to see whether a climb comes back
-
-
-class Status(enum.Enum):
-    """How a climb ended; the value is the sentence to show."""
-
-    CONVERGED = "converged: the log-likelihood that is left to gain is below the tolerance"
-    EXHAUSTED = "stopped at max_iterations before it converged"
-    DEGENERATE = "degenerate: a component collapsed onto too few distinct rows"
-    LEFT_BEHIND = "not carried on: other starts were ahead after the short runs"
-
-
 _STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """One start and what became of it.
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """Everything that a search tried, and its best climb.
 
     Attributes
     ----------
-    kind : where it came from
-    status : Status
-    log_likelihood : where it stopped, in nats, with the log prior if there are priors; -inf where degenerate
-    n_iterations : int
-    detail : for a degenerate start, the component and its effective number of rows
+    starts, maxima, status
+        As in `EMFit`.
+    best : Outcomes of the best climb alone, or None where every climb degenerated
+    path : (n_iterations + 1,) of the best climb: its log-likelihood, plus log prior, after each iteration
     """
-
-    kind: str
-    status: Status
-    log_likelihood: float
-    n_iterations: int
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Maximum:
-    """A local maximum that climbs converged to.
-
-    Attributes
-    ----------
-    log_likelihood : in nats, with the log prior if there are priors
-    hits : number of starts that converged to it
-    spurious : whether it owes its height to a component with too few rows or a near-singular covariance
-    detail : which component, and why
-    mixture : the parameters there
-    """
-
-    log_likelihood: float
-    hits: int
-    spurious: bool
-    detail: str = ""
-    mixture: GaussianMixture | None = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Climber:
-    """What all climbs of one table have in common."""
-
-    table: Observations
-    labels: np.ndarray
-    center: np.ndarray
-    model: CovarianceModel
-    problem: ascent.Problem
-
-    def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
-        """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
-        weights = self.table.sample_weight[None] if row_weights is None else row_weights
-        return ascent.climb(self.table.values, weights, self.labels, self.center, self.problem, moments)
-
-    def limited(self, max_iterations: int) -> Climber:
-        """The same with no more iterations than these."""
-        least = min(max_iterations, self.problem.max_iterations)
-        return replace(self, problem=self.problem._replace(max_iterations=least))
-
-    def short(self, rng: np.random.Generator) -> Climber:
-        """The same for short runs, on a sample of the rows where there are many."""
-        table, (N, D) = self.table, self.table.values.shape
-        most = (_SHORT_ROWS[0] + _SHORT_ROWS[1] * D) * self.problem.penalty.concentration.size
-        if most >= N:
-            return self.limited(_SHORT)
-        picked = np.sort(rng.choice(N, most, replace=False))
-        weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
-        scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
-        labels = self.labels[picked] if self.labels.size else self.labels
-        problem = self.limited(_SHORT).problem
-        if problem.tolerance > 0:
-            problem = problem._replace(tolerance=max(problem.tolerance, _SHORT_TOLERANCE))
-        sample = Observations(table.values[picked], table.features, weight * scale)
-        return Climber(sample, labels, self.center, self.model, problem)
-
-    def why_spurious(self, outcomes: ascent.Outcomes) -> str:
-        """Which component makes a single climb's maximum spurious and why, or nothing."""
-        if self.problem.penalty.rows > 0:
-            return ""  # priors keep the likelihood bounded
-        D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
-        counts = outcomes.moments[0, : len(outcomes.covariances[0])]
-        for k in np.flatnonzero(~self.problem.fixed.has_covariance):
-            precision_cholesky(outcomes.covariances[0, k], P)
-            narrow = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
-            rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
-            steps = _ROUNDED * max(1 - 2 / np.sqrt(2 * rows), 0.0) * np.sqrt(max(1 - D / rows, 0.0))
-            fine = (np.diag(P) * steps * self.table.resolution > 1) & (narrow < 0.5)
-            if fine.any():
-                feature = self.table.features[int(fine.argmax())]
-                return f"component {k} is narrower than the steps in which {feature!r} is recorded"
-            if self.model.volume == "E":
-                continue  # equal volumes keep the likelihood bounded
-            if counts[k] < D + 1:
-                return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-            size = counts[k] / (D + 1)
-            by_chance = max(0.1 / size**4, 1e-2) if size < 3 else 1e-7
-            if narrow.min() < by_chance:
-                return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
-        return ""
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Everything that a search tried, and the best climb: its outcome and path, where any survived."""
 
     starts: tuple[Start, ...]
     maxima: tuple[Maximum, ...]
@@ -155,76 +47,83 @@ class Found:
 
 def search(
     climber: Climber,
-    candidates: list[tuple[str, np.ndarray]],
+    candidates: Candidates,
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None,
-) -> Found:
+    progress: Callable[[int, int], None],
+) -> SearchResult:
     """Climb from named moments: briefly from all of them, to the end from the best."""
     kinds = [kind for kind, _ in candidates]
     moments = np.stack([z for _, z in candidates])
     N, K, D = climber.table.n_observations, climber.problem.penalty.concentration.size, climber.table.n_features
     large = parallel_pays(N, K, D, climber.model.diagonal)
     n_finalists = min(_FINALISTS_LARGE if large else max(_FINALISTS, len(kinds) // 4), len(kinds))
-    total = len(kinds) + n_finalists
-    starts: list[Start] = []
-    finalists = list(range(len(kinds)))
     if len(kinds) > n_finalists:
-        short = climber.short(rng)
-        brief, _ = short.climb(moments)
-        starts = [_start(kind, brief, i) for i, kind in enumerate(kinds)]
-        starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
-        alive = np.flatnonzero(brief.codes != ascent.DEGENERATE)
-        finalists = alive[np.argsort(-brief.progress["value"][alive], kind="stable")].tolist()
-        if large:
-            finalists = _worth_climbing(short, brief, finalists)
-        finalists = finalists[:n_finalists]
-        if short.table is not climber.table:
-            moments = brief.moments
+        heats = _short_runs(climber, kinds, moments, large, rng)
     else:
-        starts = [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds]
-    done, lock = len(kinds), threading.Lock()
-
-    def carry_on(i: int) -> _Climb:
-        nonlocal done
-        climb = _carry_on(race, moments[i : i + 1])
-        if progress is not None:
-            with lock:  # several threads climb
-                done += 1
-                progress(done, total)
-        return climb
-
+        heats = _Heats(
+            [Start(kind, Status.LEFT_BEHIND, -math.inf, 0) for kind in kinds], list(range(len(kinds))), moments
+        )
+    finalists = heats.order[:n_finalists]
+    total = len(kinds) + n_finalists
     race = climber.limited(_RACE) if large and len(finalists) > 1 else climber
-    climbs = [carry_on(i) for i in finalists] if large else in_threads(carry_on, finalists)
-    unfinished = _finish(climber, climbs, race.problem.max_iterations < climber.problem.max_iterations, rng)
-    ends: list[_Climb] = []
+    raced = race.problem.max_iterations < climber.problem.max_iterations
+    climbs = _long_climbs(race, heats.moments[finalists], large, lambda n: progress(len(kinds) + n, total))
+    if raced:
+        climbs = [replace(climb, finished=climb.code != ascent.EXHAUSTED) for climb in climbs]
+    climbs = finish_leader(climber, climbs, rng)
+    progress(total, total)
+    starts = list(heats.starts)
     for i, climb in zip(finalists, climbs, strict=True):
-        starts[i] = _start(kinds[i], climb.outcomes, 0)
-        if climb in unfinished:
-            starts[i] = replace(starts[i], status=Status.LEFT_BEHIND)
-        elif climb.alive:
-            ends.append(climb)
-    if progress is not None:
-        progress(total, total)
-    maxima = joined([climb.maximum(climber.center) for climb in ends])
+        start = _start(kinds[i], climb.outcomes, 0)
+        starts[i] = start if climb.finished else replace(start, status=Status.LEFT_BEHIND)
+    ends = [climb for climb in climbs if climb.finished and climb.alive]
     if not ends:
-        return Found(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
+        return SearchResult(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
+    maxima = merge_maxima(climb.maximum(climber.center) for climb in ends)
     best = max(ends, key=_Climb.rank)
-    return Found(tuple(starts), maxima, _STATUS[int(best.outcomes.codes[0])], best.outcomes, best.path)
+    return SearchResult(tuple(starts), maxima, _STATUS[best.code], best.outcomes, best.path)
 
 
-def _worth_climbing(short: Climber, brief: ascent.Outcomes, order: list[int]) -> list[int]:
-    """The best short run, and others that end elsewhere and that all rows, not just this sample, could put first."""
-    best = order[0]
+class _Heats(NamedTuple):
+    """What short runs decide: each start as it stands, which of them lead, and the moments to go on from."""
+
+    starts: list[Start]
+    order: list[int]  # positions of those that may be carried on, best first
+    moments: np.ndarray  # (S, size)
+
+
+def _short_runs(
+    climber: Climber, kinds: list[str], moments: np.ndarray, large: bool, rng: np.random.Generator
+) -> _Heats:
+    """Run briefly from all moments, over a sample of the rows where there are many.
+
+    Long climbs go on from where runs over a sample ended. Runs over all rows are done again from their first moments,
+    so that the path of a climb is whole.
+    """
+    short = climber.short(rng)
+    outcomes, _ = short.climb(moments)
+    starts = [_start(kind, outcomes, i) for i, kind in enumerate(kinds)]
+    starts = [s if s.status is Status.DEGENERATE else replace(s, status=Status.LEFT_BEHIND) for s in starts]
+    alive = np.flatnonzero(outcomes.codes != ascent.DEGENERATE)
+    order = alive[np.argsort(-outcomes.progress["value"][alive], kind="stable")].tolist()
+    if large and order:
+        order = _worth_climbing(short, outcomes, order)
+    return _Heats(starts, order, moments if short.table is climber.table else outcomes.moments)
+
+
+def _worth_climbing(short: Climber, outcomes: ascent.Outcomes, order: list[int]) -> list[int]:
+    """The best of the short runs, and those with another end that could be ahead of it once all rows are seen."""
+    best, values = order[0], outcomes.progress["value"]
     weight = np.broadcast_to(short.table.sample_weight, short.table.n_observations)
 
     def log_prob(i: int) -> np.ndarray:
-        mixture = GaussianMixture(brief.weights[i], brief.offsets[i], brief.covariances[i])
+        mixture = GaussianMixture(outcomes.weights[i], outcomes.offsets[i], outcomes.covariances[i])
         return mixture.log_prob(short.table.values - short.center) * weight
 
     def hopeless(i: int) -> bool:
-        if not brief.codes[i] == brief.codes[best] == ascent.CONVERGED:
+        if not outcomes.codes[i] == outcomes.codes[best] == ascent.CONVERGED:
             return False
-        if brief.progress["value"][best] - brief.progress["value"][i] < 2 * _SHORT_TOLERANCE:
+        if values[best] - values[i] < 2 * SHORT_TOLERANCE:
             return True
         behind = log_prob(best) - log_prob(i)
         return bool(behind.sum() > 4 * math.sqrt(len(behind) * behind.var()))
@@ -233,17 +132,22 @@ def _worth_climbing(short: Climber, brief: ascent.Outcomes, order: list[int]) ->
     return [best, *islice(rivals, _FINALISTS_LARGE - 1)]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Climb:
-    """How one climb ended."""
+    """How one climb ended, or how far it came where it is not ``finished``."""
 
     outcomes: ascent.Outcomes
     path: np.ndarray
-    why_spurious: str
+    why_spurious: str | None
+    finished: bool = True
+
+    @property
+    def code(self) -> int:
+        return int(self.outcomes.codes[0])
 
     @property
     def alive(self) -> bool:
-        return bool(self.outcomes.codes[0] != ascent.DEGENERATE)
+        return self.code != ascent.DEGENERATE
 
     @property
     def value(self) -> float:
@@ -253,51 +157,71 @@ class _Climb:
         """Where it ended, with the parameters in the table's units."""
         end = self.outcomes
         mixture = GaussianMixture(end.weights[0], end.offsets[0] + center, end.covariances[0])
-        return Maximum(self.value, 1, bool(self.why_spurious), self.why_spurious, mixture)
+        return Maximum(self.value, 1, self.why_spurious is not None, self.why_spurious or "", mixture)
 
     def rank(self) -> tuple[bool, bool, float]:
-        """The better the later."""
-        return self.alive, not self.why_spurious, self.value
+        """By which climbs are ordered, the best last."""
+        return self.alive, self.why_spurious is None, self.value
 
 
-def _carry_on(climber: Climber, moments: np.ndarray) -> _Climb:
+def _climb_from(climber: Climber, moments: np.ndarray) -> _Climb:
     outcomes, state = climber.climb(moments)
     path = state.path[: int(outcomes.progress["iteration"][0]) + 1].copy()
-    why = "" if outcomes.codes[0] == ascent.DEGENERATE else climber.why_spurious(outcomes)
-    return _Climb(outcomes, path, why)
+    alive = outcomes.codes[0] != ascent.DEGENERATE
+    return _Climb(outcomes, path, climber.why_spurious(outcomes) if alive else None)
 
 
-def _finish(climber: Climber, climbs: list[_Climb], raced: bool, rng: np.random.Generator) -> list[_Climb]:
-    """Let the climb that leads run on until it comes back to where it was, in place; which others did not finish."""
-    unfinished = [climb for climb in climbs if raced and climb.outcomes.codes[0] == ascent.EXHAUSTED]
-    settled: list[_Climb] = []
-    while climbs and (leader := max(climbs, key=_Climb.rank)) not in settled:
-        if leader in unfinished:
-            unfinished.remove(leader)
-            rest = _continued(climber, leader, leader.outcomes.moments)
-            leader.outcomes, leader.path, leader.why_spurious = rest.outcomes, rest.path, rest.why_spurious
-        elif not _left_saddle(climber, leader, rng):
-            settled.append(leader)
-    return unfinished
+def _long_climbs(climber: Climber, moments: np.ndarray, large: bool, tell: Callable[[int], None]) -> list[_Climb]:
+    """A climb from each of the moments; ``tell`` hears how many are done.
+
+    The climbs of a large table take turns, since each has all threads for its rows.
+    """
+    n_done, lock = 0, threading.Lock()
+
+    def task(start: np.ndarray) -> _Climb:
+        nonlocal n_done
+        climb = _climb_from(climber, start[None])
+        with lock:  # several threads climb
+            n_done += 1
+            tell(n_done)
+        return climb
+
+    return [task(start) for start in moments] if large else in_threads(task, list(moments))
+
+
+def finish_leader(climber: Climber, climbs: list[_Climb], rng: np.random.Generator) -> list[_Climb]:
+    """Let the climb that leads run on until it comes back when its means are nudged; the others stay as they are.
+
+    Another climb may take the lead meanwhile, which is then finished too.
+    """
+    climbs, settled = list(climbs), set[int]()
+    while climbs and (leader := max(range(len(climbs)), key=lambda i: climbs[i].rank())) not in settled:
+        climb = climbs[leader]
+        if not climb.finished:
+            climbs[leader] = _continued(climber, climb, climb.outcomes.moments)
+        elif (higher := _past_saddle(climber, climb, rng)) is not None:
+            climbs[leader] = higher
+        else:
+            settled.add(leader)
+    return climbs
 
 
 def _continued(climber: Climber, climb: _Climb, moments: np.ndarray) -> _Climb:
-    """The climb, gone on from these moments."""
+    """The climb, gone on from these moments to its end."""
     n = len(climb.path) - 1
-    rest = _carry_on(climber.limited(climber.problem.max_iterations - n), moments)
+    rest = _climb_from(climber.limited(climber.problem.max_iterations - n), moments)
     rest.outcomes.progress["iteration"] += n
-    rest.path = np.concatenate((climb.path, rest.path[1:]))
-    return rest
+    return replace(rest, path=np.concatenate((climb.path, rest.path[1:])))
 
 
-def _left_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> bool:
-    """Whether a climb that had converged goes up from there once its means are nudged; then it does, in place.
+def _past_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> _Climb | None:
+    """The climb gone on where its means, nudged a little, lead upwards; None where it had arrived or did not converge.
 
     EM stands still on saddles, too: equal components stay equal.
     """
     end, K = climb.outcomes, climber.problem.penalty.concentration.size
-    if end.codes[0] != ascent.CONVERGED or climber.problem.tolerance == 0.0 or K == 1:
-        return False
+    if climb.code != ascent.CONVERGED or climber.problem.tolerance == 0.0 or K == 1:
+        return None
     D, P = climber.table.n_features, np.empty_like(end.covariances[0, 0])
     moments = end.moments.copy()
     counts, means = moments[0, :K], moments[0, K : K + K * D].reshape(K, D)
@@ -306,25 +230,14 @@ def _left_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> b
         size = min(_NUDGE, 1 / math.sqrt(max(counts[k], 1.0)))
         means[k] += size * np.linalg.solve(P.T, rng.standard_normal(D))
     nudged = _continued(climber, climb, moments)
-    if not nudged.value > climb.value + _SAME:
-        return False
-    path = np.maximum(nudged.path, np.where(np.arange(len(nudged.path)) < len(climb.path), -np.inf, climb.value))
-    climb.outcomes, climb.path, climb.why_spurious = nudged.outcomes, path, nudged.why_spurious
-    return True
-
-
-def joined(maxima: Sequence[Maximum]) -> tuple[Maximum, ...]:
-    """The distinct ones among maxima, highest first, with their hits added up."""
-    distinct: list[Maximum] = []
-    for maximum in sorted(maxima, key=lambda maximum: -maximum.log_likelihood):
-        if distinct and distinct[-1].log_likelihood - maximum.log_likelihood < _SAME:
-            distinct[-1] = replace(distinct[-1], hits=distinct[-1].hits + maximum.hits)
-        else:
-            distinct.append(maximum)
-    return tuple(distinct)
+    if not nudged.value > climb.value + SAME_MAXIMUM:
+        return None
+    before = np.arange(len(nudged.path)) < len(climb.path)  # the nudge itself may cost a little, which is not shown
+    return replace(nudged, path=np.maximum(nudged.path, np.where(before, -np.inf, climb.value)))
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
+    """A start of this kind, and how climb i from it ended."""
     n = int(outcomes.progress["iteration"][i])
     status = _STATUS[int(outcomes.codes[i])]
     if status is not Status.DEGENERATE:

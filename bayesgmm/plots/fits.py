@@ -20,7 +20,7 @@ from bayesgmm.plots.style import COLORS, figure_or_new, plain
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments
-    from bayesgmm.em.fit import EMFit
+    from bayesgmm.em.result import EMFit
 
 _ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
 _PAIRED_FEATURES = 4  # a grid of more pairs is too small to read

@@ -11,8 +11,8 @@ import numpy as np
 
 from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.covariance import NAMES, CovarianceModel
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Grid, Key, fit_grid
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
 from bayesgmm.observations import observations, positive_integer
 from bayesgmm.progress import Progress, of_stage, silent

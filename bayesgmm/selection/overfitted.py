@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.progress import of_stage

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
 from bayesgmm.progress import of_stage
 from bayesgmm.selection import words

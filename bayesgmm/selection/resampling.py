@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
 from bayesgmm.em.refits import Replicates, held_out_log_density, replicates
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError, InputError
 from bayesgmm.observations import Observations
 from bayesgmm.progress import of_stage
@@ -53,9 +53,9 @@ def replicated_criteria(run: Run, fits: Mapping[Key, EMFit], n_replicates: int) 
         fit = fits[key]
         refit = partial(_refit, fit, run, n_replicates)
         arrays = run.checkpoints.arrays(f"replicates of {key}: {n_replicates}", refit)
-        log_likelihood, certainty = Replicates(**arrays).centred(fit)
+        log_likelihood, map_log_responsibility = Replicates(**arrays).centred(fit)
         bic = -2 * log_likelihood + (fit.bic + 2 * fit.log_likelihood)
-        for name, values in (("bic", bic), ("icl", bic - 2 * certainty)):
+        for name, values in (("bic", bic), ("icl", bic - 2 * map_log_responsibility)):
             if name in names:
                 criteria[name][key] = values
         run.progress("replicates", i + 1, len(leading))

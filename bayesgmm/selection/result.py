@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.observations import numeric_table
 from bayesgmm.selection import words

@@ -6,8 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from bayesgmm.bayes.verdict import Verdict
-from bayesgmm.em.fit import EMFit
-from bayesgmm.em.search import Status
+from bayesgmm.em.result import EMFit, Status
 from bayesgmm.errors import BayesGMMError
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.fit import EMFit
 from bayesgmm.em.grid import Key
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.selection.states import FitState
 

@@ -17,8 +17,8 @@ from bayesgmm.bayes.priors.means import NormalMeans
 from bayesgmm.bayes.priors.scales import Exponential, HalfNormal, LogNormal
 from bayesgmm.bayes.priors.values import frozen, shown
 from bayesgmm.covariance import CovarianceModel, first_dependent
-from bayesgmm.em.fit import EMFit
-from bayesgmm.em.initialize import whole_table
+from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
@@ -122,7 +122,7 @@ class Priors:
         """
         K = positive_integer(n_components, "n_components")
         table = observations(X)
-        mean, spread = whole_table(table)
+        mean, spread = mean_and_covariance(table)
         D = table.n_features
         if (j := first_dependent(spread)) is not None:
             raise InputError(

@@ -1,0 +1,245 @@
+"""What all climbs of one table share: its rows, the origin and units of the moments, priors and fixed parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky
+from bayesgmm.em import ascent
+from bayesgmm.em.initialize import NO_LABELS, mean_and_covariance
+from bayesgmm.errors import InputError
+from bayesgmm.observations import Observations
+
+TOLERANCE = 1e-6  # nats that may be left to gain where a climb ends, unless told otherwise
+MAX_ITERATIONS = 10_000
+SHORT_TOLERANCE = 1e-2  # nats, of a short run that sees a sample of the rows
+_SHORT = 30  # iterations of a short run
+_SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which short runs see a sample
+_ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
+_SPREAD_ROWS = 50_000  # that the origin and the units of the moments are taken from
+
+
+@dataclass(frozen=True, eq=False)
+class Climber:
+    """Climbs the likelihood of one table, or under priors the posterior density, from whatever moments it is given.
+
+    Attributes
+    ----------
+    table : Observations
+    labels : (N,) components of the rows, -1 where unknown; or empty
+    center : (D,) of the table, from which the means of the moments are offset
+    model : CovarianceModel
+    problem : Problem
+    """
+
+    table: Observations
+    labels: np.ndarray
+    center: np.ndarray
+    model: CovarianceModel
+    problem: ascent.Problem
+
+    def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
+        """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
+        weights = self.table.sample_weight[None] if row_weights is None else row_weights
+        return ascent.climb(self.table.values, weights, self.labels, self.center, self.problem, moments)
+
+    def limited(self, max_iterations: int) -> Climber:
+        """The same climber with ``max_iterations``, unless it has fewer already."""
+        fewer = min(max_iterations, self.problem.max_iterations)
+        return replace(self, problem=self.problem._replace(max_iterations=fewer))
+
+    def short(self, rng: np.random.Generator) -> Climber:
+        """The climber of short runs; of a long table it sees a sample of the rows."""
+        table, (N, D) = self.table, self.table.values.shape
+        n_rows = (_SHORT_ROWS[0] + _SHORT_ROWS[1] * D) * self.problem.penalty.concentration.size
+        if n_rows >= N:
+            return self.limited(_SHORT)
+        picked = np.sort(rng.choice(N, n_rows, replace=False))
+        weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
+        scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
+        labels = self.labels[picked] if self.labels.size else self.labels
+        problem = self.limited(_SHORT).problem
+        if problem.tolerance > 0:
+            problem = problem._replace(tolerance=max(problem.tolerance, SHORT_TOLERANCE))
+        sample = Observations(table.values[picked], table.features, weight * scale)
+        return Climber(sample, labels, self.center, self.model, problem)
+
+    def why_spurious(self, outcomes: ascent.Outcomes) -> str | None:
+        """Which component makes the maximum of a single climb spurious, and why; None if none does."""
+        if self.problem.penalty.rows > 0:
+            return None  # priors keep the likelihood bounded
+        D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
+        counts = outcomes.moments[0, : len(outcomes.covariances[0])]
+        for k in np.flatnonzero(~self.problem.fixed.has_covariance):
+            precision_cholesky(outcomes.covariances[0, k], P)
+            width = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
+            n_rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+            rounding_sd = _ROUNDED * max(1 - 2 / np.sqrt(2 * n_rows), 0.0) * np.sqrt(max(1 - D / n_rows, 0.0))
+            rounded = (np.diag(P) * rounding_sd * self.table.resolution > 1) & (width < 0.5)
+            if rounded.any():
+                feature = self.table.features[int(rounded.argmax())]
+                return f"component {k} is narrower than the steps in which {feature!r} is recorded"
+            if self.model.volume == "E":
+                continue  # equal volumes keep the likelihood bounded
+            if counts[k] < D + 1:
+                return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
+            relative_rows = counts[k] / (D + 1)
+            least_width = max(0.1 / relative_rows**4, 1e-2) if relative_rows < 3 else 1e-7
+            if width.min() < least_width:
+                return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
+        return None
+
+
+def make_climber(
+    table: Observations,
+    model: CovarianceModel,
+    K: int,
+    labels: np.ndarray = NO_LABELS,
+    fixed: Mapping[str, Any] | None = None,
+    priors: Any = None,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> tuple[Climber, np.ndarray]:
+    """The climber of a table, and the covariance (D, D) that set its units.
+
+    Parameters
+    ----------
+    table, model, K
+        What to fit, and how many components.
+    labels : (N,) components, -1 where unknown; or empty
+    fixed : mapping of "weights", "means", "covariances"; NaN for components that are free
+    priors : Priors, optional
+    tolerance : nats that may be left to gain where a climb ends
+    max_iterations : of a climb
+
+    Raises
+    ------
+    InputError
+        If columns are collinear, or the priors or fixed parts cannot be used.
+    """
+    center, spread = _center_and_spread(table)
+    problem = ascent.Problem(
+        model=model,
+        total=table.total_weight,
+        center=center,
+        reference=_reference(spread, model, table.features, priors is not None),
+        metric=_metric(table.total_weight, spread, K),
+        penalty=_penalty(priors, model, center, K),
+        fixed=_fixed_parts(fixed, model, center, K),
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return Climber(table, labels, center, model, problem), spread
+
+
+def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and covariance (D, D) that set origin and units; of a long table, those of evenly spaced rows."""
+    step = table.n_observations // _SPREAD_ROWS
+    if step > 1:
+        weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[::step].copy()
+        if weight.sum() > 0:
+            values = table.values[::step].copy()
+            values.flags.writeable = False
+            center, spread = mean_and_covariance(Observations(values, table.features, weight))
+            if precision_cholesky(spread, np.empty_like(spread)) > 1e-6:
+                return center, spread
+    return mean_and_covariance(table)
+
+
+def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, ...], priors: bool) -> np.ndarray:
+    """Diagonal of the precision factor of the data's covariance, against which a component's collapse is judged."""
+    P = np.empty_like(spread)
+    scales = 1 / np.sqrt(np.diag(spread))
+    if model.diagonal:
+        return scales
+    if precision_cholesky(spread, P) > 1e-13:
+        return np.diag(P).copy()
+    if priors:
+        return scales
+    first = first_dependent(spread)
+    assert first is not None
+    raise InputError(
+        f"column {features[first]!r} is a linear combination of the columns before it, so that no covariance "
+        f"{model.name} can be estimated; leave it out, give priors, or use covariance 'diag' or 'spherical'"
+    )
+
+
+def _metric(total: float, spread: np.ndarray, K: int) -> np.ndarray:
+    """Units in which the residuals of the moments are comparable: shares of rows, and the data's sds."""
+    scale = np.sqrt(np.diag(spread))
+    return np.concatenate(
+        (np.full(K, 1 / total), np.tile(1 / scale, K), np.tile((1 / np.outer(scale, scale)).ravel(), K))
+    )
+
+
+def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Penalty:
+    """The priors as the M-step sees them; without priors, everything is zero and leaves the likelihood alone."""
+    D = len(center)
+    if priors is None:
+        return ascent.Penalty(
+            np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D), np.zeros((D, D))
+        )
+    if not hasattr(priors, "concentration"):
+        raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
+    if not hasattr(priors.covariances, "equivalent_data"):
+        raise InputError(
+            f"EM maximises under inverse-Wishart priors of the covariances only, not {priors.covariances.title} ones; "
+            "fit without priors, and give them to sample_posterior"
+        )
+    priors = priors.for_components(K)
+    if (priors.n_components, priors.n_features) != (K, D):
+        raise InputError(
+            f"the priors are for {priors.n_components} components and {priors.n_features} features, not {K} and {D}"
+        )
+    rows, scatter = priors.covariances.equivalent_data(model)
+    degrees, scale = priors.covariances.equivalent_data_of_scale(model, K)
+    factor = np.empty_like(scale)
+    precision_cholesky(scale, factor)
+    return ascent.Penalty(
+        concentration=priors.concentration - 1,
+        location=priors.means.location - center,
+        precision=priors.means.precision,
+        rows=float(rows),
+        scatter=scatter,
+        degrees=float(degrees),
+        scale_precision=factor @ factor.T,
+        floor=priors.covariances.floor * scatter,
+    )
+
+
+def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Fixed:
+    """The parts that stay as given, means as offsets from the center."""
+    D = len(center)
+    shapes = {"weights": (K,), "means": (K, D), "covariances": (K, D, D)}
+    flags, values = {}, {}
+    fixed = fixed or {}
+    if unknown := set(fixed) - set(shapes):
+        raise InputError(f"fixed has no part {sorted(unknown)[0]!r}; use weights, means, covariances")
+    for name, shape in shapes.items():
+        value = np.array(fixed.get(name, np.full(shape, np.nan)), dtype=np.float64)
+        if value.shape != shape:
+            raise InputError(f"fixed {name} have shape {value.shape}, not {shape} (NaN for what is free)")
+        flags[name] = ~np.isnan(value).reshape(K, -1).any(axis=1)
+        values[name] = np.nan_to_num(value)
+    weights = values["weights"][flags["weights"]]
+    if (weights <= 0).any() or weights.sum() > 1 + 1e-9 or (flags["weights"].all() and abs(weights.sum() - 1) > 1e-6):
+        raise InputError("fixed weights must be positive and sum to one, or to less where others are free")
+    has_covariance = flags["covariances"]
+    if has_covariance.any() and not has_covariance.all() and "E" in model.name:
+        raise InputError(f"single covariances cannot be fixed in {model.name}, whose components share parts of them")
+    for k in np.flatnonzero(has_covariance):
+        if not precision_cholesky(values["covariances"][k], np.empty((D, D))) > 0:
+            raise InputError(f"the fixed covariance of component {k} is not positive definite")
+    return ascent.Fixed(
+        has_weight=flags["weights"],
+        weights=values["weights"],
+        has_mean=flags["means"],
+        offsets=values["means"] - center,
+        has_covariance=has_covariance,
+        covariances=values["covariances"],
+    )

@@ -1,0 +1,350 @@
+"""What a fit by EM is: the mixture, every start and local maximum, how it ended, and what makes it doubtful."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.information import StandardErrors, observed_information
+from bayesgmm.errors import InputError
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import Observations, check_names, observations
+
+SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
+_SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
+_FEW_ROWS = 1.5  # fewer are no component but a single row
+_WIDE = 30.0  # times the sd that any other component has in a feature; no published fit comes near
+
+
+class Status(enum.Enum):
+    """How a climb ended; the value is the sentence to show.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.fit_em(bg.datasets.old_faithful(), 2, rng=0).status is bg.Status.CONVERGED
+    True
+    """
+
+    CONVERGED = "converged: the log-likelihood that is left to gain is below the tolerance"
+    EXHAUSTED = "stopped at max_iterations before it converged"
+    DEGENERATE = "degenerate: a component collapsed onto too few distinct rows"
+    LEFT_BEHIND = "not carried on: other starts were ahead after the short runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a fit, and how the climb from it ended.
+
+    Attributes
+    ----------
+    kind : str
+        Where the start came from, such as "hierarchical" or "k-means++".
+    status : Status
+    log_likelihood : float
+        Where the climb stopped, in nats, plus the log prior if there are priors; -inf where it degenerated.
+    n_iterations : int
+    detail : str
+        For a degenerate climb, the component that collapsed and its effective number of rows.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> fit = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0)
+    >>> fit.starts[0].kind, len(fit.starts)
+    ('hierarchical', 20)
+    """
+
+    kind: str
+    status: Status
+    log_likelihood: float
+    n_iterations: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Maximum:
+    """A local maximum of the likelihood, or of the posterior density, that climbs converged to.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        In nats, plus the log prior if there are priors.
+    hits : int
+        Number of starts that converged to it.
+    spurious : bool
+        Whether it owes its height to a component with too few rows or a near-singular covariance.
+    detail : str
+        For a spurious maximum, which component it is and what is wrong with it.
+    mixture : GaussianMixture
+        The parameters there.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> highest = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0).maxima[0]
+    >>> round(highest.log_likelihood, 2), highest.spurious
+    (-1130.26, False)
+    """
+
+    log_likelihood: float
+    hits: int
+    spurious: bool
+    detail: str = ""
+    mixture: GaussianMixture | None = field(default=None, repr=False, compare=False)
+
+
+def merge_maxima(maxima: Iterable[Maximum]) -> tuple[Maximum, ...]:
+    """The distinct ones among maxima, highest first, with the hits of equal ones added up."""
+    distinct: list[Maximum] = []
+    for maximum in sorted(maxima, key=lambda maximum: -maximum.log_likelihood):
+        if distinct and distinct[-1].log_likelihood - maximum.log_likelihood < SAME_MAXIMUM:
+            distinct[-1] = replace(distinct[-1], hits=distinct[-1].hits + maximum.hits)
+        else:
+            distinct.append(maximum)
+    return tuple(distinct)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EMFit:
+    """A Gaussian mixture fitted by EM; `fit_em` makes it.
+
+    Attributes
+    ----------
+    mixture : GaussianMixture
+        Its components are ordered by the first feature's mean, or as in the fit given as ``align_to``.
+    covariance_model : CovarianceModel
+    status : Status
+        How the best climb ended; its value is a sentence.
+    log_likelihood : float
+        Log-likelihood of exactly the returned parameters, in nats.
+    log_likelihood_path : (n_iterations + 1,)
+        Log-likelihood after each iteration of the best climb, from its first parameters to the returned ones; it never
+        falls. With priors, the log prior (up to a constant) is added.
+    n_iterations : int
+    remaining_gain : float
+        Estimate of the log-likelihood that further iterations would gain, in nats.
+    starts : tuple of Start
+        Every start, including those whose climb failed.
+    maxima : tuple of Maximum
+        The distinct local maxima found, highest first. The returned fit is the highest that is not spurious.
+    n_observations, n_features, n_components : int
+    total_weight : float
+        Sum of ``sample_weight``; without weights, ``n_observations``.
+    features : tuple of str
+        Names of the columns.
+    map_log_responsibility : float
+        Sum over the rows of the log responsibility of each row's most probable component, in nats; zero where every
+        row certainly belongs to one component.
+    constraints : tuple of str
+        Which of "labels", "fixed" and "priors" the fit was made with.
+    n_fixed : int
+        Number of parameters that were fixed.
+    n_parameters : int
+        Number of free parameters.
+    bic, aic, icl : float
+        -2 log-likelihood plus a penalty: smaller is better (mclust prints the opposite sign).
+    spurious : bool
+    doubts : tuple of str
+
+    References
+    ----------
+    Schwarz (1978), Annals of Statistics 6:461-464, doi:10.1214/aos/1176344136 (BIC).
+    Akaike (1974), IEEE Transactions on Automatic Control 19:716-723, doi:10.1109/TAC.1974.1100705 (AIC).
+    Biernacki, Celeux & Govaert (2000), IEEE Transactions on Pattern Analysis and Machine Intelligence 22:719-725,
+    doi:10.1109/34.865189 (ICL).
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> fit = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0)
+    >>> fit.n_components, fit.n_parameters, round(fit.bic, 2)
+    (2, 11, 2322.19)
+    """
+
+    mixture: GaussianMixture
+    covariance_model: CovarianceModel
+    status: Status
+    log_likelihood: float
+    log_likelihood_path: np.ndarray
+    n_iterations: int
+    remaining_gain: float
+    starts: tuple[Start, ...]
+    maxima: tuple[Maximum, ...]
+    n_observations: int
+    total_weight: float
+    features: tuple[str, ...]
+    map_log_responsibility: float
+    constraints: tuple[str, ...] = ()
+    n_fixed: int = 0
+
+    @property
+    def n_components(self) -> int:
+        """Number of components K."""
+        return self.mixture.n_components
+
+    @property
+    def n_features(self) -> int:
+        """Number of features D."""
+        return self.mixture.n_features
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: K - 1 weights, K D means, and the covariance model's own, without those that were fixed."""
+        K, D = self.n_components, self.n_features
+        return K - 1 + K * D + self.covariance_model.n_parameters(K, D) - self.n_fixed
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion, -2 log L + n_parameters log N; smaller is better."""
+        return -2 * self.log_likelihood + self.n_parameters * math.log(self.total_weight)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, -2 log L + 2 n_parameters; smaller is better."""
+        return -2 * self.log_likelihood + 2 * self.n_parameters
+
+    @property
+    def icl(self) -> float:
+        """Integrated completed likelihood, BIC - 2 ``map_log_responsibility``; smaller is better."""
+        return self.bic - 2 * self.map_log_responsibility
+
+    @property
+    def spurious(self) -> bool:
+        """Whether every maximum that was found, and with them this fit, is spurious."""
+        return all(maximum.spurious for maximum in self.maxima)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why this fit may not be what it seems and what to do, a clause for each reason; empty if there is none.
+
+        Every maximum is spurious; a component holds a single row or none; or a component is many times as wide as any
+        other, which happens where rows lie far out or tails are heavier than normal.
+        """
+        reasons = [_every_maximum_spurious(self)]
+        if self.n_components > 1:
+            reasons += [_component_of_few_rows(self), _component_too_wide(self)]
+        return tuple(reason for reason in reasons if reason is not None)
+
+    def standard_errors(self, X: Any, sample_weight: Any = None) -> StandardErrors:
+        """Standard errors of all parameters, from the observed information at this maximum-likelihood fit.
+
+        Parameters
+        ----------
+        X : (N, D) table
+            The table that was fitted.
+        sample_weight : (N,), optional
+            As in the fit.
+
+        Returns
+        -------
+        StandardErrors
+            Right in large samples.
+
+        Raises
+        ------
+        InputError
+            If this is not the table that was fitted, the fit was made with labels, fixed parts or priors, or it is not
+            at a maximum that the data determine well.
+
+        See Also
+        --------
+        bootstrap : standard errors and intervals without the large-sample approximation.
+
+        Examples
+        --------
+        >>> import bayesgmm as bg
+        >>> X = bg.datasets.old_faithful()
+        >>> bg.fit_em(X, 2, rng=0).standard_errors(X).means.round(2)
+        array([[0.03, 0.59],
+               [0.03, 0.46]])
+        """
+        table = fitted_table(self, X, sample_weight, ("labels", "fixed", "priors"), "standard_errors")
+        return observed_information(self.mixture, self.covariance_model, table)
+
+    def __repr__(self) -> str:
+        return (
+            f"EMFit({self.covariance_model.label(self.n_features)}, K={self.n_components}, "
+            f"log_likelihood={self.log_likelihood:.4f}, bic={self.bic:.2f}, {self.status.name.lower()} "
+            f"after {self.n_iterations} iterations, {len(self.starts)} start{'s' * (len(self.starts) > 1)})"
+        )
+
+
+def _every_maximum_spurious(fit: EMFit) -> str | None:
+    if not fit.spurious:
+        return None
+    return f"every maximum found is spurious: {fit.maxima[0].detail}; use priors, fewer components or more starts"
+
+
+def _component_of_few_rows(fit: EMFit) -> str | None:
+    rows = fit.mixture.weights * fit.n_observations
+    k, n = int(rows.argmin()), int((rows < _FEW_ROWS).sum())
+    if not n:
+        return None
+    others = f", and {n - 1} other{'s' * (n > 2)} hardly more" if n > 1 else ""
+    return (
+        f"component {k} holds {rows[k]:.1f} effective rows{others}; use fewer components, and see whether "
+        "single rows lie far out"
+    )
+
+
+def _component_too_wide(fit: EMFit) -> str | None:
+    sds = np.sqrt(np.einsum("kjj->kj", fit.mixture.covariances))
+    second, widest = np.sort(sds, axis=0)[-2:]
+    ratio = widest / second
+    j = int(ratio.argmax())
+    if not ratio[j] > _WIDE:
+        return None
+    return (
+        f"component {sds[:, j].argmax()} is {ratio[j]:.0f} times as wide as any other in {fit.features[j]!r}: "
+        "tails heavier than normal, or rows far out; transform the feature, or leave them out"
+    )
+
+
+def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unsupported: tuple[str, ...], user: str) -> Observations:
+    """The table that was fitted.
+
+    Parameters
+    ----------
+    fit : EMFit
+    X, sample_weight
+        As given to ``user``, which needs the table of the fit.
+    unsupported : tuple of str
+        Constraints of the fit that ``user`` cannot take account of.
+    user : str
+        What needs the table, as the messages call it.
+
+    Raises
+    ------
+    InputError
+        If this is another table than was fitted, or the fit has a constraint that is not supported.
+    """
+    if not isinstance(fit, EMFit):
+        raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
+    table = observations(X, sample_weight)
+    if table.n_features != fit.n_features:
+        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
+    check_names(X, fit.mixture.features)
+    if table.n_observations != fit.n_observations:
+        raise InputError(
+            f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the table that was fitted"
+        )
+    if abs(table.total_weight - fit.total_weight) > 1e-9 * fit.total_weight:
+        raise InputError("the row weights are not those of the fit; give the same sample_weight, or refit without")
+    for name in unsupported:
+        if name in fit.constraints:
+            raise InputError(f"{user} cannot take account of {name}=, which the fit was made with; refit without")
+    if "labels" not in fit.constraints:
+        log_likelihood = float((fit.mixture.log_prob(table.values) * table.sample_weight).sum())
+        if abs(log_likelihood - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
+            raise InputError(
+                f"this is another table than was fitted, though as large: its log-likelihood under the fit is "
+                f"{log_likelihood:.2f}, not {fit.log_likelihood:.2f}; give the table that was fitted, or refit"
+            )
+    return table
