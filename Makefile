@@ -15,7 +15,7 @@ demo: .venv/.package $(CORE)  ## run the demonstration
 	@$(BIN)/bayesgmm demo
 
 test: lint  ## check style, types and behaviour
-	@$(BIN)/pytest
+	@COVERAGE_CORE=sysmon $(BIN)/pytest --cov=bayesgmm --cov-report=term:skip-covered
 
 lint: .venv/.test $(CORE)  ## check style and types
 	@$(BIN)/ruff check

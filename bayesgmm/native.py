@@ -253,7 +253,7 @@ STRUCTS = (
 )
 
 
-def _raise_status(status: int, function: Any, arguments: tuple) -> int:
+def _raise_status(status: int, function: Any, _arguments: tuple) -> int:
     if status == _NO_MEMORY:
         raise MemoryError(f"no memory for {function.__name__.removeprefix('gmm_')}")
     return status

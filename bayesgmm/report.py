@@ -14,8 +14,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from bayesgmm.bayes.loo import LOO
-from bayesgmm.bayes.loo import loo as leave_one_out
+from bayesgmm.bayes.loo import LOO, loo as leave_one_out
 from bayesgmm.bayes.parameters import describe, parameter_table
 from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.bayes.quantities import quantities

@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 
 import bayesgmm as bg
-from bayesgmm.bayes.tree import density_of
 
 N, D, K, DRAWS = 40, 2, 2, 99
 SCALE = np.array([[1.0, 0.3], [0.3, 0.7]])
@@ -54,7 +53,7 @@ def one(seed, covariance, prior):
         warnings.simplefilter("ignore", bg.ConvergenceWarning)
         fit = bg.fit_em(X, K, covariance, priors=start, rng=rng)
         tree = bg.sample_posterior(X, fit, priors, draws=50 * (DRAWS + 1) // 4 + 1, tune=500, chains=4, rng=rng)
-    density = density_of(tree)
+    density = bg.posterior(tree).density
     draws = bg.as_mixture(tree)
     pick = np.linspace(0, draws.weights[..., 0].size - 1, DRAWS).astype(int)
     pick = np.unravel_index(rng.permutation(draws.weights[..., 0].size)[pick], draws.batch_shape)

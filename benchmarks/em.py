@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -118,10 +119,8 @@ def small_tables():
         fitted = 0
         for name in NAMES:
             for k in range(1, 10):
-                try:
+                with suppress(bg.DegenerateFitError):
                     fitted += bg.fit_em(X, k, name, n_starts=n_starts, rng=0) is not None
-                except bg.DegenerateFitError:
-                    pass
         return fitted
 
     fit = bg.fit_em(X, 2, rng=0)

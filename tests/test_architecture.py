@@ -33,6 +33,14 @@ HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 
 
+def module_of(path):
+    names = list(path.relative_to(ROOT.parent).with_suffix("").parts)
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+FILES = {module_of(path): path for path in MODULES}
+
+
 def imports(path, within_functions=True):
     """Every module that a file imports outside TYPE_CHECKING, at its top or within its functions too."""
     found = set()
@@ -45,8 +53,8 @@ def imports(path, within_functions=True):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "bayesgmm")
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & FILES.keys()
+            found.update(inside or {node.module})
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -68,6 +76,25 @@ def test_imports_point_one_way(path):
     for module in imports(path):
         if module.startswith("bayesgmm.") and module != "bayesgmm.__version__":
             assert layer(module.split(".")[1]) >= own, f"{path.name} imports {module}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """Not even within functions: what is needed by two is a third's."""
+    graph = {name: imports(path) & FILES.keys() - {name} for name, path in FILES.items()}
+    circles = []
+
+    def visit(name, trail):
+        if name in trail:
+            circles.append(" -> ".join([*trail[trail.index(name) :], name]))
+        elif name in unseen:
+            unseen.discard(name)
+            for other in graph[name]:
+                visit(other, [*trail, name])
+
+    unseen = set(FILES)
+    for name in sorted(FILES):
+        visit(name, [])
+    assert not circles, circles
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if part(p) in NUMPY_SIDE], ids=lambda p: str(p.relative_to(ROOT)))

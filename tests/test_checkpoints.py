@@ -31,7 +31,9 @@ def test_without_a_directory_nothing_is_stored(tmp_path, monkeypatch):
     checkpoints, calls = Checkpoints.of(None, observations(bg.datasets.iris())), []
     for _ in range(2):
         checkpoints.arrays("part", lambda: calls.append(1) or {"x": np.ones(2)})
-    assert len(calls) == 2 and checkpoints.path("part", "nc") is None and not list(tmp_path.iterdir())
+    assert len(calls) == 2
+    assert checkpoints.path("part", "nc") is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stored_fit_comes_back_for_its_table_and_settings_only(tmp_path):
@@ -43,7 +45,8 @@ def test_a_stored_fit_comes_back_for_its_table_and_settings_only(tmp_path):
         raise AssertionError("made again")
 
     back = Checkpoints.of(tmp_path, observations(X), 20, 0).fit(key, never)
-    assert back.bic == fit.bic and back.starts == fit.starts  # tests/test_record.py compares everything
+    assert back.bic == fit.bic
+    assert back.starts == fit.starts
     for table, seed in ((X, 1), (X + 1, 0)):
         with pytest.raises(AssertionError, match="made again"):
             Checkpoints.of(tmp_path, observations(table), 20, seed).fit(key, never)

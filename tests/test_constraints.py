@@ -246,7 +246,8 @@ def test_priors_allow_as_many_components_as_there_are_rows_and_more():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", bg.ConvergenceWarning)
             fit = bg.fit_em(X, K, priors=priors, rng=0)
-        assert fit.status is bg.Status.CONVERGED and fit.n_components == K
+        assert fit.status is bg.Status.CONVERGED
+        assert fit.n_components == K
         with pytest.raises(bg.InputError, match="priors"):
             bg.fit_em(X, K)
 

@@ -132,14 +132,16 @@ def test_tolerance_zero_runs_exactly_the_iterations_asked_for():
     start = bg.fit_em(X, 2, rng=0, max_iterations=1).mixture
     for m in (0, 1, 7, 50):
         fit = bg.fit_em(X, 2, starts=[start], max_iterations=m, tolerance=0.0)
-        assert fit.n_iterations == m and fit.status is bg.Status.EXHAUSTED
+        assert fit.n_iterations == m
+        assert fit.status is bg.Status.EXHAUSTED
         assert len(fit.log_likelihood_path) == m + 1
 
 
 def test_tolerance_zero_stops_where_iterations_change_nothing_any_more():
     X = table("iris")
     fit = bg.fit_em(X, 2, rng=0, tolerance=0.0)
-    assert fit.status is bg.Status.CONVERGED and fit.remaining_gain == 0
+    assert fit.status is bg.Status.CONVERGED
+    assert fit.remaining_gain == 0
     again = bg.fit_em(X, 2, starts=[fit.mixture], tolerance=0.0)
     same(fit, again, rtol=1e-12)
 
@@ -162,7 +164,7 @@ def test_equal_components_part(covariance):
 def test_a_converged_fit_gains_nothing_from_further_iterations():
     """Small tables of all kinds, with priors and without; on plateaus as flat as a few are, one in a thousand may."""
     rng = np.random.default_rng(5)
-    fitted, moved = 0, []
+    fitted, moved, refused = 0, [], []
     for _ in range(400):
         N, D, K = rng.integers(6, 61), rng.integers(1, 5), rng.integers(1, 5)
         centers = rng.normal(0, 4, size=(3, D))
@@ -181,12 +183,15 @@ def test_a_converged_fit_gains_nothing_from_further_iterations():
                     X, K, covariance, priors=priors, starts=[fit.mixture], tolerance=0.0, max_iterations=300
                 )
         except bg.BayesGMMError as error:
-            assert "start" not in str(error) or "all 6 starts" in str(error)  # the fit itself, not going on from it
+            refused.append(str(error))
             continue
         fitted += 1
         if abs(again.log_likelihood_path[-1] - fit.log_likelihood_path[-1]) > 1e-4:
             moved.append(covariance)
-    assert fitted > 300 and len(moved) <= 4, moved
+    # a fit may be refused, going on from one may not
+    assert not [error for error in refused if "start" in error and "all 6 starts" not in error]
+    assert fitted > 300
+    assert len(moved) <= 4, moved
 
 
 def test_slow_climbs_reach_the_optimum():
@@ -252,7 +257,9 @@ def test_every_start_is_reported():
     fit = bg.fit_em(table("iris"), 4, rng=0, n_starts=9, progress=lambda *call: calls.append(call))
     assert len(fit.starts) == 9
     stages, done, totals = zip(*calls, strict=True)
-    assert set(stages) == {"EM climbs"} and done[-1] == totals[-1] and list(done) == sorted(done), calls
+    assert set(stages) == {"EM climbs"}, calls
+    assert done[-1] == totals[-1], calls
+    assert list(done) == sorted(done), calls
     best = max(start.log_likelihood for start in fit.starts if start.status is bg.Status.CONVERGED)
     assert best == fit.log_likelihood
 

@@ -10,8 +10,7 @@ from oracles import errors_allowed, seed, table
 from scipy.special import gammaln, logsumexp
 
 import bayesgmm as bg
-from bayesgmm.bayes import evidence as module
-from bayesgmm.bayes import integrals
+from bayesgmm.bayes import evidence as module, integrals
 from bayesgmm.bayes.evidence import Estimate, evidence_of_draws
 
 APART = np.array([-3.0, -2.5, -2.0, -2.2, 2.0, 2.3, 2.9, 3.1, 2.5])[:, None]

@@ -6,8 +6,7 @@ from oracles import direct_log_joint, direct_log_prob, random_mixture, reference
 from scipy.special import logsumexp
 
 import bayesgmm as bg
-from bayesgmm import expectation as kernel
-from bayesgmm import native
+from bayesgmm import expectation as kernel, native
 
 NO_LABELS = np.empty(0, dtype=np.int64)
 

@@ -59,7 +59,12 @@ def test_what_a_running_process_writes_is_left_alone(tmp_path):
 
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "made" / "a.nc"
-    with pytest.raises(KeyboardInterrupt), beside(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with beside(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(path.parent.iterdir()) == []

@@ -30,10 +30,12 @@ def grid(X, names=NAMES, counts=range(1, 6), n_starts=10, known=None, seed=0):
 def test_splitting_and_merging_keep_mean_and_covariance(K, D):
     mixture = random_mixture(np.random.default_rng(K), K, D)
     neighbours = splits(mixture)
-    assert len(neighbours) == K and all(other.n_components == K + 1 for other in neighbours)
+    assert len(neighbours) == K
+    assert all(other.n_components == K + 1 for other in neighbours)
     if K > 1:
         merged = merges(mixture)
-        assert merged and all(other.n_components == K - 1 for other in merged)
+        assert merged
+        assert all(other.n_components == K - 1 for other in merged)
         neighbours += merged
     for other in neighbours:
         np.testing.assert_allclose(other.mean, mixture.mean, rtol=1e-10)

@@ -59,7 +59,8 @@ def test_samples_have_the_mixtures_moments(rng):
 def test_batched_samples_come_from_their_own_element(rng):
     batch = random_mixture(rng, 2, 2, batch=(3,))
     X, labels = batch.sample(50_000, rng=2)
-    assert X.shape == (3, 50_000, 2) and labels.shape == (3, 50_000)
+    assert X.shape == (3, 50_000, 2)
+    assert labels.shape == (3, 50_000)
     se = np.sqrt(np.einsum("bii->bi", batch.covariance) / 50_000)
     assert (np.abs(X.mean(axis=1) - batch.mean) < 4.5 * se).all()
 
@@ -73,7 +74,7 @@ def test_the_margin_of_samples_is_the_marginal(rng):
 
 def test_arrays_are_frozen_and_pickled_whole(rng):
     m = random_mixture(rng, 2, 2)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="read-only"):
         m.means[0, 0] = 1.0
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(m)).covariances, m.covariances)
 
@@ -124,7 +125,8 @@ def test_columns_in_another_order_are_refused(rng):
 def test_where_there_are_no_names_none_are_compared(rng):
     X = rng.normal(size=(60, 2))
     mixture = bg.fit_em(X, 2, rng=0).mixture
-    assert mixture.features is None and mixture.marginal([1]).features is None
+    assert mixture.features is None
+    assert mixture.marginal([1]).features is None
     np.testing.assert_array_equal(mixture.predict(pd.DataFrame(X, columns=["x1", "x0"])), mixture.predict(X))
 
 

@@ -38,7 +38,7 @@ def low_and_high():
     """Fits of the eight clusters: at a lower maximum of the likelihood, and at the highest."""
     X = eight_clusters()
     high = bg.fit_em(X, 3, n_starts=400, rng=0)
-    lower = (m for m in bg.fit_em(X, 3, rng=0).maxima if 2 < high.log_likelihood - m.log_likelihood)
+    lower = (m for m in bg.fit_em(X, 3, rng=0).maxima if high.log_likelihood - m.log_likelihood > 2)
     return X, bg.fit_em(X, 3, starts=[next(lower).mixture]), high
 
 
@@ -73,7 +73,9 @@ def test_the_search_ends_where_one_maximum_is_all_there_is():
     X = table("old_faithful")
     fit = bg.fit_em(X, 2, rng=0)
     searched = search_modes(density_of(X, fit), fit, np.random.default_rng(0))
-    assert len(searched.maxima) == 1 and searched.chance == 0 and searched.climbs <= 30
+    assert len(searched.maxima) == 1
+    assert searched.chance == 0
+    assert searched.climbs <= 30
     assert searched.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-5)
     assert len(find_modes(density_of(X, fit), candidates(fit, searched, 8))) == 1
 
@@ -101,7 +103,9 @@ def hits(*numbers):
 
 
 def test_the_chance_of_another_maximum_is_the_share_met_once():
-    assert hits(30).chance == 0 and hits(6, 1, 2, 1).chance == 0.2 and Searched().chance == 0
+    assert hits(30).chance == 0
+    assert hits(6, 1, 2, 1).chance == 0.2
+    assert Searched().chance == 0
     assert hits(30).text == "The highest maximum was reached by 30 of 30 climbs."
     assert hits(6, 1, 2, 1).text == (
         "The highest maximum, one of 4 within 10 nats, was reached by 6 of 10 climbs; 2 were met only once, so that a "
@@ -130,7 +134,8 @@ def verdict(tree, searched, evidences=(0.0,), visited=4, weights=None, interrupt
 
 def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(drawn):
     found = verdict(drawn, hits(30))
-    assert found.good and found.text == bg.diagnose(drawn).text
+    assert found.good
+    assert found.text == bg.diagnose(drawn).text
     assert verdict(
         drawn, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0), weights=APART
     ).good  # the fifth holds less than one in a hundred
@@ -138,7 +143,9 @@ def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(drawn):
 
 def test_draws_of_modes_of_which_some_may_be_missed_are_not_called_converged(drawn):
     mixed = verdict(drawn, hits(6, 1, 2, 1))
-    assert mixed.good and mixed.text.startswith("Converged: ") and mixed.text.endswith(hits(6, 1, 2, 1).text)
+    assert mixed.good
+    assert mixed.text.startswith("Converged: ")
+    assert mixed.text.endswith(hits(6, 1, 2, 1).text)
     found = verdict(drawn, hits(6, 1, 2, 1), weights=APART)
     assert not found.good
     assert found.text.startswith("Not converged: a mode may have been missed, though chains agree")

@@ -29,7 +29,8 @@ def test_structs_have_the_sizes_that_the_core_gives_them(struct):
 
 @pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 21])
 @pytest.mark.parametrize("covariance", ["full", "diag"])
-def test_every_level_gives_the_same_answers(level, D, covariance):
+@pytest.mark.usefixtures("level")
+def test_every_level_gives_the_same_answers(D, covariance):
     rng = np.random.default_rng(D)
     m, X, weight = random_mixture(rng, 3, D), rng.normal(size=(333, D)), rng.uniform(size=333)
     labels = np.where(rng.uniform(size=333) < 0.1, 1, -1)

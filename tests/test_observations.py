@@ -114,7 +114,9 @@ def test_small_types_are_exact():
 
 def test_a_contiguous_table_is_not_copied_and_not_changed():
     values, _ = numeric_table(X)
-    assert np.shares_memory(values, X) and not values.flags.writeable and X.flags.writeable
+    assert np.shares_memory(values, X)
+    assert not values.flags.writeable
+    assert X.flags.writeable
 
 
 @pytest.mark.parametrize(

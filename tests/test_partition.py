@@ -8,8 +8,7 @@ from oracles import REFERENCE, deviation_allowed, errors_allowed, random_mixture
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 import bayesgmm as bg
-from bayesgmm.clusters import rows_under_draws as rows_module
-from bayesgmm.clusters import similarity
+from bayesgmm.clusters import rows_under_draws as rows_module, similarity
 from bayesgmm.clusters.assignment import equal_tailed
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.salso import drawn_partitions, grouped
@@ -227,7 +226,8 @@ def test_labels_of_a_partition_follow_the_components(faithful):
     np.testing.assert_array_equal(p.components, [0, 1])
     assert (p.labels == p.reference_labels).mean() > 0.97
     one = bg.partition(tree, max_clusters=1, rng=0)
-    assert one.n_clusters == 1 and one.components[0] == 1  # the larger component
+    assert one.n_clusters == 1
+    assert one.components[0] == 1
     assert one.expected_loss > p.expected_loss
 
 
@@ -260,7 +260,9 @@ def test_degenerate_sizes_have_their_answers():
         a, p = bg.assign(one, X), bg.partition(one, X, rng=0)
         np.testing.assert_array_equal(a.probabilities, 1)
         np.testing.assert_array_equal(a.entropy, 0)
-        assert p.n_clusters == 1 and p.expected_loss == 0 and np.isnan(p.reference_loss)
+        assert p.n_clusters == 1
+        assert p.expected_loss == 0
+        assert np.isnan(p.reference_loss)
         np.testing.assert_array_equal(bg.posterior_similarity(one, X), np.ones((len(X), len(X))))
         assert bg.credible_ball(one, p, X, rng=0).radius == 0
 
@@ -278,7 +280,7 @@ def test_what_cannot_be_used_is_refused(overlapping):
         (lambda: bg.partition(3), "not int"),
         (lambda: bg.partition(m, X[:, :1]), "1 columns, the draws 2 features"),
         (lambda: bg.partition(m, np.empty((0, 2))), "no rows"),
-        (lambda: bg.partition(m, np.where(X == X[4], np.nan, X)), "row 4"),
+        (lambda: bg.partition(m, np.where(X[4] == X, np.nan, X)), "row 4"),
         (lambda: bg.partition(m, X, max_clusters=0), "max_clusters"),
         (lambda: bg.partition(m, X, reference=[0, 1]), "2 labels for 90 rows"),
         (lambda: bg.credible_ball(m, p.labels, X), "the result of partition"),

@@ -93,7 +93,8 @@ def test_draws_in_any_order_are_relabelled_to_the_fit(faithful, tree):
     shuffled = draws.permute(rng.permuted(np.broadcast_to(np.arange(2), draws.weights.shape), axis=-1))
     found = relabelling(shuffled, fit.mixture)
     np.testing.assert_array_equal(found.mixture.means, draws.means)
-    assert found.labels.switch_rate > 0.3 and found.labels.ambiguous_rate == 0
+    assert found.labels.switch_rate > 0.3
+    assert found.labels.ambiguous_rate == 0
 
 
 def test_what_went_wrong_is_said_in_words(faithful):

@@ -119,7 +119,9 @@ def test_sparse_weights_fill_few_components():
     wide = bg.Priors.weakly_informative(X, 10)
     sparse = bg.Priors(0.01, wide.means, wide.covariances)
     filled = sparse.filled_components(82, 10, rng=seed())
-    assert filled.sum() == pytest.approx(1) and filled[1] > 0.5 and filled[10] < 0.01
+    assert filled.sum() == pytest.approx(1)
+    assert filled[1] > 0.5
+    assert filled[10] < 0.01
     # two components: one stays empty with the probability of the beta-binomial's ends
     two = sparse.filled_components(82, 2, draws=20_000, rng=seed())
     exact = 2 * stats.betabinom(82, 0.01, 0.01).pmf(0)
@@ -197,4 +199,5 @@ def test_importing_a_family_loads_no_pymc(family):
 def test_prior_draws_are_as_many_coordinates_as_the_layout_says(name, K, D, kind):
     coordinates = covariance_prior(kind, np.eye(D) + 0.5).coordinates(CovarianceModel.named(name), K, D)
     draws = coordinates.prior_draws(7, np.random.default_rng(0))
-    assert draws.shape == (7, sum(coordinates.layout.sizes)) and np.isfinite(draws).all()
+    assert draws.shape == (7, sum(coordinates.layout.sizes))
+    assert np.isfinite(draws).all()

@@ -165,7 +165,8 @@ def test_a_prior_that_tells_components_apart_keeps_them(faithful_fit):
     X = table("old_faithful")
     priors = bg.Priors.weakly_informative(X, 2)
     unlike = bg.Priors([1.0, 5.0], priors.means, priors.covariances)
-    assert priors.exchangeable and not unlike.exchangeable
+    assert priors.exchangeable
+    assert not unlike.exchangeable
     tree = bg.sample_posterior(X, faithful_fit, unlike, draws=50, chains=2, rng=0)
     assert tree.attrs["relabelling"] == "none"
     with pytest.raises(bg.InputError, match="tells the components apart"):

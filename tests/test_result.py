@@ -19,7 +19,9 @@ def test_icl_is_bic_and_twice_the_hard_labels_doubt():
 
 def test_the_repr_says_what_was_found():
     text = repr(bg.fit_em(table("iris"), 2, rng=0))
-    assert "VVV, K=2" in text and "bic=574.02" in text and "converged" in text
+    assert "VVV, K=2" in text
+    assert "bic=574.02" in text
+    assert "converged" in text
 
 
 def test_local_maxima_are_listed_and_spurious_ones_passed_over():

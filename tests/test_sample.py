@@ -1,6 +1,5 @@
 """Laws of how the posterior is drawn: the normal approximation, several modes, draws that are kept."""
 
-import importlib
 import re
 import warnings
 
@@ -11,10 +10,9 @@ import xarray as xr
 from oracles import seed, table
 
 import bayesgmm as bg
-from bayesgmm.bayes import nuts
+from bayesgmm.bayes import nuts, sample
+from bayesgmm.bayes.mode_weights import multinomial_share
 from bayesgmm.bayes.modes import candidates, find_modes, search_modes
-from bayesgmm.bayes.sample import multinomial_share
-from bayesgmm.bayes.tree import density_of
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
     X, fit = two_modes()
     priors = bg.Priors.weakly_informative(X, 3)
     tree = bg.sample_posterior(X, fit, priors, draws=300, rng=seed())
-    density = density_of(tree)
+    density = bg.posterior(tree).density
     searched = search_modes(density, fit, np.random.default_rng([tree.attrs["seed"], 2]))
     modes = find_modes(density, candidates(fit, searched, 8))[:4]
     assert len(modes) > 1
@@ -114,37 +112,25 @@ def test_a_prior_that_tells_components_apart_keeps_its_labels(faithful):
 def test_draws_are_kept_and_an_interrupted_run_goes_on(faithful, tmp_path, monkeypatch):
     X, fit = faithful
     out = tmp_path / "draws.nc"
-    whole = nuts._draws_of
+    whole = sample.nutpie_draws
 
-    def interrupted(trace):
-        monkeypatch.setattr(nuts, "_draws_of", whole)
-        raise KeyboardInterrupt
+    def interrupted(*args, **settings):
+        """As after Ctrl-C, when two chains have some draws."""
+        monkeypatch.setattr(sample, "nutpie_draws", whole)
+        return whole(*args, **settings).picked(np.s_[:2, :120])._replace(complete=False)
 
-    def part(trace):
-        drawn = whole(trace)
-        return nuts.Draws(drawn.thetas[:2, :120], {k: v[:2, :120] for k, v in drawn.statistics.items()}, False)
-
-    monkeypatch.setattr(nuts, "_draws_of", interrupted)
-    monkeypatch.setattr(nuts, "_part_of", part)
-    finished = {}
-
-    def wait(self, *, timeout=None):
-        self._sampler.wait(timeout)
-        finished["trace"] = self._extract(self._sampler.take_results())
-        return finished["trace"]
-
-    background = importlib.import_module("nutpie.sample")._BackgroundSampler
-    monkeypatch.setattr(background, "wait", wait)
-    monkeypatch.setattr(background, "abort", lambda self: finished["trace"])
+    monkeypatch.setattr(sample, "nutpie_draws", interrupted)
     with pytest.warns(bg.ConvergenceWarning, match="interrupted with 120 of 400 draws in 2 of 4 chains"):
         first = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
-    assert first["posterior"].sizes["chain"] == 2 and out.exists()
+    assert first["posterior"].sizes["chain"] == 2
+    assert out.exists()
     told = []
-    tree = bg.sample_posterior(X, fit, draws=400, rng=0, out=out, progress=lambda done, total: told.append(done))
+    tree = bg.sample_posterior(X, fit, draws=400, rng=0, out=out, progress=lambda *stage: told.append(stage))
     assert "partial" not in tree.attrs
     assert tree["posterior"]["means"].shape == (4, 400, 2, 2)
     np.testing.assert_allclose(tree["posterior"]["means"][:2, :120], first["posterior"]["means"])
-    assert told[-1] == 4 * 900
+    assert told[0] == ("posterior", 0, 4 * 900)
+    assert told[-1] == ("posterior", 4 * 900, 4 * 900)
     again = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
     np.testing.assert_array_equal(again["posterior"]["means"], tree["posterior"]["means"])
 
@@ -161,7 +147,8 @@ def test_too_few_tuning_steps_are_refused(faithful, sampler):
 def test_the_fewest_tuning_steps_are_enough_to_draw(faithful):
     with pytest.warns(bg.ConvergenceWarning):
         tree = bg.sample_posterior(*faithful, tune=nuts.LEAST_TUNE, draws=20, rng=0)
-    assert tree["posterior"].sizes["draw"] == 20 and tree.attrs["tune"] == nuts.LEAST_TUNE
+    assert tree["posterior"].sizes["draw"] == 20
+    assert tree.attrs["tune"] == nuts.LEAST_TUNE
 
 
 def test_a_failure_of_the_sampler_is_the_packages_own_error(faithful, monkeypatch):
@@ -180,7 +167,8 @@ def test_draws_are_written_compressed_and_come_back_as_they_were(faithful, tmp_p
     out = tmp_path / "draws.nc"
     tree = quiet(X, fit, draws=400, rng=0, out=out)
     pointwise = tree["log_likelihood"]["observations"]
-    assert pointwise.dtype == np.float32 and tree["posterior"]["means"].dtype == np.float64
+    assert pointwise.dtype == np.float32
+    assert tree["posterior"]["means"].dtype == np.float64
     np.testing.assert_allclose(pointwise, bg.as_mixture(tree).log_prob(X), rtol=1e-7)
     assert out.stat().st_size < 0.9 * sum(group.nbytes for group in tree.subtree)
     with xr.open_datatree(out, engine="h5netcdf") as back:
@@ -197,7 +185,8 @@ def test_pointwise_densities_in_single_precision_are_enough_for_loo(faithful):
     double["log_likelihood"]["observations"] = pointwise.copy(data=bg.as_mixture(single).log_prob(X))
     for loo in (az.loo, bg.loo):
         a, b = loo(single), loo(double)
-        assert a.elpd == pytest.approx(b.elpd, abs=1e-4) and a.se == pytest.approx(b.se, abs=1e-4)
+        assert a.elpd == pytest.approx(b.elpd, abs=1e-4)
+        assert a.se == pytest.approx(b.se, abs=1e-4)
         np.testing.assert_allclose(a.pareto_k, b.pareto_k, atol=1e-3)
 
 

@@ -65,7 +65,8 @@ def test_the_tie_of_iris_is_told():
     ranking = chosen.ranking("bic")
     assert ranking["tied"].tolist() == [True, True]
     assert ranking["behind"][1] == pytest.approx(0.822, abs=0.01)
-    assert "barely" in chosen.text and "0.8 behind" in chosen.text
+    assert "barely" in chosen.text
+    assert "0.8 behind" in chosen.text
     assert chosen.recommend().rivals == (("VEV", 3),)
     frequencies = chosen.frequencies("bic")
     assert frequencies.sum() == pytest.approx(1.0)
@@ -78,7 +79,8 @@ def test_held_out_density_finds_the_truth_where_there_is_one():
     chosen = bg.select(X, range(1, 6), ("spherical", "full"), n_starts=5, n_replicates=50, rng=0)
     for name in chosen.criteria:
         assert chosen.best(name).n_components == 3
-    assert chosen.frequencies("bic")[3] > 0.9 and chosen.frequencies("icl")[3] > 0.9
+    assert chosen.frequencies("bic")[3] > 0.9
+    assert chosen.frequencies("icl")[3] > 0.9
     assert chosen.recommend().n_components == 3
     truth = mixture.log_likelihood(X)
     found = chosen.table["cv_log_density"].max()
@@ -100,9 +102,12 @@ def test_a_failed_fit_is_a_row_with_its_reason():
     X = np.repeat([[0.0, 1.0], [3.0, 2.0], [5.0, 9.0], [7.0, 4.0]], 3, axis=0)
     chosen = bg.select(X, (1, 2, 5), ("full", "tied"), rng=0, n_folds=3, n_replicates=20)
     failed = chosen.table[chosen.table["n_components"] == 5]
-    assert failed["status"].str.startswith("failed: ").all() and failed["bic"].isna().all()
+    assert failed["status"].str.startswith("failed: ").all()
+    assert failed["bic"].isna().all()
     states = {K: state for (_, K), state in chosen.fit_states.items()}
-    assert states[5].outcome is bg.FitOutcome.FAILED and states[5].left_out and "distinct rows" in states[5].detail
+    assert states[5].outcome is bg.FitOutcome.FAILED
+    assert states[5].left_out
+    assert "distinct rows" in states[5].detail
     assert states[1] == bg.FitState(bg.FitOutcome.CONVERGED)
     assert failed["status"].str.contains("distinct rows").all()
     assert chosen.best("bic").n_components < 5
@@ -134,14 +139,16 @@ def test_clusters_that_rounding_makes_are_spurious(seed):
     chosen = bg.select(X, range(1, 6), "all", "bic", n_replicates=0, rng=0)
     assert chosen.best().n_components == 1
     said = chosen.table["status"].str.contains("narrower than the steps in which 'x")
-    assert said.any() and chosen.table.loc[said, "bic"].min() < chosen.best().bic - 40
+    assert said.any()
+    assert chosen.table.loc[said, "bic"].min() < chosen.best().bic - 40
 
 
 def test_a_column_of_rare_ones_is_not_taken_for_rounding():
     rng = np.random.default_rng(0)
     X = np.c_[rng.normal(size=300) + 5 * (np.arange(300) % 2), rng.random(300) < 0.05]
     chosen = bg.select(X, (1, 2), "tied", "bic", n_replicates=0, rng=0)
-    assert chosen.best().n_components == 2 and (chosen.table["status"] == "converged").all()
+    assert chosen.best().n_components == 2
+    assert (chosen.table["status"] == "converged").all()
 
 
 def test_more_parameters_than_numbers_are_spurious():
@@ -149,7 +156,8 @@ def test_more_parameters_than_numbers_are_spurious():
     bad = [state.outcome is bg.FitOutcome.SPURIOUS for state in chosen.fit_states.values()]
     assert chosen.table["status"].str.startswith("spurious: ").tolist() == bad
     bad = np.array(bad)
-    assert (bad == (chosen.table["n_parameters"] >= 16)).all() and bad.sum() == 2
+    assert (bad == (chosen.table["n_parameters"] >= 16)).all()
+    assert bad.sum() == 2
     assert chosen.best("bic").n_parameters < 16
 
 
@@ -157,7 +165,8 @@ def test_more_parameters_than_numbers_are_spurious():
 def test_one_fit_alone_can_be_told(K):
     chosen = bg.select(rows("acidity"), K, "V", rng=0, n_replicates=10)
     assert chosen.best("icl").n_components == K
-    assert "the only fit" in chosen.text and "It is the only fit" in chosen.recommend().reason
+    assert "the only fit" in chosen.text
+    assert "It is the only fit" in chosen.recommend().reason
     assert repr(chosen) == f"Selection(1 fits, bic chooses K={K})"
 
 
@@ -215,7 +224,8 @@ def test_a_selection_cannot_be_changed_but_copied_and_pickled():
         with pytest.raises(TypeError, match="does not support item assignment"):
             mapping["VVV", 9] = None
     for other in (copy.deepcopy(chosen), pickle.loads(pickle.dumps(chosen))):
-        assert other.text == chosen.text and list(other.fits) == list(chosen.fits)
+        assert other.text == chosen.text
+        assert list(other.fits) == list(chosen.fits)
         with pytest.raises(TypeError, match="does not support item assignment"):
             other.fits["VVV", 9] = None
 

@@ -12,11 +12,13 @@ FEW = {"sampling": {"draws": 100, "tune": 100, "chains": 2}, "n_replicates": 0, 
 def test_loo_and_stacking_come_with_posteriors():
     chosen = bg.select(table("old_faithful"), (1, 2, 3), ("tied", "VVE"), ("bic", "loo"), **(FEW | {"n_starts": 20}))
     drawn = chosen.table.dropna(subset="elpd_loo")
-    assert 1 <= len(drawn) <= 5 and len(drawn) == len(chosen.posteriors)
+    assert 1 <= len(drawn) <= 5
+    assert len(drawn) == len(chosen.posteriors)
     assert drawn["weight"].sum() == pytest.approx(1.0)
     assert ("EEE", 3) in chosen.posteriors
     without = [key for key, state in chosen.posterior_states.items() if state.verdict is None]
-    assert without and {name for name, _ in without} == {"VVE"}
+    assert without
+    assert {name for name, _ in without} == {"VVE"}
     assert chosen.table["posterior"].str.startswith("none: ").sum() == len(without)
     assert chosen.best("loo").covariance_model.name == "EEE"
     assert "LOO (" in chosen.text
@@ -42,7 +44,8 @@ def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
     assert row["log_evidence"] == selection.evidences[key].value
     again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
     assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
-    assert row["filled_components"] == 2 and "Pareto k" in row["loo_repairs"]
+    assert row["filled_components"] == 2
+    assert "Pareto k" in row["loo_repairs"]
 
 
 def test_a_fit_without_posterior_is_named():
@@ -50,12 +53,12 @@ def test_a_fit_without_posterior_is_named():
         table("old_faithful"), 2, ("VVV", "EEV"), "bic", posterior="all", sampling={"draws": 200}, n_replicates=0, rng=0
     )
     said = selection.table.set_index("covariance")["posterior"]
-    assert said["EEV"].startswith("none: the posterior of covariance EEV") and list(selection.posteriors) == [
-        ("VVV", 2)
-    ]
+    assert said["EEV"].startswith("none: the posterior of covariance EEV")
+    assert list(selection.posteriors) == [("VVV", 2)]
     assert selection.posterior_states["EEV", 2].no_draws.startswith("the posterior of covariance EEV")
     assert selection.posterior_states["VVV", 2].verdict.convergence is bg.Convergence.CONVERGED
-    assert "There is no posterior of EEV" in selection.text and "did not converge" not in selection.text
+    assert "There is no posterior of EEV" in selection.text
+    assert "did not converge" not in selection.text
 
 
 def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
@@ -71,12 +74,14 @@ def test_an_evidence_that_fails_is_a_note_and_not_the_end(monkeypatch):
     monkeypatch.setattr(evidence, "log_evidence", fails)
     chosen = bg.select(table("old_faithful"), (1, 2), "full", ("bic", "evidence"), **FEW)
     said = chosen.table.set_index("n_components")
-    assert np.isnan(said.loc[2, "log_evidence"]) and np.isfinite(said.loc[1, "log_evidence"])
+    assert np.isnan(said.loc[2, "log_evidence"])
+    assert np.isfinite(said.loc[1, "log_evidence"])
     assert "No evidence: all 10 starts collapsed" in said.loc[2, "posterior"]
     assert "There is no evidence of K=2;" in chosen.text
     assert chosen.posterior_states["VVV", 2].no_evidence == "all 10 starts collapsed"
     assert not chosen.posterior_states["VVV", 1].no_evidence
-    assert chosen.best("evidence").n_components == 1 and "the only one with a posterior" in chosen.text
+    assert chosen.best("evidence").n_components == 1
+    assert "the only one with a posterior" in chosen.text
     with pytest.raises(bg.InputError, match="no evidence of any fit"):
         bg.select(table("old_faithful"), 2, "full", ("bic", "evidence"), **FEW)
 
@@ -85,7 +90,8 @@ def test_where_the_best_have_no_posterior_the_next_that_do_are_compared():
     X = table("iris")
     chosen = bg.select(X, (2, 3), ("VEV", "VVV", "EEE"), ("bic", "loo"), **FEW)
     assert chosen.best("bic").covariance_model.name == "VEV"
-    assert len(chosen.posteriors) == 3 and {name for name, _ in chosen.posteriors} == {"VVV", "EEE"}
+    assert len(chosen.posteriors) == 3
+    assert {name for name, _ in chosen.posteriors} == {"VVV", "EEE"}
     assert "There is no posterior of VEV,2 and VEV,3" in chosen.text
     with pytest.raises(bg.InputError, match="no posterior of any fit"):
         bg.select(X, 2, "VEV", ("bic", "loo"), **FEW)
@@ -99,7 +105,8 @@ def test_posterior_of_the_number_of_components_follows_the_prior(with_posteriors
     np.testing.assert_allclose(p, np.exp(values - np.logaddexp.reduce(values)))
     sure = selection.probabilities({2: 1.0, 3: 0.0})
     by_size = sure.groupby("n_components").sum()
-    assert by_size[2] == pytest.approx(1) and by_size[3] == 0
+    assert by_size[2] == pytest.approx(1)
+    assert by_size[3] == 0
     with pytest.raises(bg.InputError, match="K=2, K=3"):
         selection.probabilities({2: 1.0})
 
@@ -113,16 +120,19 @@ def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
     log_prob = selection.log_prob(X[:5])
     one = np.linspace(0.0, 7.0, 701)[:, None]
     assert np.trapezoid(np.exp(selection.log_prob(one, features=[0])), one[:, 0]) == pytest.approx(1, abs=1e-3)
-    assert (log_prob >= np.min(each, axis=0) - 1e-9).all() and (log_prob <= np.max(each, axis=0) + 1e-9).all()
+    assert (log_prob >= np.min(each, axis=0) - 1e-9).all()
+    assert (log_prob <= np.max(each, axis=0) + 1e-9).all()
 
 
 @pytest.mark.statistical
 def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
     _, selection = with_posteriors
     said = selection.overfitted
-    assert said.n_components == 10 and said.probabilities.sum() == pytest.approx(1)
+    assert said.n_components == 10
+    assert said.probabilities.sum() == pytest.approx(1)
     # A hundred nats speak against a single component; the chain that starts there may take long to leave.
-    assert (said.filled[:-1] > 1).all() and "sparse weights" in selection.text
+    assert (said.filled[:-1] > 1).all()
+    assert "sparse weights" in selection.text
 
 
 LAPLACE = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
@@ -143,7 +153,8 @@ def test_the_evidence_of_normal_approximations_is_laplaces():
     assert {evidence.method for evidence in selection.evidences.values()} == {"laplace"}
     assert selection.best("evidence").n_components == 2
     line = next(line for line in selection.text.splitlines() if line.startswith("The evidence"))
-    assert line.endswith("nats behind.") and "nan" not in line
+    assert line.endswith("nats behind.")
+    assert "nan" not in line
     assert list(selection.posterior_states) == [("VVV", 1), ("VVV", 2)]
     with pytest.raises(bg.InputError, match="LOO needs draws from the posterior"):
         bg.select(X, 2, criteria=("bic", "loo"), **LAPLACE)

@@ -146,7 +146,8 @@ def test_a_component_that_labels_no_row_does_not_stray(case):
 def test_rows_beyond_those_partitioned_join_their_likeliest_cluster(apart):
     X, _, tree = apart
     some, every = shares.partition_from_some(tree, 25, rng=0), bg.partition(tree, rng=0)
-    assert len(some.labels) == len(X) and some.n_clusters == 2
+    assert len(some.labels) == len(X)
+    assert some.n_clusters == 2
     assert bg.adjusted_rand(some.labels, every.labels) == 1
 
 

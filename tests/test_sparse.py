@@ -141,7 +141,8 @@ def test_the_same_seed_gives_the_same_answer_and_other_units_the_same():
     options = {"criteria": "bic", "n_replicates": 0, "overfitted": True, "rng": seed(3), "sampling": few}
     first, again, other = (bg.select(table, 3, "tied", **options).overfitted for table in (X, X, scaled))
     np.testing.assert_array_equal(first.filled, again.filled)
-    assert first.n_components == 10 and first.filled.shape == (20, 50)
+    assert first.n_components == 10
+    assert first.filled.shape == (20, 50)
     one, two = (said.filled.mean(axis=1) for said in (first, other))
     error = np.hypot(one.std(ddof=1), two.std(ddof=1)) / np.sqrt(20)
     assert abs(one.mean() - two.mean()) < errors_allowed(df=38) * error

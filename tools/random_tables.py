@@ -40,7 +40,8 @@ def main(n):
             except (bg.InputError, bg.DegenerateFitError):
                 continue
         m, fitted = fit.mixture, fitted + 1
-        assert np.isfinite(m.log_prob(X)).all() and np.isfinite(m.responsibilities(X)).all()
+        assert np.isfinite(m.log_prob(X)).all()
+        assert np.isfinite(m.responsibilities(X)).all()
         if i % 10 == 0:
             some = int(rng.integers(1, 40))
             parts = (np.repeat(part[None], some, axis=0) for part in (m.weights, m.means, m.covariances))

@@ -32,18 +32,19 @@ class Chains(NamedTuple):
         """These draws and later ones of the same chains; without the later where not every chain has any."""
         if later.n_chains < self.n_chains:
             return self._replace(complete=False)
-        return self._joined(later, axis=1)
+        return self.joined(later, axis=1)
 
     def beside(self, others: Chains) -> Chains:
         """These chains and others, cut to the length of the shortest."""
         length = min(self.n_draws, others.n_draws)
-        return self.cut(length)._joined(others.cut(length), axis=0)
+        return self.cut(length).joined(others.cut(length), axis=0)
 
     def cut(self, length: int) -> Chains:
         """The first draws of each chain."""
         return self.picked(np.s_[:, :length])
 
-    def _joined(self, other: Chains, axis: int) -> Chains:
+    def joined(self, other: Chains, axis: int) -> Chains:
+        """These draws and others, put together along an axis."""
         shared = [name for name in self.statistics if name in other.statistics]
         statistics = {name: np.concatenate([self.statistics[name], other.statistics[name]], axis) for name in shared}
         return Chains(np.concatenate([self.thetas, other.thetas], axis), statistics, self.complete and other.complete)

@@ -11,8 +11,7 @@ from scipy.special import chdtri
 
 from bayesgmm.alignment import divergence
 from bayesgmm.bayes.findings import Diagnosis, Finding, Symptom
-from bayesgmm.bayes.posterior import VARIABLES, Posterior
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import VARIABLES, Posterior, posterior as as_posterior
 from bayesgmm.bayes.relabel import blocks_of_rows, relabelling
 from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.errors import InputError

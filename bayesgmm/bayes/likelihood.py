@@ -109,7 +109,7 @@ def _external(name: str, n_arrays: int) -> Any:
     return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
 
 
-def _log_density_in_numba(op, node=None, **kwargs):
+def _log_density_in_numba(op, _node=None, **_settings):
     """`LogDensity` as numba compiles it."""
     from numba import njit
 
@@ -132,7 +132,7 @@ def _log_density_in_numba(op, node=None, **kwargs):
     return log_density
 
 
-def _pullback_in_numba(op, node=None, **kwargs):
+def _pullback_in_numba(op, _node=None, **_settings):
     """`Pullback` as numba compiles it."""
     from numba import njit
 

@@ -18,8 +18,7 @@ from arviz_stats.base.array import array_stats
 from arviz_stats.utils import ELPDDataLOO
 
 from bayesgmm.bayes.loo_repairs import REPAIRS, Estimate, Repair, RepairInputs
-from bayesgmm.bayes.posterior import VARIABLES, Posterior
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import VARIABLES, Posterior, posterior as as_posterior
 from bayesgmm.bayes.psis import good_pareto_k, smoothed_loo
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.mixture import GaussianMixture

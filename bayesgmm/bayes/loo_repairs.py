@@ -76,7 +76,7 @@ def _psis(log_ratios: np.ndarray, efficiency: float) -> tuple[np.ndarray, float]
 
 
 def _matched(
-    inputs: RepairInputs, rows: np.ndarray, elpd: np.ndarray, rng: np.random.Generator
+    inputs: RepairInputs, rows: np.ndarray, _elpd: np.ndarray, _rng: np.random.Generator
 ) -> Iterator[tuple[int, Estimate]]:
     if inputs.switched:
         return
@@ -166,7 +166,7 @@ def _mixed(
 
 
 def _refitted(
-    inputs: RepairInputs, rows: np.ndarray, elpd: np.ndarray, rng: np.random.Generator
+    inputs: RepairInputs, rows: np.ndarray, _elpd: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[int, Estimate]]:
     """Draws without the row; and where they are too far from the posterior's, with a part of its weight in between.
 

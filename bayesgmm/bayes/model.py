@@ -98,7 +98,7 @@ def _log_density(diagonal, n_features, value, weights, means, P, center):
     return LogDensity(diagonal)(value, center, log_scale, means - center, P)
 
 
-def _rows_of_mixture(n_features, weights, means, P, center, size):
+def _rows_of_mixture(n_features, weights, means, P, _center, size):
     """Random rows: the mean of a drawn component plus P^-T times standard normal noise."""
     label = pm.Categorical.dist(p=weights, size=size)
     noise = pm.Normal.dist(size=(*label.shape, n_features))

@@ -63,11 +63,11 @@ def nutpie_draws(
         [None] if starts is None else list(np.linalg.solve(mode.factor, (starts - mode.origin).T).T.copy())
     )
 
-    def start(chain_seed):
+    def start(chain_seed: int) -> np.ndarray:
         u = next(given)
         return _OVERDISPERSION * np.random.default_rng(chain_seed).standard_normal(n) if u is None else u
 
-    def tell(chain_states):
+    def tell(chain_states: Any) -> None:
         if progress is not None:
             progress(sum(state.finished_draws for state in chain_states))
 

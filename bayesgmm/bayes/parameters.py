@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.bayes.posterior import VARIABLES
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import VARIABLES, posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture

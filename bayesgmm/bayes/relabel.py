@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayesgmm.alignment import cheapest_order, divergence, margin
-from bayesgmm.bayes.posterior import Labels, Posterior
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import Labels, Posterior, posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 

@@ -338,7 +338,7 @@ class _Outlet(NamedTuple):
             write_tree(self.run.tree(self.run.posterior(chains), None, log_likelihood=False), self.file)
 
 
-def _by_pymc(run: _Run, outlet: _Outlet, earlier: _Earlier | None) -> Chains:
+def _by_pymc(run: _Run, _outlet: _Outlet, _earlier: _Earlier | None) -> Chains:
     """All chains by PyMC's own sampler."""
     from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
 

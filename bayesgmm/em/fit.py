@@ -259,7 +259,7 @@ def fit_from_starts(
 
 def enough_rows(table: Observations, K: int) -> None:
     """Refuse more components than distinct rows, looking only as far as needed."""
-    if K > table.n_observations:
+    if table.n_observations < K:
         raise InputError(f"{K} components cannot be fitted to {table.n_observations} rows without priors")
     distinct: set[bytes] = set()
     for row in table.values:

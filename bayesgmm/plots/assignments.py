@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesgmm.bayes.posterior import Posterior
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.errors import InputError

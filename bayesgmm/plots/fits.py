@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bayesgmm.bayes.posterior import Posterior
-from bayesgmm.bayes.posterior import posterior as as_posterior
+from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
 from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level

@@ -76,7 +76,8 @@ def test_a_name_is_shown_character_by_character(name):
         pictures.append(np.asarray(canvas.buffer_rgba()))
     np.testing.assert_array_equal(*pictures)
     assert len(np.unique(pictures[0])) > 1  # something is to be seen
-    assert len(short(name)) <= 20 and short(name).isprintable()
+    assert len(short(name)) <= 20
+    assert short(name).isprintable()
 
 
 @pytest.mark.parametrize("names", [NASTY[:1], NASTY[1:6:4], NASTY[2:13:5]])
@@ -106,7 +107,8 @@ def test_pictures_by_cluster_show_the_partition_and_no_component(clustered):
     for name, figure in clustered.pictures.items():
         if name.endswith("by cluster"):
             text = words(figure)
-            assert "component 0" not in text and "EM" not in text, text
+            assert "component 0" not in text, text
+            assert "EM" not in text, text
             assert f"cluster {min(partition.n_clusters, 6) - 1}" in text, text
     for c, n in enumerate(np.bincount(partition.labels)):
         assert f"cluster {c} ({n} row" in words(clustered.pictures["clusters by cluster"])

@@ -23,12 +23,14 @@ def test_prior_check_shows_what_the_priors_draw_beside_the_table(name, K, covari
         mean = next(line for line in densities.lines if line.get_color() == "black")
         at = mean.get_xdata()
         np.testing.assert_allclose(mean.get_ydata(), np.exp(drawn.marginal([j]).log_prob(at[:, None])).mean(axis=0))
-        assert at.min() < X[:, j].min() and X[:, j].max() < at.max()
+        assert at.min() < X[:, j].min()
+        assert X[:, j].max() < at.max()
         assert sds.lines[0].get_xdata()[0] == pytest.approx(X[:, j].std())
         counted_sds = sum(bar.get_height() for bar in sds.patches)
         assert 0.98 < counted_sds / (1000 * K) <= 1
     bars = [patch.get_height() for patch in figure.axes[shown].patches]
-    assert len(bars) == K and sum(bars) == pytest.approx(1)
+    assert len(bars) == K
+    assert sum(bars) == pytest.approx(1)
     assert (f"first 4 of {X.shape[1]} features" in figure.get_suptitle()) == (X.shape[1] > 4)
 
 

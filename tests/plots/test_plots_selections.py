@@ -63,7 +63,8 @@ def test_the_average_is_the_density_with_stacking_weights(selected, tmp_path):
         shares = [weights[key] for key in selection.posteriors]
         np.testing.assert_allclose(np.dot(shares, [line.get_ydata() for line in mixtures]), expected)
     else:
-        assert legend == ["rows"] and figure.axes[0].get_ylabel() == X.columns[1]
+        assert legend == ["rows"]
+        assert figure.axes[0].get_ylabel() == X.columns[1]
         np.testing.assert_array_equal(np.column_stack(figure.axes[0].lines[0].get_data()), X.iloc[:, :2])
 
 

@@ -233,7 +233,7 @@ class MarginalCoordinates(BartlettCoordinates):
         """The factors U A as functions of one vector of dependent coordinates."""
         import pymc as pm
 
-        def draw(zeros: np.ndarray, rng: Any = None, size: Any = None) -> np.ndarray:
+        def draw(_zeros: np.ndarray, rng: Any = None, size: Any = None) -> np.ndarray:
             shape = tuple(size or ())
             return self.factor_draws(math.prod(shape), rng).reshape(*shape, -1)
 
