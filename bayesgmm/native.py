@@ -234,22 +234,34 @@ class Density(ctypes.Structure):
     )
 
 
-class Overfitted(ctypes.Structure):
-    """The prior of an overfitted mixture."""
+class GibbsPrior(ctypes.Structure):
+    """The prior of a mixture whose assignments are sampled."""
 
     _fields_ = (
         *((name, c_int64) for name in ("K", "D", "structure", "shared")),
         *((name, c_void_p) for name in ("location", "precision")),
         *((name, c_double) for name in ("df", "scale_df")),
-        *((name, c_void_p) for name in ("inverse", "floor")),
+        *((name, c_void_p) for name in ("inverse", "floor", "concentration")),
         ("rate", c_double),
     )
+
+
+class GibbsState(ctypes.Structure):
+    """Where a chain of assignments is, which sweeps change in place."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("labels", "means", "scale_matrix", "concentration"))
+
+
+class GibbsDraws(ctypes.Structure):
+    """What is kept of each draw of such a chain; null where it is not wanted."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("filled", "concentration", "weights", "means", "factors"))
 
 
 STRUCTS = (
     *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
     *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
-    *(Chart, Density, Overfitted),
+    *(Chart, Density, GibbsPrior, GibbsState, GibbsDraws),
 )
 
 
@@ -298,8 +310,11 @@ _MODEL = (*[c_int64] * 4, *[c_void_p] * 5)  # N, D, K, diagonal; X, center, log 
 rows_log_prob = _function("rows_log_prob", *_MODEL, c_void_p)
 rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
 
-_CHAIN = (*[c_void_p] * 3, POINTER(c_double), c_void_p, c_void_p)
-overfitted = _function("overfitted", c_void_p, c_int64, POINTER(Overfitted), c_void_p, c_int64, c_int64, *_CHAIN)
+gibbs = _function(
+    "gibbs",
+    *(c_void_p, c_int64, POINTER(GibbsPrior), c_void_p),
+    *(c_int64, c_int64, c_int64, POINTER(GibbsState), POINTER(GibbsDraws)),
+)
 
 _library.gmm_level.restype = _library.gmm_available_level.restype = c_char_p
 _library.gmm_available_level.argtypes = (c_int64,)

@@ -132,6 +132,30 @@ def covariance_prior(kind, scale):
     }[kind]()
 
 
+def scale_matrix(model, K, df, scale_df, scale, floor, rng):
+    """A draw of the hierarchical prior's scale matrix, as far as a covariance model uses it: small ones are rarer.
+
+    And what the floor adds to it.
+    """
+    D, diagonal = len(scale), np.diag(scale)
+    own = df - D + 1 if model.diagonal else df
+    power = own * (1 if model.volume == "E" else K) / 2
+    while True:
+        if not model.diagonal:
+            B, F = stats.wishart(scale_df, scale).rvs(100, random_state=rng), floor * scale_df * scale
+        elif model.shape == "I":
+            B, F = (
+                diagonal.mean() * rng.chisquare(scale_df, (100, 1, 1)),
+                floor * scale_df * diagonal.mean() * np.eye(1),
+            )
+        else:
+            B, F = diagonal * rng.chisquare(scale_df, (100, 1, D)) * np.eye(D), floor * scale_df * np.diag(diagonal)
+        kept = np.log(rng.random(100)) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1])
+        if kept.any():
+            first = B[kept.argmax()]
+            return (first, F) if len(F) == D else (first * np.eye(D), F * np.eye(D))
+
+
 def density_of(X, fit, priors):
     return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
 

@@ -4,13 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from oracles import deviation_allowed, errors_allowed, seed
+from oracles import deviation_allowed, errors_allowed, scale_matrix, seed
 from scipy import integrate, stats
 from scipy.special import gammaln
 
 import bayesgmm as bg
+from bayesgmm.bayes.gibbs import MODELS
 from bayesgmm.bayes.priors import HierarchicalInverseWishart, InverseWishart, NormalMeans, Priors
-from bayesgmm.bayes.sparse import CONCENTRATION_RATE, MODELS, filled_draws, filled_prior
+from bayesgmm.bayes.sparse import CONCENTRATION_RATE, filled_draws, filled_prior
 from bayesgmm.covariance import CovarianceModel
 
 
@@ -92,7 +93,7 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         for i in range(N):
             z[i] = rng.choice(K, p=(counts + alpha) / (i + K * alpha))
             counts[z[i]] += 1
-        B, F = _scale_matrix(model, K, strength, scale / 4, 0.3, rng) if hierarchical else (scale, 0.0)
+        B, F = scale_matrix(model, K, 5.0, strength, scale / 4, 0.3, rng) if hierarchical else (scale, 0.0)
         parts = Priors(np.ones(K), means, InverseWishart(5.0, B + F)).sample(1, K, model, rng=rng)
         spread = np.linalg.cholesky(parts.covariances[0, z])
         X = parts.means[0, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
@@ -101,24 +102,6 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         change[r] = filled[0, 0] - (counts > 0).sum(), end[0, 0] - alpha
     z_scores = change.mean(axis=0) / (change.std(axis=0) / np.sqrt(repeats))
     assert (np.abs(z_scores) < errors_allowed(comparisons=2, df=repeats - 1)).all(), z_scores
-
-
-def _scale_matrix(model, K, df, scale, floor, rng):
-    """A draw of the hierarchical prior's scale matrix, as far as a covariance model uses it: small ones are rarer."""
-    D, diagonal = len(scale), np.diag(scale)
-    own = 5.0 if not model.diagonal else 5.0 - D + 1
-    power = own * (1 if model.volume == "E" else K) / 2
-    while True:
-        if not model.diagonal:
-            B, F = stats.wishart(df, scale).rvs(100, random_state=rng), floor * df * scale
-        elif model.shape == "I":
-            B, F = diagonal.mean() * rng.chisquare(df, (100, 1, 1)), floor * df * diagonal.mean() * np.eye(1)
-        else:
-            B, F = diagonal * rng.chisquare(df, (100, 1, D)) * np.eye(D), floor * df * np.diag(diagonal)
-        kept = np.log(rng.random(100)) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1])
-        if kept.any():
-            first = B[kept.argmax()]
-            return (first, F) if len(F) == D else (first * np.eye(D), F * np.eye(D))
 
 
 @pytest.mark.statistical

@@ -90,7 +90,8 @@ def overfitted_mixture(run: Run, fits: Mapping[Key, EMFit], order: Sequence[Key]
     """
     import arviz as az
 
-    from bayesgmm.bayes.sparse import MODELS, filled_prior
+    from bayesgmm.bayes.gibbs import MODELS
+    from bayesgmm.bayes.sparse import filled_prior
 
     name = next((name for name, _ in order if CovarianceModel.named(name).name in MODELS), None)
     if name is None:
