@@ -194,7 +194,7 @@ def write_selection(
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
     fit, tree, loo, found = analysis.fit, analysis.tree, analysis.loo, analysis.partition
-    table = analysis.comparison if analysis.clusters is None else analysis.clusters
+    table, statistics = analysis.comparison if analysis.clusters is None else analysis.clusters, tree["sample_stats"]
     return {
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
@@ -210,7 +210,7 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "em_iterations": fit.n_iterations,
         "priors": tree.attrs["priors"],
         "convergence": tree.attrs["convergence"],
-        "divergences": int(tree["sample_stats"]["diverging"].sum()),
+        "divergences": int(statistics["diverging"].sum()) if "diverging" in statistics else 0,
         "max_r_hat": table["r_hat"].max(),
         "min_ess_bulk": table["ess_bulk"].min(),
         "ambiguous": analysis.ambiguous,

@@ -3,7 +3,8 @@
 Parameters are drawn from the priors, a table from them, and the posterior is sampled; among nearly independent draws
 the rank of the truth must be uniform (Talts et al. 2018). All quantities are blind to the components' numbers. The
 verdict is by the simultaneous band of the ECDF of ranks (Saeilynoja, Buerkner & Vehtari 2022), its width by simulation.
-Run: python benchmarks/calibration.py [--fits 500] [--covariance VVV] [--prior inverse-wishart] [--picture x.png]
+Run: python benchmarks/calibration.py [--fits 500] [--covariance VVV] [--prior inverse-wishart] [--sampler nutpie]
+[--picture x.png]
 """
 
 import argparse
@@ -41,7 +42,7 @@ def quantities(mixture, X, log_posterior):
     }
 
 
-def one(seed, covariance, prior):
+def one(seed, covariance, prior, sampler):
     """Ranks of the truth among DRAWS draws, by quantity, and whether the sampler said it converged."""
     rng = np.random.default_rng([2026, seed])
     priors = bg.Priors([2.0, 2.0], bg.NormalMeans([0.0, 0.0], [2.5, 2.5]), COVARIANCES[prior])
@@ -52,7 +53,8 @@ def one(seed, covariance, prior):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bg.ConvergenceWarning)
         fit = bg.fit_em(X, K, covariance, priors=start, rng=rng)
-        tree = bg.sample_posterior(X, fit, priors, draws=50 * (DRAWS + 1) // 4 + 1, tune=500, chains=4, rng=rng)
+        length = {"draws": 50 * (DRAWS + 1) // 4 + 1, "tune": 500, "chains": 4}
+        tree = bg.sample_posterior(X, fit, priors, **length, sampler=sampler, rng=rng)
     density = bg.posterior(tree).density
     draws = bg.as_mixture(tree)
     pick = np.linspace(0, draws.weights[..., 0].size - 1, DRAWS).astype(int)
@@ -80,10 +82,11 @@ def main():
     parser.add_argument("--fits", type=int, default=500)
     parser.add_argument("--covariance", default="VVV")
     parser.add_argument("--prior", choices=COVARIANCES, default="inverse-wishart")
+    parser.add_argument("--sampler", choices=("auto", "nutpie", "gibbs"), default="nutpie")
     parser.add_argument("--picture")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    task = partial(one, covariance=arguments.covariance, prior=arguments.prior)
+    task = partial(one, covariance=arguments.covariance, prior=arguments.prior, sampler=arguments.sampler)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = pool.map(task, range(arguments.fits), chunksize=5)
     ranks = {name: np.array([r[name] for r, _ in results]) for name in results[0][0]}

@@ -222,6 +222,7 @@ class Chain {
     const Random& random;
     const GibbsState& state;
     const bool sparse, relocates;
+    bool alike;  // whether all concentrations are the same, so that labels do not matter
     Array<double> counts, totals, scatter, P, half, odds, concentration, weights, work;
     Array<double> log_density, density, highest;  // (N, K), the same over each row's highest, and that (N,)
     Array<double> mean, factor, start, column;    // of a component to be relocated: (D,), (D, D), (D, D), (N,)
@@ -233,7 +234,10 @@ class Chain {
           sparse(!prior.concentration), relocates(!sparse && K > 1), counts(K), totals(K * D), scatter(K * square),
           P(K * square), half(K), odds(K), concentration(K), weights(K), work(2 * square + D),
           log_density(relocates ? N * K : K), density(relocates ? N * K : K), highest(N), mean(D), factor(square),
-          start(square), column(relocates ? N : 1), sampler{prior, random, work} {}
+          start(square), column(relocates ? N : 1), sampler{prior, random, work} {
+        alike = true;
+        for (int64_t k = 1; !sparse && k < K; k++) alike = alike && prior.concentration[k] == prior.concentration[0];
+    }
 
     bool no_memory() const {
         return missing(counts, totals, scatter, P, half, odds, concentration, weights, work, log_density, density, highest,
@@ -241,6 +245,7 @@ class Chain {
     }
 
     Status sweep() {
+        if (!alike) swap_labels();
         gather();
         if (!draw_components()) return NOT_FINITE;
         if (prior.strength > 0.0) sampler.draw_scale_matrix(P, prior.shared ? 1 : K, state.B);
@@ -300,6 +305,26 @@ class Chain {
             sampler.draw_mean(own, counts[k], totals + k * D, state.means + k * D);
         }
         return true;
+    }
+
+    // Two components exchange their labels, accepted by the prior of the assignments alone.
+    void swap_labels() {
+        const int64_t b = random.below(K), other = random.below(K - 1), a = other + (other >= b);
+        double at_a = prior.concentration[a], at_b = prior.concentration[b];
+        for (int64_t i = 0; i < N; i++) {
+            at_a += state.z[i] == a;
+            at_b += state.z[i] == b;
+        }
+        const double more = prior.concentration[b] - prior.concentration[a];
+        const double gain = lgamma(at_a + more) - lgamma(at_a) + lgamma(at_b - more) - lgamma(at_b);
+        if (!(log(1.0 - random.uniform()) < gain)) return;
+        for (int64_t i = 0; i < N; i++)
+            if (state.z[i] == a || state.z[i] == b) state.z[i] = a + b - state.z[i];
+        for (int64_t j = 0; j < D; j++) {
+            const double x = state.means[a * D + j];
+            state.means[a * D + j] = state.means[b * D + j];
+            state.means[b * D + j] = x;
+        }
     }
 
     void draw_concentration() {

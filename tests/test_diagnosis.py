@@ -334,7 +334,7 @@ def test_a_component_too_many_is_found():
     sparse = bg.Priors(0.05, weak.means, weak.covariances)
     tree = bg.sample_posterior(X, bg.fit_em(X, 2, "E", rng=0), sparse, draws=300, rng=seed())
     found = bg.diagnose(tree)
-    assert tree.attrs["convergence"] == found.text
+    assert tree.attrs["convergence"].startswith(found.text)
     assert "the data hardly call for 2 components" in found.text
     assert "fewer components" in found.text
 

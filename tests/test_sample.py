@@ -10,7 +10,7 @@ import xarray as xr
 from oracles import seed, table
 
 import bayesgmm as bg
-from bayesgmm.bayes import nuts, sample
+from bayesgmm.bayes import nuts, samplers
 from bayesgmm.bayes.mode_weights import multinomial_share
 from bayesgmm.bayes.modes import candidates, find_modes, search_modes
 
@@ -112,14 +112,14 @@ def test_a_prior_that_tells_components_apart_keeps_its_labels(faithful):
 def test_draws_are_kept_and_an_interrupted_run_goes_on(faithful, tmp_path, monkeypatch):
     X, fit = faithful
     out = tmp_path / "draws.nc"
-    whole = sample.nutpie_draws
+    whole = samplers.nutpie_draws
 
     def interrupted(*args, **settings):
         """As after Ctrl-C, when two chains have some draws."""
-        monkeypatch.setattr(sample, "nutpie_draws", whole)
+        monkeypatch.setattr(samplers, "nutpie_draws", whole)
         return whole(*args, **settings).picked(np.s_[:2, :120])._replace(complete=False)
 
-    monkeypatch.setattr(sample, "nutpie_draws", interrupted)
+    monkeypatch.setattr(samplers, "nutpie_draws", interrupted)
     with pytest.warns(bg.ConvergenceWarning, match="interrupted with 120 of 400 draws in 2 of 4 chains"):
         first = bg.sample_posterior(X, fit, draws=400, rng=0, out=out)
     assert first["posterior"].sizes["chain"] == 2

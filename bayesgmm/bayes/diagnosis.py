@@ -111,7 +111,23 @@ def diagnose(posterior: Any) -> Diagnosis:
         r_hat=max(diagnostics.r_hat.values()) if diagnostics.r_hat else None,
         ess=min([*diagnostics.bulk.values(), *diagnostics.tail.values()]),
         n_components=K,
+        of_transitions="diverging" in drawn.statistics,
     )
+
+
+def mixed(drawn: Posterior) -> bool:
+    """Whether R-hats are below 1.01 and effective sample sizes above 100 per chain.
+
+    Or, where so few draws are asked for that they cannot be, whether chains agree but for chance and draws are nearly
+    independent.
+    """
+    diagnostics, (chains, draws) = _diagnostics(drawn), drawn.draws.batch_shape
+    if draws < _FEWEST_DRAWS:
+        return True
+    ess = min([*diagnostics.bulk.values(), *diagnostics.tail.values()])
+    if ess >= _ESS_PER_CHAIN * chains:
+        return all(value < _LEAST_R_HAT for value in diagnostics.r_hat.values())
+    return ess > chains * draws / 2 and not _suspicious(drawn.draws, diagnostics.r_hat, drawn.features)
 
 
 def separate_modes(draws: GaussianMixture, log_posterior: np.ndarray) -> list[np.ndarray]:

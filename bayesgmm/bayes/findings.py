@@ -130,6 +130,10 @@ class Diagnosis:
         The largest of any parameter; None of a single chain.
     ess : float
         The smallest effective sample size of any parameter, bulk or tail.
+    n_components : int
+        Of the mixture.
+    of_transitions : bool
+        Whether the sampler tells which transitions diverged.
     good : bool
         Whether the chains converged. Findings about components are no faults of the sampling.
     text : str
@@ -141,6 +145,7 @@ class Diagnosis:
     r_hat: float | None
     ess: float
     n_components: int
+    of_transitions: bool = True
 
     @property
     def good(self) -> bool:
@@ -160,7 +165,8 @@ class Diagnosis:
         sentences = [str(finding) for finding in self.findings]
         if self.good:
             agree = "one chain, so no R-hat" if self.r_hat is None else f"chains agree (R-hat at most {self.r_hat:.3f})"
-            sentences.insert(0, f"{agree}, effective sample size at least {self.ess:.0f}, no divergences.")
+            divergences = ", no divergences" if self.of_transitions else ""
+            sentences.insert(0, f"{agree}, effective sample size at least {self.ess:.0f}{divergences}.")
         remedies = {finding.symptom.remedy for finding in self.findings}
         if self.n_components == 1:
             remedies.discard(Remedy.FEWER_COMPONENTS)

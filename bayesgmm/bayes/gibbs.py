@@ -38,7 +38,6 @@ from bayesgmm.errors import InputError, SamplingError
 from bayesgmm.expectation import in_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
-from bayesgmm.observations import Observations
 
 MODELS = ("EII", "VII", "EEI", "VVI", "EEE", "VVV")  # whose covariances have conjugate conditionals
 FULL, DIAGONAL, SPHERICAL = range(3)  # as gibbs.cpp numbers them
@@ -198,10 +197,9 @@ def _structured(scale: np.ndarray, structure: int) -> np.ndarray:
     return np.diag([diagonal.mean(), *[0.0] * (len(diagonal) - 1)] if structure == SPHERICAL else diagonal)
 
 
-def why_not(table: Observations, priors: Priors, model: CovarianceModel) -> str:
+def why_not(priors: Priors, model: CovarianceModel) -> str:
     """Why the posterior cannot be drawn by Gibbs sampling, and what to do; empty where it can."""
-    D = table.n_features
-    if model.for_features(D).name not in MODELS:
+    if model.for_features(priors.n_features).name not in MODELS:
         return (
             f"sampler='gibbs' has no covariance {model.name}; use sampler='nutpie', or fit one of {', '.join(MODELS)} "
             "(E or V for one feature)"
@@ -211,14 +209,12 @@ def why_not(table: Observations, priors: Priors, model: CovarianceModel) -> str:
             f"sampler='gibbs' needs InverseWishart or HierarchicalInverseWishart covariances, not "
             f"{type(priors.covariances).__name__}; use sampler='nutpie'"
         )
-    if not (table.sample_weight == 1).all():
-        return "sampler='gibbs' assigns whole rows and takes no sample_weight; use sampler='nutpie'"
     return ""
 
 
-def check_gibbs(table: Observations, priors: Priors, model: CovarianceModel) -> None:
+def check_gibbs(priors: Priors, model: CovarianceModel) -> None:
     """An `InputError` that says why the posterior cannot be drawn by Gibbs sampling, where it cannot."""
-    if reason := why_not(table, priors, model):
+    if reason := why_not(priors, model):
         raise InputError(reason)
 
 

@@ -62,8 +62,8 @@ class Sampling:
 
     Attributes
     ----------
-    method : {"nuts", "laplace"}
-    sampler : {"nutpie", "pymc"}
+    method : {"nuts", "gibbs", "laplace"}
+    sampler : {"nutpie", "pymc", "gibbs"}
     seed, tune : int
     seconds : float
         From the fit to the draws.

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import softmax
 
-from bayesgmm import __version__
+from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.findings import Diagnosis
-from bayesgmm.bayes.laplace import Mode, laplace_draws
+from bayesgmm.bayes.gibbs import check_gibbs, why_not
+from bayesgmm.bayes.laplace import laplace_draws
 from bayesgmm.bayes.mode_weights import ModeWeights, weigh_modes
-from bayesgmm.bayes.modes import UNSURE, Searched, better_fit, candidates, find_modes, search_modes
-from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws, pymc_draws
-from bayesgmm.bayes.posterior import Posterior, Sampling, posterior
+from bayesgmm.bayes.modes import UNSURE, Searched, candidates, find_modes, search_modes
+from bayesgmm.bayes.nuts import LEAST_TUNE
+from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.bayes.priors import Priors, check_priors
-from bayesgmm.bayes.relabel import relabelling
-from bayesgmm.bayes.tree import tree_of, write_tree
+from bayesgmm.bayes.run import Earlier, Outlet, Run, Size, earlier_draws, interrupted
+from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
+from bayesgmm.bayes.tree import write_tree
 from bayesgmm.bayes.verdict import Convergence, Verdict
-from bayesgmm.checkpoints import fingerprint
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import positive_integer
 from bayesgmm.progress import Progress, of_stage
 
+_SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
+    "nutpie": by_nutpie,
+    "pymc": by_pymc,
+    "gibbs": by_gibbs,
+}
+_FEWEST_AGAIN = 200  # draws of a chain, below which they are too few whichever sampler they are from
 _LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
 
 
@@ -49,7 +54,7 @@ def sample_posterior(
     draws: int = 1000,
     tune: int = 500,
     chains: int = 4,
-    sampler: str = "nutpie",
+    sampler: str = "auto",
     out: str | Path | None = None,
     rng: Any = None,
     progress: Progress | None = None,
@@ -69,16 +74,22 @@ def sample_posterior(
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
-    sampler : {"nutpie", "pymc"}
-        "nutpie" samples the compiled density, whitened by its curvature at the mode; "pymc" samples `build_model`'s
-        model with PyMC's own NUTS.
+    sampler : {"auto", "nutpie", "pymc", "gibbs"}
+        "nutpie" samples the compiled density by NUTS, whitened by its curvature at the mode; "pymc" samples
+        `build_model`'s model with PyMC's own NUTS. "gibbs" samples the rows' assignments and the components given them,
+        so that components may empty, merge and move elsewhere; it needs inverse-Wishart covariances, hierarchical or
+        not, and one of the covariance models EII, VII, EEI, VVI, EEE and VVV. Its sweeps are doubled until R-hat is
+        below 1.01 and effective sample sizes are above 100 per chain, or some eight seconds' worth of them are done;
+        ``tune`` and ``draws`` are then spread evenly over all of them. "auto" is "nutpie", and "gibbs" where its draws
+        (200 or more of each chain) have not converged and the prior and the model allow; the verdict tells which the
+        draws are from.
     out : path, optional
         netCDF file. Draws are written to it as they come; those of an interrupted run of the same table, model and
-        priors are taken up from it, and a finished posterior in it is returned as it is ("nutpie" only).
+        priors are taken up from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
     rng : Generator, seed or None
     progress : callable, optional
-        Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their total
-        ("nutpie" only).
+        Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their
+        total; Gibbs sampling after NUTS is the stage "Gibbs sampling" (not with "pymc").
 
     Returns
     -------
@@ -105,13 +116,19 @@ def sample_posterior(
     Raises
     ------
     InputError
-        If table, fit and priors do not belong together, or the covariance model is not available.
+        If table, fit and priors do not belong together, or the covariance model is not available, or not with this
+        sampler.
     SamplingError
         If the sampler fails.
 
     References
     ----------
     Hoffman & Gelman (2014), The No-U-Turn sampler. Journal of Machine Learning Research 15, 1593-1623.
+
+    Diebolt & Robert (1994), Estimation of finite mixture distributions through Bayesian sampling. Journal of the Royal
+    Statistical Society B 56, 363-375.
+
+    Neal (2000), Journal of Computational and Graphical Statistics 9, 249-265. doi:10.1080/10618600.2000.10474879
 
     Good (1953), Biometrika 40, 237-264. doi:10.1093/biomet/40.3-4.237
 
@@ -126,51 +143,40 @@ def sample_posterior(
     >>> tree["posterior"]["weights"].mean(("chain", "draw")).round(1).values
     array([0.4, 0.6])
     """
-    size = _Size(
+    size = Size(
         draws=positive_integer(draws, "draws"),
         tune=positive_integer(tune, "tune", least=LEAST_TUNE),
         chains=positive_integer(chains, "chains"),
     )
-    if sampler not in ("nutpie", "pymc"):
-        raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
+    if sampler != "auto" and sampler not in _SAMPLERS:
+        raise InputError(f"unknown sampler {sampler!r}; use 'auto', {', '.join(map(repr, _SAMPLERS))}")
     if method not in ("nuts", "laplace"):
         raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
     started = time.perf_counter()
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
+    if sampler == "gibbs" and method != "laplace":
+        check_gibbs(density.priors, density.model)
     file = None if out is None else Path(out)
-    earlier = None if file is None or not file.exists() else _earlier(file, density)
+    earlier = None if file is None or not file.exists() else earlier_draws(file, density)
     if earlier is not None and earlier.complete:
         return earlier.tree
     seed = int(np.random.default_rng(rng).integers(2**31))
     tell = of_stage(progress, "posterior")
-    tell(0, size.chains * (size.draws + size.tune))
+    tell(0, size.total)
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
     modes = find_modes(density, candidates(fit, searched, 2 * size.chains))
-    run = _Run(density, fit, searched, modes, size, method, sampler, seed, started)
-
-    weights = None
+    first = "nutpie" if sampler == "auto" else sampler
+    run = Run(density, fit, searched, modes, size, method, first, seed, started)
     if method == "laplace":
         chains_drawn, verdict = laplace_draws(density, modes[0], chains=size.chains, draws=size.draws, seed=seed)
-        drawn = run.posterior(chains_drawn)
+        tree = run.tree(replace(run.posterior(chains_drawn), verdict=verdict), None)
     else:
-        sample = _by_pymc if sampler == "pymc" else _by_nutpie
-        chains_drawn = sample(run, _Outlet(run, file, tell), earlier)
-        drawn = run.posterior(chains_drawn)
-        if sampler == "nutpie" and len(run.starts) > 1 and chains_drawn.complete:
-            groups = separate_modes(drawn.draws, drawn.statistics["lp"])
-            if len(groups) > 1:
-                chains_drawn, weights = weigh_modes(density, fit, chains_drawn, groups, seed)
-                drawn = run.posterior(chains_drawn)
-        verdict = _verdict(
-            diagnose(drawn),
-            interrupted="" if chains_drawn.complete else _interrupted(size, drawn),
-            modes=modes,
-            visited=len(modes[: size.chains]) if weights is None else size.chains,
-            searched=searched,
-            weights=weights,
-        )
-    tree = run.tree(replace(drawn, verdict=verdict), weights)
+        sampled = _sample(run, Outlet(run, file, tell), earlier)
+        if sampler == "auto" and sampled.failed and not why_not(density.priors, density.model):
+            sampled = _sample_again(sampled, progress)
+        verdict = sampled.verdict
+        tree = sampled.run.tree(replace(sampled.drawn, verdict=verdict), sampled.weights)
     if file is not None:
         write_tree(tree, file)
     if "better_fit" in tree.attrs:
@@ -180,111 +186,97 @@ def sample_posterior(
     return tree
 
 
-class _Size(NamedTuple):
-    """How much to draw: draws to keep and to tune with, of each chain, and chains."""
-
-    draws: int
-    tune: int
-    chains: int
-
-
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """What all steps of one sampling have in common."""
+class _Sampled:
+    """Draws by one sampler, what was found about them, and the verdict."""
 
-    density: Density
-    fit: EMFit
-    searched: Searched
-    modes: list[Mode]  # all that are worth a chain, the highest first
-    size: _Size
-    method: str
-    sampler: str
-    seed: int
-    started: float
+    run: Run
+    drawn: Posterior
+    weights: ModeWeights | None  # where chains did not move between modes
+    diagnosis: Diagnosis
+    verdict: Verdict
 
     @property
-    def starts(self) -> list[Mode]:
-        """The modes that chains start from."""
-        return self.modes[: self.size.chains]
+    def failed(self) -> bool:
+        """Whether all draws asked for are there, and many, and yet they did not converge."""
+        many = self.drawn.sampling.complete and self.run.size.draws >= _FEWEST_AGAIN
+        return many and self.verdict.convergence is Convergence.NOT_CONVERGED
 
-    def posterior(self, chains: Chains) -> Posterior:
-        """The draws, relabelled as the fit, and what they are of."""
-        method = "hungarian" if self.density.priors.exchangeable else "none"
-        relabelled = relabelling(self.density.unpack(chains.thetas), self.fit.mixture, method=method)
-        seconds = time.perf_counter() - self.started
-        return Posterior(
-            draws=relabelled.mixture,
-            rows=self.density.table.values,
-            features=self.fit.features,
-            em=self.fit.mixture,
-            fit=self.fit,
-            covariance_model=self.fit.covariance_model,
-            priors=self.density.priors,
-            labels=relabelled.labels,
-            sampling=Sampling(self.method, self.sampler, self.seed, self.size.tune, seconds, chains.complete),
-            statistics=chains.statistics,
+    @property
+    def numbers(self) -> str:
+        """How well its chains mix."""
+        if self.diagnosis.good:
+            return "its chains agree, but may have missed modes"
+        r_hat = "" if self.diagnosis.r_hat is None else f"R-hat up to {self.diagnosis.r_hat:.3f}, "
+        return f"{r_hat}effective sample sizes down to {self.diagnosis.ess:.0f}"
+
+    def adding(self, sentence: str) -> _Sampled:
+        """The same with another sentence at the end of its verdict."""
+        return replace(self, verdict=replace(self.verdict, text=f"{self.verdict.text} {sentence}"))
+
+
+def _sample(run: Run, outlet: Outlet, earlier: Earlier | None = None) -> _Sampled:
+    """Draws by the run's sampler, modes that chains do not move between weighed, and the verdict."""
+    chains = _SAMPLERS[run.sampler](run, outlet, earlier)
+    drawn, weights = run.posterior(chains), None
+    may_stay_apart = run.sampler == "gibbs" or (run.sampler == "nutpie" and len(run.starts) > 1)
+    if may_stay_apart and chains.complete:
+        groups = separate_modes(drawn.draws, drawn.statistics["lp"])
+        if len(groups) > 1:
+            chains, weights = weigh_modes(run.density, run.fit, chains, groups, run.seed)
+            drawn = run.posterior(chains)
+    diagnosis = diagnose(drawn)
+    return _Sampled(run, drawn, weights, diagnosis, _verdict(run, drawn, diagnosis, weights))
+
+
+def _sample_again(sampled: _Sampled, progress: Progress | None) -> _Sampled:
+    """By Gibbs sampling, which may be better; the verdict says so. Where it is interrupted, the draws there are."""
+    run = replace(sampled.run, method="gibbs", sampler="gibbs")
+    other = None
+    with suppress(KeyboardInterrupt):
+        other = _sample(run, Outlet(run, None, of_stage(progress, "Gibbs sampling")))
+    if other is None or not other.drawn.sampling.complete:
+        sampling = replace(sampled.drawn.sampling, complete=False)
+        return replace(sampled, drawn=replace(sampled.drawn, sampling=sampling)).adding(
+            "Gibbs sampling of the assignments, which may do better, was interrupted."
         )
-
-    def tree(self, drawn: Posterior, weights: ModeWeights | None, *, log_likelihood: bool = True) -> xr.DataTree:
-        """The posterior as it is returned."""
-        attributes = dict(self._attributes(drawn, weights))
-        return tree_of(drawn, attributes, log_likelihood=log_likelihood)
-
-    def _attributes(self, drawn: Posterior, weights: ModeWeights | None) -> Iterator[tuple[str, Any]]:
-        """What is to be told of the draws, by name."""
-        yield "priors", str(self.density.priors)
-        yield "prior_values", self.density.priors.to_json()
-        yield "fingerprint", _fingerprint(self.density)
-        sampling = drawn.sampling
-        yield from {"method": self.method, "sampler": self.sampler, "seed": self.seed, "tune": self.size.tune}.items()
-        yield "sampling_seconds", sampling.seconds
-        assert drawn.labels is not None
-        yield from drawn.labels.attributes.items()
-        yield "bayesgmm_version", __version__
-        yield f"{self.sampler}_version", version(self.sampler)
-        if len(self.starts) > 1:
-            copies = math.lgamma(self.fit.n_components + 1) if self.density.priors.exchangeable else 0.0
-            each = (f"{mode.log_integral + self.density.log_constant + copies:.1f}" for mode in self.starts)
-            yield "maxima", f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
-        if self.searched.text:
-            yield "search", self.searched.text
-        if better := better_fit(self.fit, self.searched):
-            yield "better_fit", better
-        if not sampling.complete:
-            yield "partial", _interrupted(self.size, drawn)
-        if weights is not None:
-            yield "modes", weights.text
-        if drawn.verdict is not None:
-            yield from drawn.verdict.attributes.items()
+    if other.verdict.good or other.diagnosis.ess > sampled.diagnosis.ess:
+        return other.adding(
+            f"These draws are from Gibbs sampling of the assignments, as NUTS did not converge ({sampled.numbers})."
+        )
+    return sampled.adding(
+        f"These draws are from NUTS; Gibbs sampling of the assignments did no better ({other.numbers})."
+    )
 
 
-def _interrupted(size: _Size, drawn: Posterior) -> str:
-    chains, draws = drawn.draws.batch_shape
-    return f"interrupted with {draws} of {size.draws} draws in {chains} of {size.chains} chains"
-
-
-def _verdict(
-    diagnosis: Diagnosis,
-    *,
-    interrupted: str,
-    modes: list[Mode],
-    visited: int,
-    searched: Searched,
-    weights: ModeWeights | None,
-) -> Verdict:
+def _verdict(run: Run, drawn: Posterior, diagnosis: Diagnosis, weights: ModeWeights | None) -> Verdict:
     """Whether the chains converged, and the modes that they visit are all there are, as far as can be told."""
-    doubts, advice = [interrupted] if interrupted else [], []
-    unvisited = softmax([mode.log_integral for mode in modes])[visited:].sum()
-    if unvisited > _LARGEST_UNVISITED:
+    doubts, advice = [] if drawn.sampling.complete else [interrupted(run.size, drawn)], []
+    if (unvisited := _unvisited(run, drawn)) > _LARGEST_UNVISITED:
         doubts.append(f"{unvisited:.0%} of the posterior, by Laplace's approximation, is in modes without chains")
-        advice.append(f"Sample with chains={len(modes)}, one for each mode.")
-    if searched.chance > UNSURE:
-        advice.append(searched.text)
+        advice.append(f"Sample with chains={len(run.modes)}, one for each mode.")
+    if run.searched.chance > UNSURE:
+        advice.append(run.searched.text)
         if weights is not None:
             doubts.append("a mode may have been missed")
     convergence = Convergence.NOT_CONVERGED if doubts and diagnosis.good else diagnosis.convergence
     further = [*([] if weights is None else [weights.text]), *advice]
     return Verdict(convergence, " ".join([_opening(diagnosis, doubts), *further]))
+
+
+def _unvisited(run: Run, drawn: Posterior) -> float:
+    """Share of the posterior, by Laplace's approximation, in modes that no chain has started from or come to."""
+    share = softmax([mode.log_integral for mode in run.modes])
+    visited = np.arange(len(share)) < run.size.chains
+    if run.sampler == "gibbs" and len(share) > 1:  # whose chains pass between modes
+        thinned = drawn.draws[:, :: max(drawn.draws.batch_shape[1] // 100, 1)]
+        distance = []
+        for mode in run.modes:
+            cost = divergence(thinned, run.density.unpack(mode.origin))
+            matched = np.take_along_axis(cost, cheapest_order(cost)[..., None, :], axis=-2)
+            distance.append(matched.sum(axis=(-2, -1)))
+        visited = np.isin(np.arange(len(share)), np.argmin(distance, axis=0))
+    return float(share[~visited].sum())
 
 
 def _opening(diagnosis: Diagnosis, doubts: list[str]) -> str:
@@ -294,127 +286,3 @@ def _opening(diagnosis: Diagnosis, doubts: list[str]) -> str:
     link = ", though " if diagnosis.good else ". "
     reasons = diagnosis.text if diagnosis.convergence is Convergence.UNCHECKED else diagnosis.reasons
     return f"Not converged: {', and '.join(doubts)}{link}{reasons}"
-
-
-class _Earlier(NamedTuple):
-    """What an earlier run has left in a file."""
-
-    tree: xr.DataTree
-    chains: Chains
-    complete: bool
-
-
-def _earlier(file: Path, density: Density) -> _Earlier:
-    """The posterior in a file, or an `InputError` where it is not one of the same table, model and priors."""
-    try:
-        with xr.open_datatree(file, engine="h5netcdf") as stored:
-            tree = stored.load()
-        drawn, fingerprint_of_file = posterior(tree), tree.attrs["fingerprint"]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{file} is there already and holds no posterior; give another out=, or remove it") from error
-    if fingerprint_of_file != _fingerprint(density):
-        raise InputError(
-            f"{file} holds the posterior of another table, model or prior; give another out=, or remove it"
-        )
-    chains = Chains(density.pack(drawn.draws), dict(drawn.statistics))
-    return _Earlier(tree, chains, drawn.sampling.complete)
-
-
-def _fingerprint(density: Density) -> str:
-    """What tells posteriors of another table, model or prior apart."""
-    return fingerprint(density.table, density.model.name, density.priors.to_json())
-
-
-class _Outlet(NamedTuple):
-    """Where draws go while there are more to come."""
-
-    run: _Run
-    file: Path | None
-    progress: Callable[[int, int], None]
-
-    def write(self, chains: Chains) -> None:
-        """Write what there is to the file, if there is one."""
-        if self.file is not None:
-            write_tree(self.run.tree(self.run.posterior(chains), None, log_likelihood=False), self.file)
-
-
-def _by_pymc(run: _Run, _outlet: _Outlet, _earlier: _Earlier | None) -> Chains:
-    """All chains by PyMC's own sampler."""
-    from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
-
-    model = build_model(run.density.table.values, run.fit, run.density.priors)
-    draws, tune, chains = run.size
-    sampled, statistics = pymc_draws(
-        model, run.density, run.modes[0], draws=draws, tune=tune, chains=chains, seed=run.seed
-    )
-    return Chains(run.density.pack(posterior(sampled).draws), statistics)
-
-
-class _Job(NamedTuple):
-    """Chains to draw from one mode's normal approximation, and what there is of them already."""
-
-    mode: Mode
-    n_chains: int
-    begun: Chains | None = None
-
-    @property
-    def n_begun(self) -> int:
-        """Draws of each chain that are there already."""
-        return 0 if self.begun is None else self.begun.n_draws
-
-
-def _jobs(run: _Run, earlier: _Earlier | None) -> Iterator[_Job]:
-    """First the chains that an earlier run has begun, then each mode's share of the others."""
-    remaining = run.size.chains
-    if earlier is not None:
-        begun = earlier.chains.picked(np.s_[:remaining])
-        remaining -= begun.n_chains
-        yield _Job(run.starts[0], begun.n_chains, begun)
-    share = np.arange(remaining) % len(run.starts)
-    for m, mode in enumerate(run.starts):
-        if n := int((share == m).sum()):
-            yield _Job(mode, n)
-
-
-def _by_nutpie(run: _Run, outlet: _Outlet, earlier: _Earlier | None) -> Chains:
-    """All chains, one job after the other."""
-    draws, tune, _ = run.size
-    total, done = run.size.chains * (draws + tune), 0
-    finished: list[Chains] = []
-    for i, job in enumerate(_jobs(run, earlier)):
-        if job.begun is not None and job.n_begun >= draws:
-            finished.append(job.begun.cut(draws))
-            continue
-
-        def all_so_far(part: Chains, job: _Job = job, others: tuple[Chains, ...] = tuple(finished)) -> Chains:
-            return reduce(Chains.beside, (*others, part if job.begun is None else job.begun.then(part)))
-
-        def write(part: Chains, all_so_far: Callable[[Chains], Chains] = all_so_far) -> None:
-            outlet.write(all_so_far(part))
-
-        def tell(n: int, before: int = done + job.n_chains * job.n_begun) -> None:
-            outlet.progress(before + n, total)
-
-        chains = nutpie_draws(
-            run.density,
-            job.mode,
-            draws=draws - job.n_begun,
-            tune=tune,
-            chains=job.n_chains,
-            seed=run.seed if i == job.n_begun == 0 else _seed(run.seed, i, job.n_begun),
-            starts=None if job.begun is None else job.begun.thetas[:, -1],
-            progress=tell,
-            on_part=None if outlet.file is None else write,
-        )
-        done += job.n_chains * (draws + tune)
-        finished.append(chains if job.begun is None else job.begun.then(chains))
-        if not chains.complete:
-            break
-    together = reduce(Chains.beside, finished)
-    if together.complete:
-        outlet.progress(total, total)
-    return together
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.default_rng(numbers).integers(2**31))

@@ -133,9 +133,9 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
     """Draws of one fit, without a warning: the table and the text say how they converged."""
     from bayesgmm.bayes.sample import sample_posterior
 
-    by_nutpie = run.sampling.get("sampler", "nutpie") == "nutpie" and run.sampling.get("method", "nuts") == "nuts"
+    resumes = run.sampling.get("sampler", "auto") in ("auto", "nutpie") and run.sampling.get("method", "nuts") == "nuts"
     part = f"posterior {fit.covariance_model.name} {fit.n_components} {sorted(run.sampling.items())}"
-    out = run.checkpoints.path(part, "nc") if by_nutpie else None
+    out = run.checkpoints.path(part, "nc") if resumes else None
     tell = of_stage(run.progress, stage)
     tell(0, 1)
     settings: dict[str, Any] = {"rng": run.seeds.posteriors, "out": out}
