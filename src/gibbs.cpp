@@ -4,25 +4,8 @@
 #include <string.h>
 
 #include "api.hpp"
-#include "linear.hpp"
+#include "conjugate.hpp"
 #include "memory.hpp"
-#include "random.hpp"
-
-enum Structure : int64_t { FULL, DIAGONAL, SPHERICAL };
-
-// The prior, as far as the covariances' structure uses it: of a diagonal one's matrices only the diagonal is filled, of a
-// spherical one's only the first entry. All arrays are C-contiguous and belong to the caller.
-struct GibbsPrior {
-    int64_t K, D;                        // components, features
-    Structure structure;                 // of the covariances
-    int64_t shared;                      // whether all components have the same
-    const double *location, *precision;  // (D,), (D, D) of the means' normal prior
-    double df;                           // of the covariances' inverse Wishart
-    double strength;                     // degrees of freedom of its scale matrix B's own prior; 0 where B is given
-    const double *inverse, *floor;       // (D, D) the inverse of that prior's scale; what is added to B
-    const double* concentration;         // (K,) of the weights' Dirichlet prior; null where all have the same unknown one
-    double rate;                         // of the unknown concentration's exponential prior
-};
 
 // Where a chain is; all of it changes.
 struct GibbsState {
@@ -43,163 +26,6 @@ struct GibbsDraws {
 
 namespace {
 
-constexpr double TWO_PI = 6.283185307179586;
-constexpr int CONCENTRATION_STEPS = 5;  // Metropolis steps of the concentration in a sweep
-
-double normal(const Random& random) {  // Box and Muller
-    const double radius = sqrt(-2.0 * log(1.0 - random.uniform()));
-    return radius * cos(TWO_PI * random.uniform());
-}
-
-double gamma_variate(double shape, const Random& random) {  // Marsaglia and Tsang
-    if (shape < 1.0) return gamma_variate(shape + 1.0, random) * pow(1.0 - random.uniform(), 1.0 / shape);
-    const double d = shape - 1.0 / 3.0, c = 1.0 / sqrt(9.0 * d);
-    for (;;) {
-        const double x = normal(random), v = (1.0 + c * x) * (1.0 + c * x) * (1.0 + c * x);
-        if (v > 0.0 && log(1.0 - random.uniform()) < 0.5 * x * x + d - d * v + d * log(v)) return d * v;
-    }
-}
-
-double log_gamma_variate(double shape, const Random& random) {  // of small shapes, too, that would underflow
-    return log(gamma_variate(shape + 1.0, random)) + log(1.0 - random.uniform()) / shape;
-}
-
-double chi_square(double df, const Random& random) { return 2.0 * gamma_variate(0.5 * df, random); }
-
-struct Sampler {
-    const GibbsPrior& prior;
-    const Random& random;
-    double* work;  // two matrices (D, D), and (D,)
-
-    // P (D, D) with P P' a precision drawn given `rows` rows and their scatter, the prior's included: half its log
-    // determinant. The scatter is overwritten.
-    double precision_factor(double* scatter, double rows, double* P) const {
-        const int64_t D = prior.D;
-        const double df = prior.df;
-        double half = 0.0;
-        memset(P, 0, size_t(D * D) * sizeof(double));
-        if (prior.structure == FULL) {
-            cholesky(scatter, D);
-            for (int64_t i = 0; i < D; i++) {
-                P[i * D + i] = sqrt(chi_square(df + rows - double(i), random));
-                half += log(P[i * D + i] / scatter[i * D + i]);
-                for (int64_t j = 0; j < i; j++) P[i * D + j] = normal(random);
-            }
-            solve_lower_transposed(scatter, D, D, P);
-            return half;
-        }
-        const double own = df - double(D) + 1.0;
-        const double together = prior.structure == SPHERICAL ? chi_square(own + rows * double(D), random) : 0.0;
-        for (int64_t j = 0; j < D; j++) {
-            P[j * D + j] = prior.structure == SPHERICAL ? sqrt(together / scatter[0])
-                                                        : sqrt(chi_square(own + rows, random) / scatter[j * D + j]);
-            half += log(P[j * D + j]);
-        }
-        return half;
-    }
-
-    // W += the scatter of a row about a mean.
-    void add_scatter(const double* x, const double* mean, double* W) const {
-        const int64_t D = prior.D;
-        for (int64_t i = 0; i < D; i++) {
-            const double shift = x[i] - mean[i];
-            if (prior.structure == FULL)
-                for (int64_t j = 0; j < D; j++) W[i * D + j] += shift * (x[j] - mean[j]);
-            else
-                W[prior.structure == DIAGONAL ? i * D + i : 0] += shift * shift;
-        }
-    }
-
-    // A mean given n rows of sum `total` with precision P P'.
-    void draw_mean(const double* P, double n, const double* total, double* mean) const {
-        const int64_t D = prior.D;
-        double *A = work, *u = work + 2 * D * D;
-        memset(A, 0, size_t(D * D) * sizeof(double));
-        add_outer(P, D, false, A);
-        for (int64_t i = 0; i < D; i++) {
-            u[i] = 0.0;
-            for (int64_t j = 0; j < D; j++) u[i] += A[i * D + j] * total[j] + prior.precision[i * D + j] * prior.location[j];
-        }
-        for (int64_t i = 0; i < D * D; i++) A[i] = n * A[i] + prior.precision[i];
-        cholesky(A, D);
-        solve_lower(A, D, 1, u);
-        for (int64_t j = 0; j < D; j++) u[j] += normal(random);
-        solve_lower_transposed(A, D, 1, u);
-        memcpy(mean, u, size_t(D) * sizeof(double));
-    }
-
-    // B given the precisions P P' of the first `copies` components: Wishart, as a precision given a scatter is.
-    void draw_scale_matrix(const double* P, int64_t copies, double* B) const {
-        const int64_t D = prior.D;
-        double *total = work, *A = work + D * D;
-        memcpy(total, prior.inverse, size_t(D * D) * sizeof(double));
-        for (int64_t k = 0; k < copies; k++, P += D * D)
-            if (prior.structure == SPHERICAL)
-                total[0] += P[0] * P[0];
-            else
-                add_outer(P, D, false, total);
-        const double own = prior.structure == FULL ? prior.df : prior.df - double(D) + 1.0;
-        const double rows = double(copies - 1) * own + prior.strength;
-        precision_factor(total, prior.structure == SPHERICAL ? rows / double(D) : rows, A);
-        if (prior.structure == SPHERICAL) {
-            B[0] = A[0] * A[0];
-            return;
-        }
-        memset(B, 0, size_t(D * D) * sizeof(double));
-        add_outer(A, D, false, B);
-    }
-
-    // Log density of log alpha given the counts of N rows, up to a constant.
-    double log_concentration(double alpha, const double* counts, int64_t N) const {
-        const double all = double(prior.K) * alpha;
-        double value = log(alpha) - prior.rate * alpha + lgamma(all) - lgamma(double(N) + all);
-        for (int64_t k = 0; k < prior.K; k++)
-            if (counts[k] > 0.0) value += lgamma(counts[k] + alpha) - lgamma(alpha);
-        return value;
-    }
-
-    // Squared length of P' (x - mean).
-    double distance(const double* x, const double* mean, const double* P) const {
-        const int64_t D = prior.D;
-        double q = 0.0;
-        if (prior.structure != FULL) {
-            for (int64_t m = 0; m < D; m++) {
-                const double s = P[m * D + m] * (x[m] - mean[m]);
-                q += s * s;
-            }
-            return q;
-        }
-        for (int64_t m = 0; m < D; m++) {
-            double s = 0.0;
-            for (int64_t j = 0; j < D; j++) s += P[j * D + m] * (x[j] - mean[j]);
-            q += s * s;
-        }
-        return q;
-    }
-
-    // A mean about x, normal with precision P P'.
-    void draw_about(const double* x, const double* P, double* mean) const {
-        const int64_t D = prior.D;
-        double *A = work, *u = work + 2 * D * D;
-        memset(A, 0, size_t(D * D) * sizeof(double));
-        add_outer(P, D, false, A);
-        cholesky(A, D);
-        for (int64_t j = 0; j < D; j++) u[j] = normal(random);
-        solve_lower_transposed(A, D, 1, u);
-        for (int64_t j = 0; j < D; j++) mean[j] = x[j] + u[j];
-    }
-
-    // Log prior density of a mean, up to a constant.
-    double log_prior_of_mean(const double* mean) const {
-        const int64_t D = prior.D;
-        double q = 0.0;
-        for (int64_t i = 0; i < D; i++)
-            for (int64_t j = 0; j < D; j++)
-                q += (mean[i] - prior.location[i]) * prior.precision[i * D + j] * (mean[j] - prior.location[j]);
-        return -0.5 * q;
-    }
-};
-
 // log(exp(a) + exp(b)) of many terms, one after the other.
 struct LogSum {
     double top = -INFINITY, sum = 0.0;
@@ -214,6 +40,53 @@ struct LogSum {
     double value() const { return top + log(sum); }
 };
 
+// What a component's rows say of it: their number, sum, and scatter about their mean, that of the prior included.
+struct Moments {
+    double n;
+    Array<double> total, scatter;
+    Moments(int64_t D) : total(D), scatter(D * D) {}
+};
+
+// By which two components are proposed: a position among their rows, and how many rows near that are the second's.
+struct Guide {
+    int64_t row, m;
+};
+
+// The m-th smallest of n values, which are put into another order.
+double smallest(double* x, int64_t n, int64_t m) {
+    for (int64_t low = 0, high = n - 1; low < high;) {
+        const double pivot = x[(low + high) / 2];
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (x[i] < pivot) i++;
+            while (x[j] > pivot) j--;
+            if (i <= j) {
+                const double swapped = x[i];
+                x[i++] = x[j];
+                x[j--] = swapped;
+            }
+        }
+        if (m - 1 <= j)
+            high = j;
+        else if (m - 1 >= i)
+            low = i;
+        else
+            break;
+    }
+    return x[m - 1];
+}
+
+// Two components: the share of the second in their weight, and their means and precisions' factors.
+struct Pair {
+    double share;
+    double half[2];
+    Array<double> mean[2], P[2], values[2];  // (D,), (D, D); log densities (N,)
+    Pair(int64_t N, int64_t D)
+        : mean{Array<double>(D), Array<double>(D)}, P{Array<double>(D * D), Array<double>(D * D)},
+          values{Array<double>(N), Array<double>(N)} {}
+    bool no_memory() const { return missing(mean[0], mean[1], P[0], P[1], values[0], values[1]); }
+};
+
 // One chain with all that a sweep needs. Densities are without their common factor (2 pi)^(-D / 2).
 class Chain {
     const double* X;
@@ -226,6 +99,10 @@ class Chain {
     Array<double> counts, totals, scatter, P, half, odds, concentration, weights, work;
     Array<double> log_density, density, highest;  // (N, K), the same over each row's highest, and that (N,)
     Array<double> mean, factor, start, column;    // of a component to be relocated: (D,), (D, D), (D, D), (N,)
+    Array<double> units, gaps, order;  // (D,) of the features' distances; (N,) distances from a row, and in order
+    Array<int64_t> members, near;      // (N,) rows of two components; whether each is among the nearest to a guide's
+    Moments moments[2];
+    Pair now, then;
     const Sampler sampler;
 
   public:
@@ -234,14 +111,28 @@ class Chain {
           sparse(!prior.concentration), relocates(!sparse && K > 1), counts(K), totals(K * D), scatter(K * square),
           P(K * square), half(K), odds(K), concentration(K), weights(K), work(2 * square + D),
           log_density(relocates ? N * K : K), density(relocates ? N * K : K), highest(N), mean(D), factor(square),
-          start(square), column(relocates ? N : 1), sampler{prior, random, work} {
+          start(square), column(relocates ? N : 1), units(D), gaps(relocates ? N : 1), order(relocates ? N : 1),
+          members(relocates ? N : 1), near(relocates ? N : 1), moments{D, D}, now(relocates ? N : 1, D), then(relocates ? N : 1, D),
+          sampler{prior, random, work} {
         alike = true;
         for (int64_t k = 1; !sparse && k < K; k++) alike = alike && prior.concentration[k] == prior.concentration[0];
     }
 
     bool no_memory() const {
         return missing(counts, totals, scatter, P, half, odds, concentration, weights, work, log_density, density, highest,
-                       mean, factor, start, column);
+                       mean, factor, start, column, units, gaps, order, members, near) ||
+               missing(moments[0].total, moments[0].scatter, moments[1].total, moments[1].scatter) || now.no_memory() ||
+               then.no_memory();
+    }
+
+    // Units in which the features of rows are comparable.
+    void measure() {
+        for (int64_t j = 0; j < D; j++) {
+            double mean = 0.0, square = 0.0;
+            for (int64_t i = 0; i < N; i++) mean += X[i * D + j] / double(N);
+            for (int64_t i = 0; i < N; i++) square += (X[i * D + j] - mean) * (X[i * D + j] - mean);
+            units[j] = square > 0.0 ? double(N) / square : 0.0;
+        }
     }
 
     Status sweep() {
@@ -253,7 +144,10 @@ class Chain {
         for (int64_t k = 0; k < K; k++) concentration[k] = sparse ? *state.alpha : prior.concentration[k];
         draw_assignments();
         if (!sparse) draw_weights();
-        if (relocates) relocate();
+        if (relocates) {
+            relocate();
+            divide();
+        }
         return DONE;
     }
 
@@ -423,6 +317,146 @@ class Chain {
             counts[state.z[i] = pick()] += 1.0;
         }
     }
+
+    // The n rows of two components, the first and the second, are divided between them anew: Metropolis and Hastings, the
+    // assignments of these rows integrated out and drawn anew where they are. Components are proposed by a guide.
+    void divide() {
+        const int64_t second = random.below(K), other = random.below(K - 1), first = other + (other >= second);
+        const int64_t which[2] = {first, second};
+        int64_t n = 0;
+        for (int64_t i = 0; i < N; i++)
+            if (state.z[i] == first || state.z[i] == second) members[n++] = i;
+        if (n < 2) return;
+        const double both = weights[first] + weights[second];
+        now.share = weights[second] / both;
+        for (int c = 0; c < 2; c++) {
+            memcpy(now.mean[c], state.means + which[c] * D, size_t(D) * sizeof(double));
+            memcpy(now.P[c], P + which[c] * square, size_t(square) * sizeof(double));
+            now.half[c] = half[which[c]];
+            for (int64_t i = 0; i < n; i++) now.values[c][i] = log_density[members[i] * K + which[c]];
+        }
+        start_scatter(start);
+        const Guide there = any_guide(n);
+        gather_nearest(there, n);
+        if (!propose(which, n)) return;
+        double gain = score(then, which, there, n);
+        const Guide back = guide_to(now, n);
+        gather_nearest(back, n);
+        gain -= score(now, which, back, n);
+        if (!(log(1.0 - random.uniform()) < gain)) return;
+        weights[first] = both * (1.0 - then.share);
+        weights[second] = both * then.share;
+        for (int c = 0; c < 2; c++) {
+            memcpy(state.means + which[c] * D, then.mean[c], size_t(D) * sizeof(double));
+            memcpy(P + which[c] * square, then.P[c], size_t(square) * sizeof(double));
+            half[which[c]] = then.half[c];
+        }
+        counts[first] = counts[second] = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            const double odds = (1.0 - then.share) / then.share * exp(then.values[0][i] - then.values[1][i]);
+            counts[state.z[members[i]] = random.uniform() * (1.0 + odds) < 1.0 ? second : first] += 1.0;
+        }
+    }
+
+    // Any row, and small and large numbers as often: m with a probability in proportion to 1 / m + 1 / (n - m).
+    Guide any_guide(int64_t n) const {
+        double harmonic = 0.0;
+        for (int64_t m = 1; m < n; m++) harmonic += 1.0 / double(m);
+        double u = random.uniform() * harmonic;
+        int64_t m = 1;
+        for (; m < n - 1 && u >= 1.0 / double(m); m++) u -= 1.0 / double(m);
+        return {random.below(n), random.uniform() < 0.5 ? m : n - m};
+    }
+
+    // A row in proportion to the second component's density, and a number from a binomial of its share.
+    Guide guide_to(const Pair& pair, int64_t n) const {
+        LogSum sum;
+        for (int64_t i = 0; i < n; i++) sum.add(pair.values[1][i]);
+        double u = random.uniform();
+        int64_t row = 0, m = 1;
+        for (; row < n - 1; row++)
+            if ((u -= exp(pair.values[1][row] - sum.value())) < 0.0) break;
+        for (int64_t i = 0; i < n - 2; i++) m += random.uniform() < pair.share;
+        return {row, m};
+    }
+
+    // What the m rows nearest to the guide's say of the second component, and the others of the first.
+    void gather_nearest(const Guide& guide, int64_t n) {
+        const double* x = X + members[guide.row] * D;
+        for (int64_t i = 0; i < n; i++) {
+            gaps[i] = 0.0;
+            for (int64_t j = 0; j < D; j++) {
+                const double shift = X[members[i] * D + j] - x[j];
+                gaps[i] += units[j] * shift * shift;
+            }
+            order[i] = gaps[i];
+        }
+        const double farthest = smallest(order, n, guide.m);
+        int64_t ties = guide.m;
+        for (int64_t i = 0; i < n; i++) ties -= gaps[i] < farthest;
+        for (int c = 0; c < 2; c++) {
+            moments[c].n = 0.0;
+            memset(moments[c].total, 0, size_t(D) * sizeof(double));
+            memcpy(moments[c].scatter, start, size_t(square) * sizeof(double));
+        }
+        for (int64_t i = 0; i < n; i++) {
+            near[i] = gaps[i] < farthest || (gaps[i] == farthest && ties-- > 0);
+            Moments& own = moments[near[i]];
+            own.n += 1.0;
+            for (int64_t j = 0; j < D; j++) own.total[j] += X[members[i] * D + j];
+        }
+        for (int c = 0; c < 2; c++) {
+            for (int64_t j = 0; j < D; j++) mean[j] = moments[c].total[j] / moments[c].n;
+            for (int64_t i = 0; i < n; i++)
+                if (near[i] == c) sampler.add_scatter(X + members[i] * D, mean, moments[c].scatter);
+        }
+    }
+
+    // The pair that comes then, drawn given the moments; whether it is finite.
+    bool propose(const int64_t* which, int64_t n) {
+        const double second = log_gamma_variate(concentration[which[1]] + moments[1].n, random),
+                     first = log_gamma_variate(concentration[which[0]] + moments[0].n, random);
+        then.share = 1.0 / (1.0 + exp(first - second));
+        for (int c = 0; c < 2; c++) {
+            if (prior.shared) {
+                memcpy(then.P[c], now.P[c], size_t(square) * sizeof(double));
+                then.half[c] = now.half[c];
+            } else {
+                memcpy(factor, moments[c].scatter, size_t(square) * sizeof(double));
+                then.half[c] = sampler.precision_factor(factor, moments[c].n - 1.0, then.P[c]);
+            }
+            if (!isfinite(then.half[c])) return false;
+            sampler.draw_mean(then.P[c], moments[c].n, moments[c].total, then.mean[c]);
+            for (int64_t i = 0; i < n; i++)
+                then.values[c][i] = then.half[c] - 0.5 * sampler.distance(X + members[i] * D, then.mean[c], then.P[c]);
+        }
+        return true;
+    }
+
+    // Log posterior density of a pair, less that of proposing it by this guide, plus that of guide_to giving the guide; up
+    // to what all pairs have in common.
+    double score(const Pair& pair, const int64_t* which, const Guide& guide, int64_t n) const {
+        const double N = double(n), m = double(guide.m), log_second = log(pair.share), log_first = log1p(-pair.share);
+        const double a = concentration[which[0]], b = concentration[which[1]];
+        LogSum sum;
+        double value = (b - 1.0) * log_second + (a - 1.0) * log_first;
+        for (int64_t i = 0; i < n; i++) {
+            const double x = log_first + pair.values[0][i], y = log_second + pair.values[1][i];
+            value += fmax(x, y) + log1p(exp(-fabs(x - y)));
+            sum.add(pair.values[1][i]);
+        }
+        value -= (b + m - 1.0) * log_second + (a + N - m - 1.0) * log_first - lgamma(b + m) - lgamma(a + N - m);
+        for (int c = 0; c < 2; c++) {
+            value += sampler.log_prior_of_mean(pair.mean[c]);
+            value -= sampler.log_density_of_mean(pair.P[c], moments[c].n, moments[c].total, pair.mean[c]);
+            if (prior.shared) continue;
+            value += sampler.log_density_of_precision(pair.P[c], pair.half[c], start, 0.0);
+            value -= sampler.log_density_of_precision(pair.P[c], pair.half[c], moments[c].scatter, moments[c].n - 1.0);
+        }
+        value -= log(1.0 / m + 1.0 / (N - m));
+        value += pair.values[1][guide.row] - sum.value();
+        return value + (m - 1.0) * log_second + (N - 1.0 - m) * log_first - lgamma(m) - lgamma(N - m);
+    }
 };
 
 }  // namespace
@@ -436,6 +470,7 @@ API int64_t gmm_gibbs(const double* X, int64_t N, const GibbsPrior* prior, const
                       int64_t thin, const GibbsState* state, const GibbsDraws* draws) {
     Chain chain(X, N, *prior, *random, *state);
     if (chain.no_memory()) return NO_MEMORY;
+    chain.measure();
     for (int64_t draw = start; draw < stop; draw++) {
         for (int64_t sweep = 0; sweep < thin; sweep++)
             if (chain.sweep() != DONE) return NOT_FINITE;
