@@ -4,10 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from oracles import errors_allowed, scale_matrix, seed
+from arviz_stats.base import array_stats
+from oracles import errors_allowed, reference, scale_matrix, seed, table
 from scipy import integrate, stats
 from scipy.special import gammaln
 
+import bayesgmm as bg
+from bayesgmm.bayes import sample
 from bayesgmm.bayes.gibbs import MODELS, AssignmentChains, Kept
 from bayesgmm.bayes.priors import HierarchicalInverseWishart, InverseWishart, NormalMeans, Priors
 from bayesgmm.covariance import CovarianceModel
@@ -114,3 +117,89 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
     z_scores = np.mean(change, axis=0) / (np.std(change, axis=0) / np.sqrt(repeats))
     allowed = errors_allowed(comparisons=len(z_scores), df=repeats - 1)
     assert (np.abs(z_scores) < allowed).all(), z_scores
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("K", [1, 3, 5])
+def test_the_galaxies_are_what_nmix_says(K):
+    """Green's own program under Richardson & Green's prior: mean, variance and log-likelihood of the mixture.
+
+    With two components Nmix itself hardly moves between its two modes: its components have 170 effective draws.
+    """
+    X, of_nmix = table("galaxies_fixed")[:, :1], reference("nmix_galaxies.json")
+    prior, known = of_nmix["prior"], of_nmix["fixed_k"][str(K)]["label_invariant"]
+    scale = [[1 / (2 * prior["h"])]]
+    covariances = bg.HierarchicalInverseWishart(2 * prior["alpha"], 2 * prior["g"], scale)
+    priors = bg.Priors(1.0, bg.NormalMeans([prior["xi"]], [prior["kappa"] ** -0.5]), covariances)
+    fit = bg.fit_em(X, K, "V", priors=bg.Priors.weakly_informative(X, K), rng=0)
+    drawn = bg.posterior(bg.sample_posterior(X, fit, priors, sampler="gibbs", rng=seed(2)))
+    w, mu, variances = drawn.draws.weights, drawn.draws.means[..., 0], drawn.draws.covariances[..., 0, 0]
+    mean = (w * mu).sum(axis=-1)
+    values = {
+        "mixture_mean": mean,
+        "mixture_var": (w * (variances + mu**2)).sum(axis=-1) - mean**2,
+        "loglik": drawn.draws.log_likelihood(X),
+    }
+    for name, value in values.items():
+        own = value.std() / np.sqrt(array_stats.ess(value, chain_axis=0, draw_axis=1))
+        error = np.hypot(own, known[name]["sd"] / np.sqrt(known[name]["ess_bulk"]))
+        off = (value.mean() - known[name]["mean"]) / error
+        assert abs(off) < errors_allowed(comparisons=3), (name, off)
+
+
+def test_the_same_seed_gives_the_same_draws_and_progress_ends_at_the_total(faithful_fit):
+    X, told = table("old_faithful"), []
+    options = {"sampler": "gibbs", "draws": 200, "rng": 0}
+    first = bg.sample_posterior(X, faithful_fit, **options, progress=lambda *what: told.append(what))
+    again = bg.sample_posterior(X, faithful_fit, **options)
+    np.testing.assert_array_equal(first["posterior"]["means"], again["posterior"]["means"])
+    assert told[0] == ("posterior", 0, 2800)
+    assert told[-1] == ("posterior", 2800, 2800)
+    drawn = bg.posterior(first)
+    assert (drawn.sampling.sampler, drawn.draws.batch_shape) == ("gibbs", (4, 200))
+    heights = drawn.density.log_densities(drawn.density.pack(drawn.draws))
+    np.testing.assert_allclose(drawn.statistics["lp"], heights, rtol=1e-10)
+
+
+def test_what_gibbs_sampling_cannot_draw_is_refused(faithful_fit):
+    X = table("old_faithful")
+    weak = bg.Priors.weakly_informative(X, 2)
+    lkj = bg.Priors(1.0, weak.means, bg.LKJ(2.0, bg.HalfNormal([1.0, 15.0])))
+    with pytest.raises(bg.InputError, match="needs InverseWishart or HierarchicalInverseWishart covariances, not LKJ"):
+        bg.sample_posterior(X, faithful_fit, lkj, sampler="gibbs")
+    with pytest.raises(bg.InputError, match=r"no covariance VEE; .*EII, VII, EEI, VVI, EEE, VVV"):
+        bg.sample_posterior(X, bg.fit_em(X, 2, "VEE", rng=0), sampler="gibbs")
+
+
+def test_an_interrupt_gives_what_there_is(faithful_fit, monkeypatch):
+    """Between two rounds of sweeps; and before any draw it is an interrupt."""
+    monkeypatch.setattr("bayesgmm.bayes.samplers.mixed", lambda drawn: False)
+
+    def interrupt(_, done, __):
+        if done > 0:
+            raise KeyboardInterrupt
+
+    X = table("old_faithful")
+    with pytest.warns(bg.ConvergenceWarning, match="interrupted before the chains had mixed"):
+        tree = bg.sample_posterior(X, faithful_fit, sampler="gibbs", draws=100, rng=0, progress=interrupt)
+    assert "partial" in tree.attrs
+    assert np.isfinite(tree["posterior"]["means"]).all()
+
+
+def test_gibbs_sampling_goes_on_where_nuts_does_not_converge(faithful_fit, monkeypatch):
+    """NUTS is made to say that all transitions diverged."""
+
+    def divergent(*arguments):
+        chains = by_nutpie(*arguments)
+        return chains._replace(statistics=chains.statistics | {"diverging": np.ones(chains.thetas.shape[:2], bool)})
+
+    by_nutpie = sample._SAMPLERS["nutpie"]
+    monkeypatch.setitem(sample._SAMPLERS, "nutpie", divergent)
+    X = table("old_faithful")
+    drawn = bg.posterior(bg.sample_posterior(X, faithful_fit, rng=0))
+    assert (drawn.sampling.sampler, drawn.sampling.method) == ("gibbs", "gibbs")
+    assert drawn.verdict.good
+    assert "from Gibbs sampling of the assignments, as NUTS did not converge" in drawn.verdict.text
+    with pytest.warns(bg.ConvergenceWarning, match="4000 transitions diverged"):
+        other = bg.posterior(bg.sample_posterior(X, faithful_fit, sampler="nutpie", rng=0))
+    assert other.sampling.sampler == "nutpie"

@@ -3,8 +3,9 @@
 Weights are integrated out while rows are assigned, so that a row joins component k with odds (rows there +
 concentration) times its density (Neal 2000, algorithm 8, for a finite mixture), and an empty component, whose
 parameters come from the prior, may always be opened. In each sweep one component may also move to another place at
-once (a Metropolis step with the assignments integrated out). So chains pass between numbers of filled components, and
-between places of a small one, which a sampler of the parameters alone seldom does.
+once, and the rows of two be divided between them anew (Metropolis steps with the assignments integrated out). So chains
+pass between numbers of filled components, and between places of a small one, which a sampler of the parameters alone
+seldom does.
 
 Here is the posterior of a given number of components; `sparse` has the overfitted mixture.
 
@@ -268,9 +269,9 @@ def gibbs_draws(
         step = max(int(_BLOCK / (sweep * thin)), 1)
         try:
             for first in range(start, total, step):
-                start = first
-                sampler.advance(kept, first, min(first + step, total), thin)
-                done += thin * (min(first + step, total) - first)
+                stop = min(first + step, total)
+                sampler.advance(kept, first, stop, thin)
+                start, done = stop, done + thin * (stop - first)
                 progress(min(done / most, 1.0))
             drawn = _chains(density, kept.picked(np.s_[:, tune:]))
             if mixed(drawn) or 2 * done > most:

@@ -114,7 +114,7 @@ def interrupted(size: Size, drawn: Posterior) -> str:
     """How far an interrupted run has come."""
     chains, draws = drawn.draws.batch_shape
     if (chains, draws) == (size.chains, size.draws):
-        return "interrupted while another sampler was to do better"
+        return "interrupted before the chains had mixed"
     return f"interrupted with {draws} of {size.draws} draws in {chains} of {size.chains} chains"
 
 
