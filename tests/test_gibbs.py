@@ -172,7 +172,7 @@ def test_what_gibbs_sampling_cannot_draw_is_refused(faithful_fit):
 
 
 def test_an_interrupt_gives_what_there_is(faithful_fit, monkeypatch):
-    """Between two rounds of sweeps; and before any draw it is an interrupt."""
+    """After the first sweeps that are done without a pause."""
     monkeypatch.setattr("bayesgmm.bayes.samplers.mixed", lambda drawn: False)
 
     def interrupt(_, done, __):
@@ -180,7 +180,7 @@ def test_an_interrupt_gives_what_there_is(faithful_fit, monkeypatch):
             raise KeyboardInterrupt
 
     X = table("old_faithful")
-    with pytest.warns(bg.ConvergenceWarning, match="interrupted before the chains had mixed"):
+    with pytest.warns(bg.ConvergenceWarning, match="interrupted with 9. of 100 draws"):
         tree = bg.sample_posterior(X, faithful_fit, sampler="gibbs", draws=100, rng=0, progress=interrupt)
     assert "partial" in tree.attrs
     assert np.isfinite(tree["posterior"]["means"]).all()
