@@ -159,9 +159,9 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
         raise InputError(
             "log_evidence needs a posterior with its table, fit and priors, as sample_posterior returns it"
         )
-    if method != "laplace" and drawn.sampling.method == "laplace":
+    if method != "laplace" and drawn.sampling.approximate:
         raise InputError(
-            f"{METHODS[method]} needs draws of the posterior, but these are of its normal approximation; sample with "
+            f"{METHODS[method]} needs draws of the posterior, but these are of an approximation; sample with "
             "method='nuts', or ask for log_evidence(tree, 'laplace')"
         )
     density = drawn.density

@@ -190,8 +190,8 @@ def loo(
     drawn = as_posterior(posterior)
     if drawn.rows is None:
         raise InputError("loo needs a posterior with its table, as sample_posterior returns it")
-    if drawn.sampling.method == "laplace":
-        raise InputError("loo needs draws from the posterior, not from its normal approximation; use method='nuts'")
+    if drawn.sampling.approximate:
+        raise InputError("loo needs draws of the posterior, not of an approximation; use method='nuts'")
     if drawn.n_draws < FEWEST_DRAWS:
         raise InputError(f"leave-one-out needs at least {FEWEST_DRAWS} draws; there are {drawn.n_draws}")
     tell = of_stage(progress, "leave-one-out")

@@ -62,7 +62,7 @@ class Sampling:
 
     Attributes
     ----------
-    method : {"nuts", "laplace"}
+    method : {"nuts", "laplace", "variational"}
     sampler : {"nutpie", "pymc"}
     seed, tune : int
     seconds : float
@@ -77,6 +77,11 @@ class Sampling:
     tune: int = 500
     seconds: float = 0.0
     complete: bool = True
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the draws are of an approximation, not of the posterior itself."""
+        return self.method != "nuts"
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from bayesgmm.bayes.posterior import Posterior, Sampling, posterior
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import tree_of, write_tree
+from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.checkpoints import fingerprint
 from bayesgmm.em.initialize import mean_and_covariance
@@ -64,9 +65,12 @@ def sample_posterior(
         Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
-    method : {"nuts", "laplace"}
+    method : {"nuts", "laplace", "variational"}
         "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
+        "variational" draws from the mean-field approximation, likewise judged, and resamples the draws by their
+        importance weights where these can be trusted; it is there for EII, VII, EEI, VVI, EEE and VVV under
+        inverse-Wishart priors.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
     sampler : {"nutpie", "pymc"}
@@ -133,8 +137,8 @@ def sample_posterior(
     )
     if sampler not in ("nutpie", "pymc"):
         raise InputError(f"unknown sampler {sampler!r}; use 'nutpie' or 'pymc'")
-    if method not in ("nuts", "laplace"):
-        raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
+    if method not in ("nuts", "laplace", "variational"):
+        raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
     started = time.perf_counter()
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
@@ -146,12 +150,16 @@ def sample_posterior(
     tell = of_stage(progress, "posterior")
     tell(0, size.chains * (size.draws + size.tune))
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
-    modes = find_modes(density, candidates(fit, searched, 2 * size.chains))
+    modes = [] if method == "variational" else find_modes(density, candidates(fit, searched, 2 * size.chains))
     run = _Run(density, fit, searched, modes, size, method, sampler, seed, started)
 
     weights = None
-    if method == "laplace":
-        chains_drawn, verdict = laplace_draws(density, modes[0], chains=size.chains, draws=size.draws, seed=seed)
+    if method != "nuts":
+        approximation = {"chains": size.chains, "draws": size.draws, "seed": seed}
+        if method == "laplace":
+            chains_drawn, verdict = laplace_draws(density, modes[0], **approximation)
+        else:
+            chains_drawn, verdict = variational_draws(density, fit.mixture, **approximation)
         drawn = run.posterior(chains_drawn)
     else:
         sample = _by_pymc if sampler == "pymc" else _by_nutpie

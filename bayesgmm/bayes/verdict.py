@@ -12,8 +12,8 @@ class Convergence(Enum):
     CONVERGED = "the chains converged"
     NOT_CONVERGED = "the chains did not converge"
     UNCHECKED = "too few draws to tell whether the chains converged"
-    APPROXIMATION_GOOD = "the normal approximation is good"
-    APPROXIMATION_POOR = "the normal approximation is not to be trusted"
+    APPROXIMATION_GOOD = "the approximation is good"
+    APPROXIMATION_POOR = "the approximation is not to be trusted"
 
     @property
     def good(self) -> bool:
