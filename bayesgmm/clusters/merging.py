@@ -48,7 +48,7 @@ class Merging:
 
     @property
     def merges(self) -> np.ndarray:
-        """Components that stand for the two clusters merged in each step, the smallest numbers in them, (K - 1, 2)."""
+        """Components that stand for the two clusters merged in each step, the smallest labels in them, (K - 1, 2)."""
         K = len(self.groups)
         steps = np.empty((K - 1, 2), np.int64)
         for step, (before, after) in enumerate(pairwise(self.groups[::-1])):

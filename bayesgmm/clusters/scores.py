@@ -164,18 +164,18 @@ def partition_scores(
     ci_prob = level(ci_prob)
     draws = rows_under_draws(posterior, X)
     N, K = len(draws.X), draws.mixture.n_components
-    known, C = label_codes(labels, "labels")
-    if len(known) != N:
-        raise InputError(f"there are {len(known)} labels for {N} rows")
+    classes, C = label_codes(labels, "labels")
+    if len(classes) != N:
+        raise InputError(f"there are {len(classes)} labels for {N} rows")
     if point is None:
         totals = np.zeros((N, K))
         draws.each_block(draws.X, lambda a, b, block: np.copyto(totals[a:b], block.responsibilities.sum(axis=-1)))
         point = totals.argmax(axis=1)
-    best = _table(point, known)
+    best = _table(point, classes)
     z = draws.assignments(np.random.default_rng(rng))
     tables = np.empty((draws.n_draws, K, C))
     for s in range(draws.n_draws):
-        tables[s] = np.bincount(z[:, s] * np.int64(C) + known, minlength=K * C).reshape(K, C)
+        tables[s] = np.bincount(z[:, s] * np.int64(C) + classes, minlength=K * C).reshape(K, C)
 
     def score(function: Any) -> Score:
         values = function(tables)
@@ -197,8 +197,8 @@ def label_codes(labels: Any, name: str) -> tuple[np.ndarray, int]:
     if np.any(missing):
         raise InputError(f"{name} has no label for row {np.flatnonzero(missing)[0]}")
     values = values.astype(str) if values.dtype.kind == "O" else values
-    found, codes = np.unique(values, return_inverse=True)
-    return codes, len(found)
+    distinct, codes = np.unique(values, return_inverse=True)
+    return codes, len(distinct)
 
 
 def _table(a: Any, b: Any) -> np.ndarray:
