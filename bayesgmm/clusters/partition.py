@@ -1,7 +1,7 @@
 """One partition that sums the posterior up, and how far from it the posterior's other partitions lie.
 
-Partitions are drawn from the posterior, one per draw, and compared by contingency tables; the components' labels are never
-used, so that the draws need no relabelling.
+Partitions are drawn from the posterior, one per draw, and compared by contingency tables. The components' labels are
+never used, so that the draws need no relabelling.
 """
 
 from __future__ import annotations
