@@ -88,7 +88,8 @@ class Assignments:
         -------
         DataFrame
             Columns ``label``, its ``probability`` with ``lower`` and ``upper``, ``probability_0``, ``probability_1``,
-            ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``, ``tail_probability``.
+            ..., ``lower_0``, ..., ``upper_0``, ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``,
+            ``tail_probability``.
         """
         import pandas as pd
 
@@ -99,7 +100,8 @@ class Assignments:
             "lower": self.label_lower,
             "upper": self.label_upper,
         }
-        each = {f"probability_{k}": column for k, column in enumerate(self.probabilities.T)}
+        parts = {"probability": self.probabilities, "lower": self.lower, "upper": self.upper}
+        each = {f"{name}_{k}": column for name, values in parts.items() for k, column in enumerate(values.T)}
         return pd.DataFrame(label | each | {name: getattr(self, name) for name in names})
 
     def _of_label(self, values: np.ndarray) -> np.ndarray:
