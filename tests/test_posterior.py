@@ -10,6 +10,7 @@ from oracles import errors_allowed, seed, table
 from scipy import stats
 
 import bayesgmm as bg
+from bayesgmm.bayes import tree as draws_tree
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.result import fitted_table
@@ -136,6 +137,24 @@ def test_the_table_of_a_fit_is_known_again_however_it_was_made():
                 np.testing.assert_array_equal(same.values, (X + shift)[order])
                 with pytest.raises(bg.InputError, match="another table"):
                     fitted_table(fit, X + shift + np.array([0.1, 0.0]), w, (), "this")
+
+
+def test_a_posterior_shares_the_stored_log_likelihood_with_its_tree(tree):
+    """It is by far the largest of all arrays: a copy would double the memory."""
+    stored = tree["log_likelihood"]["observations"].values
+    assert np.shares_memory(bg.posterior(tree).log_likelihood.values, stored)
+    some = tree.isel(draw=slice(0, None, 10))
+    np.testing.assert_array_equal(bg.posterior(some).log_likelihood.values, stored[:, ::10])
+
+
+def test_the_log_likelihood_does_not_depend_on_how_many_draws_are_worked_on_at_a_time(faithful, monkeypatch):
+    X, fit = faithful
+
+    def log_likelihood(block):
+        monkeypatch.setattr(draws_tree, "_BLOCK", block)
+        return bg.sample_posterior(X, fit, draws=50, chains=2, rng=0)["log_likelihood"]["observations"].values
+
+    np.testing.assert_array_equal(log_likelihood(1e9), log_likelihood(7 * 8 * len(X)))
 
 
 def test_a_single_feature_and_equal_variances_sample_too():

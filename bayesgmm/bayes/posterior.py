@@ -292,7 +292,8 @@ def _of_draws(tree: Any, name: str, group: Any) -> Any:
         if dim in group.coords and dim in other.coords and dim in other.dims:
             if not np.isin(group[dim], other[dim]).all():
                 return {}
-            other = other.sel({dim: group[dim].values})
+            if not np.array_equal(group[dim], other[dim]):  # or all of it would be copied, to no end
+                other = other.sel({dim: group[dim].values})
         if other.sizes.get(dim) != group.sizes[dim]:
             return {}
     return other.transpose("chain", "draw", ...)
