@@ -44,7 +44,7 @@ def judged(name: str, log_ratio: np.ndarray, least_share: float = 0.0) -> tuple[
         text = f"{name} is not to be trusted: by their importance weights its draws are worth {share:.0%} of their "
         text += f"number, below {least_share:.0%}."
     else:
-        text = f"{name} is not to be trusted: its importance weights' Pareto k is {float(pareto_k):.2f}, above "
+        text = f"{name} is not to be trusted: its importance weights' Pareto k is {float(pareto_k):.2f}, not below "
         text += f"{largest:.2f}."
     convergence = Convergence.APPROXIMATION_GOOD if good else Convergence.APPROXIMATION_POOR
     return np.reshape(log_weight, log_ratio.shape), Verdict(
