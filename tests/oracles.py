@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.stats import multivariate_normal
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.modes import Searched
+from bayesgmm.em.result import Maximum
 from bayesgmm.observations import observations
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -104,6 +107,44 @@ def tree_of(draws, X, em=None, statistics=None, **attributes):
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)
     return tree
+
+
+def direct_loss(a, b, loss):
+    """Variation of information or Binder's loss between two partitions, labels (N,) each."""
+    if loss == "binder":
+        return ((a[:, None] == a) != (b[:, None] == b)).mean()
+    both = (b.max() + 1) * a + b
+
+    def entropy(c):
+        p = np.bincount(c)[np.unique(c)] / len(c)
+        return -(p * np.log(p)).sum()
+
+    return 2 * entropy(both) - entropy(a) - entropy(np.unique(b, return_inverse=True)[1])
+
+
+def predictive(X, weights, priors):
+    """Log predictive densities (..., N) of all rows given rows of the given weights (..., N), K = D = 1, on a grid."""
+    prior, wishart = priors.means, priors.covariances
+    mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 351), np.linspace(-2, 7, 301)))
+    variance = np.exp(log_variance)
+    log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance))  # (N, grid)
+    log = stats.norm.logpdf(mean, prior.location[0], prior.scale[0]) + log_variance
+    log = log + stats.invgamma.logpdf(variance, wishart.df / 2, scale=wishart.scale[0, 0] / 2)
+    log = log + weights @ log_lik
+    posterior = np.exp(log - logsumexp(log, axis=-1, keepdims=True))
+    return np.log(posterior @ np.exp(log_lik).T)
+
+
+def quiet(call, *args, **kwargs):
+    """What a call returns, whatever it warns of: where it is a matter of luck whether few draws deserve a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call(*args, **kwargs)
+
+
+def hits(*numbers):
+    """A search whose maxima, from the highest on, were met so many times each."""
+    return Searched(tuple(Maximum(-float(i), n, False) for i, n in enumerate(numbers)), sum(numbers))
 
 
 COORDINATE_CASES = [  # covariance model, K, D, family of the covariances' prior

@@ -14,7 +14,11 @@ from bayesgmm.bayes import evidence as module, integrals
 from bayesgmm.bayes.evidence import Estimate, evidence_of_draws
 
 APART = np.array([-3.0, -2.5, -2.0, -2.2, 2.0, 2.3, 2.9, 3.1, 2.5])[:, None]
+
+
 OVERLAPPING = np.array([-1.2, -0.4, 0.1, 0.3, 0.8, 1.5, -0.2, 0.6])[:, None]
+
+
 LOG_CHI_SQUARE = np.linspace(-16.0, 8.0, 2401)
 
 
@@ -241,14 +245,6 @@ def test_a_seed_gives_the_same_evidence_again_and_the_method_its_value(overlappi
     assert thames.value == thames.estimates["thames"].value
     assert "bridge sampling" in str(bridge)
     assert "log K! = 0.69" in str(bridge)
-
-
-def test_tiny_weights_keep_their_coordinates():
-    priors = bg.Priors([0.02, 0.02], bg.NormalMeans([0.2], [2.0]), bg.InverseWishart(3, [[1.0]]))
-    density = bg.posterior(drawn(APART, 2, "V", priors, draws=20, tune=100, chains=1)).density
-    theta = density.pack(bg.GaussianMixture([0.5, 0.5], [[0.0], [1.0]], [[[1.0]], [[1.0]]]))
-    theta[0] = -40.0
-    np.testing.assert_allclose(integrals.coordinates(density, density.unpack(theta)), theta)
 
 
 def test_what_speaks_against_an_estimate_is_said():

@@ -1,0 +1,25 @@
+"""The kernel whose lanes are the draws."""
+
+import numpy as np
+import pytest
+from oracles import random_mixture
+
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
+
+LOSSES = ("vi", "binder")
+
+
+@pytest.mark.parametrize(("K", "D", "S"), [(1, 1, 3), (2, 3, 8), (3, 2, 30), (5, 7, 17)])
+def test_the_kernel_under_all_draws_equals_the_mixtures_one_by_one(K, D, S):
+    rng = np.random.default_rng(K)
+    m, X = random_mixture(rng, K, D, batch=(S,)), rng.normal(size=(37, D)) * 3
+    X[3] = 1e4  # far from everything
+    draws = rows_under_draws(m, X)
+    block = draws.block(X)
+    R = np.moveaxis(m.responsibilities(X), 0, -1)
+    np.testing.assert_allclose(block.responsibilities, R, rtol=1e-7, atol=1e-13)
+    np.testing.assert_allclose(block.log_prob, m.log_prob(X).T, rtol=1e-12)
+    entropy = -(R * np.log(np.maximum(R, 1e-300))).sum(axis=1)
+    np.testing.assert_allclose(block.entropy, entropy, atol=1e-12)
+    np.testing.assert_allclose(draws.log_predictive(X[:3]), np.log(np.exp(m.log_prob(X[:3])).mean(axis=0)), rtol=1e-12)
+    np.testing.assert_array_equal(draws.block(X, slice(0, 3)).log_prob, block.log_prob[:, :3])
