@@ -29,7 +29,7 @@ def test_loo_and_stacking_come_with_posteriors():
 
 @pytest.fixture(scope="module")
 def with_posteriors():
-    options = {"sampling": {"draws": 500}, "n_replicates": 0, "overfitted": True, "rng": seed()}
+    options = {"sampling": {"draws": 250}, "n_replicates": 0, "overfitted": True, "rng": seed()}
     X = table("old_faithful")
     return X, bg.select(X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), **options)
 
@@ -43,7 +43,7 @@ def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
     assert row["pareto_k_max"] == selection.loos[key].pareto_k.max()
     assert row["log_evidence"] == selection.evidences[key].value
     again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
-    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
+    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.02
     assert row["filled_components"] == 2
     assert "Pareto k" in row["loo_repairs"]
 

@@ -51,7 +51,7 @@ class Overfitted:
     Examples
     --------
     >>> import bayesgmm as bg
-    >>> quick = {"sampling": {"draws": 200, "tune": 200}, "n_replicates": 0, "rng": 0}
+    >>> quick = {"sampling": {"draws": 100, "tune": 100}, "n_replicates": 0, "rng": 0}
     >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", overfitted=True, **quick)
     >>> selection.overfitted.n_components, int(selection.overfitted.probabilities.argmax())
     (10, 3)
