@@ -9,8 +9,6 @@ import bayesgmm as bg
 from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters.assignment import equal_tailed
 
-LOSSES = ("vi", "binder")
-
 
 @pytest.mark.parametrize("ci_prob", [0.01, 0.5, 0.89, 0.999])
 def test_interval_ends_are_numpys_quantiles(ci_prob):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from oracles import reference
-from scipy.linalg import expm
 from scipy.optimize import minimize
 
 from bayesgmm.covariance import NAMES, CovarianceModel, constrained_covariances, precision_cholesky
@@ -34,7 +33,7 @@ def objective(counts, W, covariances):
 
 
 def build(name, K, D, parameters):
-    """Covariances from free parameters: log volume, log shape and a skew-symmetric generator of the rotation."""
+    """Covariances from free parameters: log volume, log shape, and the rotation by Cayley's transform."""
     used = 0
 
     def take(letter, size):
@@ -49,7 +48,8 @@ def build(name, K, D, parameters):
     volume, shape, rotation = take(name[0], 1), take(name[1], D - 1), take(name[2], D * (D - 1) // 2)
     G = np.zeros((K, D, D))
     G[:, *np.triu_indices(D, 1)] = rotation
-    Q = expm(G - G.swapaxes(1, 2))
+    skew = G - G.swapaxes(1, 2)
+    Q = np.linalg.solve(np.eye(D) - skew, np.eye(D) + skew)
     eigenvalues = np.exp(volume + np.concatenate([shape, -shape.sum(axis=1, keepdims=True)], axis=1))
     return (Q * eigenvalues[:, None]) @ Q.swapaxes(1, 2), used
 

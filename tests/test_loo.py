@@ -34,19 +34,6 @@ def made_up():
     return X, bg.GaussianMixture(ones, 0 * ones[..., None], 1 / precision[..., None, None, None])
 
 
-@pytest.fixture
-def doubted(monkeypatch):
-    """Let the first check find rows 40 and 41 bad and no others: by one run's draws it finds that often, not always."""
-    smoothed = module.smoothed_loo
-
-    def told(log_lik, efficiency):
-        found = smoothed(log_lik, efficiency)
-        found[1] = np.where(np.arange(len(log_lik)) < 40, 0.0, 1.0)
-        return found
-
-    monkeypatch.setattr(module, "smoothed_loo", told)
-
-
 def in_double(tree):
     """The tree with its pointwise log-likelihood as float64: ArviZ computes in the precision that it is given."""
     tree = tree.copy(deep=True)

@@ -7,7 +7,8 @@ import pytest
 from oracles import seed
 
 import bayesgmm as bg
-from bayesgmm.bayes.mode_weights import multinomial_share
+from bayesgmm.bayes.chains import Chains
+from bayesgmm.bayes.mode_weights import ModeWeights, _in_proportion, multinomial_share
 from bayesgmm.bayes.modes import candidates, find_modes, search_modes
 
 
@@ -53,6 +54,31 @@ def _nearest(means, modes):
     return gap.min(axis=-1).sum(axis=-1).argmin(axis=-1)
 
 
-def test_shares_are_whole_and_sum_to_all():
-    share = multinomial_share(np.array([0.5, 0.333, 0.167]), 10)
-    assert share.tolist() == [5, 3, 2]
+@pytest.mark.parametrize("weights", [[0.5, 0.333, 0.167], [1.0], [0.999, 0.001], [1 / 3] * 3])
+def test_shares_are_whole_numbers_nearest_to_the_weights_and_sum_to_all(weights):
+    for n in (1, 7, 10, 1000):
+        share = multinomial_share(np.array(weights), n)
+        assert share.sum() == n
+        assert np.abs(share - n * np.array(weights)).max() < 1
+    assert multinomial_share(np.array([0.5, 0.333, 0.167]), 10).tolist() == [5, 3, 2]
+
+
+def test_every_chain_gets_its_share_of_each_mode_from_chains_of_that_mode():
+    thetas = np.arange(4)[:, None, None] + np.linspace(0, 0.9, 10)[:, None]  # the chain, and the draw after the point
+    groups = [np.array([0, 2]), np.array([1, 3])]
+    drawn = _in_proportion(
+        np.array([0.7, 0.3]), groups, Chains(thetas, {"lp": thetas[..., 0]}), np.random.default_rng(0)
+    )
+    source = drawn.thetas[..., 0].astype(int)
+    assert source.shape == (4, 10)
+    assert (np.isin(source, [0, 2]).sum(axis=1) == 7).all()
+    np.testing.assert_array_equal(drawn.statistics["lp"], drawn.thetas[..., 0])
+    assert all(len(set(row)) == 10 for row in drawn.thetas[..., 0].tolist())  # no draw twice in a chain
+
+
+def test_modes_are_told_with_their_chains_and_weights():
+    text = ModeWeights(((0, 2), (1,)), (-9.04, -10.26), (0.7714, 0.2286)).text
+    assert text == (
+        "The posterior has 2 modes that chains do not move between (chains 0, 2: log evidence -9.0, weight 0.77; chain "
+        "1: log evidence -10.3, weight 0.23); draws are taken from each in proportion to its evidence."
+    )

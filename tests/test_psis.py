@@ -1,33 +1,12 @@
 """Pareto smoothing of many rows at once."""
 
-import warnings
-
 import numpy as np
 import pytest
-from arviz_stats.base.array import array_stats
+from arviz_stats.base import array_stats
+from oracles import quiet
 from scipy.special import logsumexp
 
-from bayesgmm.bayes import loo as module
 from bayesgmm.bayes.psis import smoothed_loo
-
-
-@pytest.fixture
-def doubted(monkeypatch):
-    """Let the first check find rows 40 and 41 bad and no others: by one run's draws it finds that often, not always."""
-    smoothed = module.smoothed_loo
-
-    def told(log_lik, efficiency):
-        found = smoothed(log_lik, efficiency)
-        found[1] = np.where(np.arange(len(log_lik)) < 40, 0.0, 1.0)
-        return found
-
-    monkeypatch.setattr(module, "smoothed_loo", told)
-
-
-def quiet(call, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return call(*args, **kwargs)
 
 
 @pytest.mark.parametrize(("draws", "efficiency"), [(30, 1.0), (100, 1.0), (2000, 0.5), (4000, 1.7)])

@@ -6,8 +6,6 @@ from oracles import random_mixture
 
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 
-LOSSES = ("vi", "binder")
-
 
 @pytest.mark.parametrize(("K", "D", "S"), [(1, 1, 3), (2, 3, 8), (3, 2, 30), (5, 7, 17)])
 def test_the_kernel_under_all_draws_equals_the_mixtures_one_by_one(K, D, S):

@@ -6,7 +6,7 @@ from oracles import direct_loss, random_mixture
 
 import bayesgmm as bg
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
-from bayesgmm.clusters.salso import drawn_partitions, grouped
+from bayesgmm.clusters.salso import by_appearance, drawn_partitions, grouped, linkage_cuts, matched, ordered
 
 LOSSES = ("vi", "binder")
 
@@ -61,3 +61,34 @@ def test_moving_equal_rows_as_one_loses_nothing(loss):
     items.minimise(best, len(best), 10, np.random.default_rng(0))
     least = min(drawn.distances(c).mean() for c in all_partitions(8))
     assert items.distances(best).mean() == pytest.approx(least, abs=1e-12)
+
+
+def test_labels_by_first_appearance_are_the_same_partition():
+    np.testing.assert_array_equal(by_appearance(np.array([7, 7, 2, 9, 2])), [0, 0, 1, 2, 1])
+
+
+def test_clusters_take_the_label_of_those_they_share_most_rows_with():
+    target = np.array([0, 0, 0, 1, 1, 2])
+    labels, match = matched(np.array([5, 5, 5, 3, 3, 8]), target)
+    np.testing.assert_array_equal(labels, target)
+    assert match.tolist() == [0, 1, 2]
+    labels, match = matched(np.array([0, 1, 2, 3, 3, 3]), np.array([0, 0, 0, 1, 1, 1]))
+    assert sorted(match.tolist()) == [-1, -1, 0, 1]
+    assert labels[3:].tolist() == [1, 1, 1]
+    assert set(labels[:3]) == {0, 2, 3}  # what has no match gets a label that the target does not use
+
+
+def test_clusters_are_in_the_order_of_the_components_that_they_match():
+    labels, components = ordered(np.array([4, 4, 1, 1, 0]), np.array([2, 2, 0, 0, 0]))
+    assert labels.tolist() == [1, 1, 0, 0, 2]
+    assert components.tolist() == [0, 2, -1]
+    labels, components = ordered(np.array([4, 4, 1]), None)
+    assert (labels.tolist(), components.tolist()) == ([0, 0, 1], [-1, -1])
+
+
+def test_cuts_of_the_linkage_tree_have_one_cluster_more_each():
+    labels = np.repeat(np.random.default_rng(0).integers(0, 3, size=(5, 40)), [1, 2, 3, 1, 1], axis=0)
+    cuts = linkage_cuts(labels, 4)
+    assert [len(np.unique(cut)) for cut in cuts] == [1, 2, 3, 4]
+    assert len(np.unique(cuts[2][3:6])) == 1  # rows that are always together are cut last
+    assert [cut.tolist() for cut in linkage_cuts(labels[:1], 4)] == [[0]]

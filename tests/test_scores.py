@@ -10,8 +10,6 @@ import bayesgmm as bg
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.clusters.salso import drawn_partitions
 
-LOSSES = ("vi", "binder")
-
 
 def test_scores_equal_scikit_learns_and_brute_force():
     rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ def test_loo_and_stacking_come_with_posteriors():
 
 @pytest.fixture(scope="module")
 def with_posteriors():
-    options = {"sampling": {"draws": 250}, "n_replicates": 0, "overfitted": True, "rng": seed()}
+    options = {"sampling": {"draws": 250, "tune": 250}, "n_replicates": 0, "overfitted": True, "rng": seed()}
     X = table("old_faithful")
     return X, bg.select(X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), **options)
 

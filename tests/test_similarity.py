@@ -8,8 +8,6 @@ import bayesgmm as bg
 from bayesgmm.clusters import similarity
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 
-LOSSES = ("vi", "binder")
-
 
 def test_similarity_is_the_mean_of_the_products_of_responsibilities(overlapping_draws, monkeypatch):
     m, X = overlapping_draws
