@@ -109,9 +109,9 @@ def test_each_way_of_repair_agrees_with_quadrature(line_posterior):
             assert attempts["good"].all()
     result = bg.loo(tree, rng=seed(2))
     assert not result.warning
-    assert (result.pareto_k <= result.good_k).all()
+    assert result.pareto_k.max() <= result.good_k
     assert abs(result.elpd - exact.sum()) < 0.9
-    assert (np.abs(result.elpd_i - exact)[40:] < 0.6).all()
+    np.testing.assert_array_less(np.abs(result.elpd_i - exact)[40:], 0.6)
 
 
 @pytest.mark.usefixtures("doubted")
