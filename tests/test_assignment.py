@@ -6,7 +6,6 @@ import pytest
 from oracles import deviation_allowed, random_mixture, table
 
 import bayesgmm as bg
-from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters.assignment import equal_tailed
 
 
@@ -44,25 +43,15 @@ def test_labels_come_with_their_probability_and_interval(overlapping_draws):
     np.testing.assert_array_equal(rows_of["probability_2"], a.probabilities[:, 2])
 
 
-def test_results_do_not_depend_on_the_blocks(overlapping_draws, monkeypatch):
-    m, X = overlapping_draws
-    whole = bg.assign(m, X)
-    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 1.0)
-    small = bg.assign(m, X)
-    for name in ("probabilities", "lower", "upper", "overlap", "log_prob"):
-        np.testing.assert_allclose(getattr(small, name), getattr(whole, name), rtol=1e-12)
-
-
 @pytest.fixture(scope="module")
 def fitted(faithful_fit, faithful_posterior):
     return table("old_faithful"), faithful_fit, faithful_posterior
 
 
 @pytest.mark.parametrize("K", [1, 2, 3])
-def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch, K):
+def test_assignments_equal_the_direct_computation_over_all_draws(K):
     rng = np.random.default_rng(0)
     draws, X = random_mixture(rng, K, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
-    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
     a = bg.assign(draws, X, ci_prob=0.8)
     R = draws.responsibilities(X).reshape(30, 23, K)
     p = R.mean(axis=0)

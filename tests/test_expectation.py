@@ -1,5 +1,7 @@
 """Laws of the kernel: it equals the direct computation, and its statistics are the gradient."""
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -144,3 +146,27 @@ def test_an_error_in_a_thread_is_the_callers(bad):
     with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
         kernel.in_threads(task, range(20))
     assert kernel.in_threads(abs, [-1, -2]) == [1, 2]  # and the pool still works
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_child_computes_what_its_parent_does():
+    rng = np.random.default_rng(0)
+    m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
+    expected = m.log_prob(X)
+    pool = kernel._pool
+    assert pool is not None, "the rows are too few to be shared between threads"
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # whoever waits for the parent's threads, which the child does not have, waits for ever
+        forgotten = kernel._pool is None
+        os.write(write, m.log_prob(X)[:1000].tobytes())
+        os._exit(0 if forgotten and kernel._pool not in (None, pool) else 1)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
+    assert kernel._pool is pool
+    np.testing.assert_array_equal(np.frombuffer(answer), expected[:1000])

@@ -1,8 +1,7 @@
-"""The compiled core: its structs are what Python thinks, its levels agree, and it survives a fork."""
+"""The compiled core: its structs are what Python thinks, its levels agree, and its errors are Python's."""
 
 import ctypes
 import os
-import signal
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import pytest
 from oracles import random_mixture
 
 import bayesgmm as bg
-from bayesgmm import expectation, native
+from bayesgmm import native
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.expectation import Parameters, expected_statistics
 
@@ -76,30 +75,6 @@ def test_arrays_that_the_core_cannot_read_are_refused():
     for array in (np.zeros((4, 4))[:, ::2], np.zeros((4, 4)).T[1:], np.zeros(3, np.float32)):
         with pytest.raises(TypeError, match="C-contiguous array of float64"):
             native.address(array)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-def test_a_forked_child_computes_what_its_parent_does():
-    rng = np.random.default_rng(0)
-    m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
-    expected = m.log_prob(X)
-    pool = expectation._pool
-    assert pool is not None, "the rows are too few to be shared between threads"
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(30)  # whoever waits for the parent's threads, which the child does not have, waits for ever
-        forgotten = expectation._pool is None
-        os.write(write, m.log_prob(X)[:1000].tobytes())
-        os._exit(0 if forgotten and expectation._pool not in (None, pool) else 1)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read()
-    status = os.waitpid(child, 0)[1]
-    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
-    assert expectation._pool is pool
-    np.testing.assert_array_equal(np.frombuffer(answer), expected[:1000])
 
 
 def test_more_memory_than_there_is_is_an_error_of_python():

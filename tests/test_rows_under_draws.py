@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from oracles import random_mixture
 
+import bayesgmm as bg
+from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 
 
@@ -21,3 +23,13 @@ def test_the_kernel_under_all_draws_equals_the_mixtures_one_by_one(K, D, S):
     np.testing.assert_allclose(block.entropy, entropy, atol=1e-12)
     np.testing.assert_allclose(draws.log_predictive(X[:3]), np.log(np.exp(m.log_prob(X[:3])).mean(axis=0)), rtol=1e-12)
     np.testing.assert_array_equal(draws.block(X, slice(0, 3)).log_prob, block.log_prob[:, :3])
+
+
+def test_results_do_not_depend_on_the_blocks(overlapping_draws, monkeypatch):
+    m, X = overlapping_draws
+    whole = bg.assign(m, X)
+    for size in (1.0, 8 * 120 * 3 * 5):  # one row at a time, and a few
+        monkeypatch.setattr(rows_module, "_BLOCK_BYTES", size)
+        small = bg.assign(m, X)
+        for name in ("probabilities", "lower", "upper", "overlap", "log_prob"):
+            np.testing.assert_allclose(getattr(small, name), getattr(whole, name), rtol=1e-12)
