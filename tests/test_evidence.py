@@ -285,3 +285,16 @@ def test_what_cannot_be_computed_is_refused(overlapping):
     stuck = np.repeat(thetas[:, :1], 200, axis=1), np.repeat(log_values[:, :1], 200, axis=1)
     with pytest.raises(bg.InputError, match="distinct"):
         evidence_of_draws(density, *stuck, None)
+
+
+def test_what_an_evidence_needs_of_a_posterior_is_said(overlapping):
+    for group in ("observed_data", "em"):
+        with pytest.raises(bg.InputError, match="with its table, fit and priors"):
+            bg.log_evidence(overlapping.drop_nodes(group))
+
+
+def test_a_method_that_failed_is_shown_as_failed():
+    estimates = {"bridge": Estimate(-10.0, 0.01), "thames": Estimate(math.nan, math.inf)}
+    text = str(bg.Evidence(-10.0, 0.01, "bridge", estimates, 0.0, tuple(module._faults(estimates, "bridge"))))
+    assert text.startswith("log evidence -10.00, standard error 0.01 (nats, bridge sampling; THAMES failed)")
+    assert "Not to be trusted: THAMES could not confirm it: no region was found" in text

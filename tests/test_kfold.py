@@ -1,9 +1,11 @@
 """Laws of K-fold cross-validation: against quadrature, and folds as they are asked for."""
 
+from dataclasses import fields
+
 import arviz as az
 import numpy as np
 import pytest
-from oracles import errors_allowed, predictive, seed, table
+from oracles import errors_allowed, predictive, quiet, seed, table
 
 import bayesgmm as bg
 
@@ -65,3 +67,17 @@ def test_impossible_folds_are_refused():
         bg.kfold(X, fit, folds=np.zeros(len(X), dtype=int))
     with pytest.raises(bg.InputError, match="n_components"):
         bg.kfold(X, "two")
+
+
+def test_a_result_has_a_line_for_each_row_and_names_what_is_in_doubt():
+    X = table("old_faithful")[::4]
+    result = quiet(bg.kfold, X, 1, n_folds=2, draws=50, tune=50, chains=2, rng=0)
+    rows = result.to_dataframe()
+    assert list(rows) == ["elpd", "p_kfold", "fold", "trusted"]
+    np.testing.assert_array_equal(rows["fold"], result.folds)
+    assert rows["elpd"].sum() == pytest.approx(result.elpd)
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    doubtful = bg.KFold(**(values | {"disagreeing": (1,), "untrusted": (3, 8)}))
+    assert "The chains disagree about the rows of fold 1: draw longer (tune, draws)." in doubtful.text
+    assert "Not to be trusted: 2 rows (3, 8), whose density varies too much" in doubtful.text
+    assert doubtful.to_dataframe().query("not trusted").index.tolist() == [3, 8]

@@ -1,6 +1,7 @@
 """Laws of leave-one-out and K-fold cross-validation: against quadrature, brute force and ArviZ."""
 
 import tracemalloc
+from dataclasses import FrozenInstanceError
 
 import arviz as az
 import matplotlib
@@ -117,3 +118,30 @@ def test_what_cannot_be_left_out_is_refused(faithful):
     short = quiet(bg.sample_posterior, X, bg.fit_em(X, 1), draws=5, tune=50, chains=2, rng=0)
     with pytest.raises(bg.InputError, match="at least 30 draws; there are 10"):
         bg.loo(short)
+
+
+def test_a_result_is_frozen_and_has_a_line_for_each_row(faithful):
+    result = bg.loo(faithful[1].isel(draw=slice(200)), methods=())
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'elpd'"):
+        result.elpd = 0.0
+    rows = result.to_dataframe()
+    assert list(rows) == ["elpd", "p_loo", "pareto_k", "method", "trusted"]
+    np.testing.assert_array_equal(rows["elpd"], result.elpd_i)
+    assert rows.index[~rows["trusted"]].tolist() == list(result.untrusted)
+    assert rows["p_loo"].sum() == pytest.approx(result.p)
+
+
+def test_a_single_chain_is_enough(faithful):
+    tree = faithful[1].isel(chain=[2])
+    ours, theirs = quiet(bg.loo, tree, methods=()), quiet(az.loo, in_double(tree), pointwise=True)
+    np.testing.assert_allclose(ours.elpd_i, theirs.elpd_i, rtol=1e-7)
+
+
+def test_what_loo_needs_of_a_posterior_is_said(faithful, laplace_posterior, made_up):
+    with pytest.raises(bg.InputError, match="with its table"):
+        bg.loo(faithful[1].drop_nodes("observed_data"))
+    with pytest.raises(bg.InputError, match="not of an approximation"):
+        bg.loo(laplace_posterior)
+    X, draws = made_up
+    with pytest.raises(bg.InputError, match=r"with its EM fit to repair rows; or ask for none: methods=\(\)"):
+        bg.loo(tree_of(draws, X))

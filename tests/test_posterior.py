@@ -1,6 +1,6 @@
 """`Posterior`: what a tree holds as one value, whichever part of it there is."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -170,3 +170,20 @@ def test_a_posterior_shares_the_stored_log_likelihood_with_its_tree(faithful_pos
     assert np.shares_memory(bg.posterior(faithful_posterior).log_likelihood.values, stored)
     some = faithful_posterior.isel(draw=slice(0, None, 10))
     np.testing.assert_array_equal(bg.posterior(some).log_likelihood.values, stored[:, ::10])
+
+
+def test_draws_that_the_other_groups_do_not_have_are_known_by_themselves_alone(faithful_posterior):
+    parts = {name: group.to_dataset() for name, group in faithful_posterior.children.items()}
+    others = parts["posterior"].assign_coords(chain=[7, 8, 9, 10])
+    drawn = bg.posterior(xr.DataTree.from_dict(parts | {"posterior": others}))
+    assert drawn.chain_labels == (7, 8, 9, 10)
+    assert drawn.statistics == {}
+    assert drawn.log_likelihood is None
+
+
+def test_relabelled_draws_replace_the_old_ones(iris_posterior):
+    drawn = bg.posterior(iris_posterior)
+    labels = replace(drawn.labels, method="ecr")
+    moved = drawn.with_draws(drawn.draws.permute([2, 0, 1]), labels)
+    np.testing.assert_array_equal(moved.draws.means, drawn.draws.means[..., [2, 0, 1], :])
+    assert (moved.labels.method, moved.fit, moved.rows is drawn.rows) == ("ecr", drawn.fit, True)

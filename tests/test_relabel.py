@@ -194,3 +194,32 @@ def test_draws_in_any_order_are_relabelled_to_the_fit(faithful_fit, faithful_pos
     np.testing.assert_array_equal(found.mixture.means, draws.means)
     assert found.labels.switch_rate > 0.3
     assert found.labels.ambiguous_rate == 0
+
+
+def test_a_posterior_is_relabelled_to_a_posterior(case):
+    em, X, draws, mixed = case
+    found = bg.relabel(bg.posterior(tree_of(mixed, X, em)))
+    np.testing.assert_array_equal(found.draws.means, draws.means)
+    assert found.labels.method == "hungarian"
+
+
+def test_draws_without_chains_or_without_heights_are_refused(case):
+    _, X, draws, _ = case
+    tree = tree_of(draws, X, draws[0, 0])
+    for part in (
+        tree.isel(chain=0),
+        xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset().stack(s=("chain", "draw"))}),
+    ):
+        with pytest.raises(bg.InputError, match="with the dimensions chain and draw, not stacked"):
+            bg.relabel(part)
+    with pytest.raises(bg.InputError, match="neither lp nor observed_data"):
+        bg.relabel(xr.DataTree.from_dict({"posterior": tree["posterior"].to_dataset()}), target="map")
+
+
+def test_the_most_probable_draw_is_that_of_the_greatest_lp(case):
+    em, X, draws, mixed = case
+    height = np.zeros((2, 100))
+    height[1, 42] = 1.0
+    found = bg.relabel(tree_of(mixed, X, em, {"lp": height}), target="map")
+    np.testing.assert_array_equal(bg.as_mixture(found).means[1, 42], mixed.means[1, 42])
+    np.testing.assert_allclose(np.sort(bg.as_mixture(found).weights), np.sort(draws.weights))

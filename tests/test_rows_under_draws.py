@@ -33,3 +33,18 @@ def test_results_do_not_depend_on_the_blocks(overlapping_draws, monkeypatch):
         small = bg.assign(m, X)
         for name in ("probabilities", "lower", "upper", "overlap", "log_prob"):
             np.testing.assert_allclose(getattr(small, name), getattr(whole, name), rtol=1e-12)
+
+
+def test_thinned_draws_are_every_so_many(overlapping_draws):
+    m, X = overlapping_draws
+    draws = rows_under_draws(m, X)
+    some = draws.thinned(7)
+    np.testing.assert_array_equal(some.mixture.means, draws.mixture.means[::7])
+    assert some.n_draws == len(range(0, 120, 7))
+
+
+def test_more_components_than_labels_have_bits_for_are_refused():
+    K = 256
+    m = bg.GaussianMixture(np.full((1, K), 1 / K), np.arange(K)[None, :, None], np.ones((1, K, 1, 1)))
+    with pytest.raises(bg.InputError, match=r"at most \d+ components can be looked at row by row, not 256"):
+        bg.assign(m, [[0.0], [1.0]])
