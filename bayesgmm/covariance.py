@@ -47,9 +47,10 @@ class CovarianceModel:
 
     Examples
     --------
-    >>> CovarianceModel.named("full").name
+    >>> import bayesgmm as bg
+    >>> bg.CovarianceModel.named("full").name
     'VVV'
-    >>> CovarianceModel("V", "E", "I").n_parameters(n_components=3, n_features=4)
+    >>> bg.CovarianceModel("V", "E", "I").n_parameters(n_components=3, n_features=4)
     6
     """
 
@@ -68,7 +69,7 @@ class CovarianceModel:
         Parameters
         ----------
         name : str or CovarianceModel
-            Three letters, "full", "tied", "diag", "spherical", or for one feature "E" or "V"; in any case of letters.
+            Three letters, "full", "tied", "diag", "spherical", or for one feature "E" or "V"; upper or lower case.
 
         Raises
         ------

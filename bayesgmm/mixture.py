@@ -45,7 +45,8 @@ class GaussianMixture:
 
     Examples
     --------
-    >>> m = GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [4.0]], covariances=[[[1.0]], [[1.0]]])
+    >>> import bayesgmm as bg
+    >>> m = bg.GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [4.0]], covariances=[[[1.0]], [[1.0]]])
     >>> m.predict([[-1.0], [5.0]])
     array([0, 1])
     >>> m.responsibilities([[2.0]])
@@ -282,7 +283,8 @@ class GaussianMixture:
         Examples
         --------
         >>> S = [[[1.0, 0.5], [0.5, 1.0]]]
-        >>> m = GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=S)
+        >>> import bayesgmm as bg
+        >>> m = bg.GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=S)
         >>> m.conditional({0: 2.0}).means, m.conditional({0: 2.0}).covariances
         (array([[1.]]), array([[[0.75]]]))
         """
@@ -367,7 +369,8 @@ class GaussianMixture:
 
         Examples
         --------
-        >>> m = GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [9.0]], covariances=[[[1.0]], [[1.0]]])
+        >>> import bayesgmm as bg
+        >>> m = bg.GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [9.0]], covariances=[[[1.0]], [[1.0]]])
         >>> m.highest_density_intervals(0.9).round(2)
         array([[-1.64,  1.64],
                [ 7.36, 10.64]])

@@ -57,8 +57,8 @@ class LOO(Frozen, ELPDDataLOO):
         and the effective number of parameters.
     elpd_i, p_loo_i : DataArray (observation)
     pareto_k : DataArray (observation)
-        Of the estimate that is used, and of the first one where none was good; ``influence_pareto_k`` is the first
-        one's, from the draws as they were.
+        Pareto k of the estimate that is used, or of the first estimate where none was good; ``influence_pareto_k`` is
+        always that of the first estimate, from the draws as they were.
     method : DataArray (observation)
         A `Repair`: "psis", "moment matching", "mixture" or "refit".
     repairs : DataFrame
@@ -68,6 +68,15 @@ class LOO(Frozen, ELPDDataLOO):
         The rows whose estimates cannot be trusted after all.
     text : str
         What was done, in words.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> result = bg.loo(tree)
+    >>> result.untrusted, list(result.to_dataframe().columns)
+    ((), ['elpd', 'p_loo', 'pareto_k', 'method', 'trusted'])
     """
 
     method: xr.DataArray
@@ -92,7 +101,7 @@ class LOO(Frozen, ELPDDataLOO):
         return f"{text}; not to be trusted: {some_rows(self.untrusted)}. See repairs; draw longer."
 
     def to_dataframe(self) -> pd.DataFrame:
-        """What is known of each row, a line per row.
+        """The results for each row, one line per row.
 
         Returns
         -------
@@ -115,7 +124,7 @@ def loo(
     rng: Any = None,
     progress: Progress | None = None,
 ) -> LOO:
-    """Leave-one-out expected log predictive density of a posterior, every row of it checked and where needed repaired.
+    """Leave-one-out expected log predictive density of a posterior; every row is checked, and repaired where needed.
 
     Parameters
     ----------
@@ -125,9 +134,9 @@ def loo(
         What may be done about rows whose Pareto k is too high, any of "moment matching", "mixture" and "refit", tried
         in this order. With none of them the result is that of ``arviz.loo``.
     rng : Generator, seed or None
-        For what has to be sampled anew.
+        For the posteriors that have to be sampled anew.
     progress : callable, optional
-        Called as ``progress("leave-one-out", done, total)`` with the number of rows that are settled and of all rows.
+        Called as ``progress("leave-one-out", done, total)`` with the number of rows settled so far and of all rows.
 
     Returns
     -------

@@ -31,7 +31,14 @@ _TRANSFORMATIONS = 30  # at most, per row
 
 
 class Repair(StrEnum):
-    """What a row's leave-one-out density is from."""
+    """The method that a row's leave-one-out density comes from.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> [repair.value for repair in bg.Repair]
+    ['psis', 'moment matching', 'mixture', 'refit']
+    """
 
     NONE = "psis"  # the draws of the whole table, by importance sampling
     MOMENT_MATCHING = "moment matching"

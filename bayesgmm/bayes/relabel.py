@@ -58,11 +58,11 @@ def relabel(posterior: Any, method: str = "hungarian", *, target: str | Gaussian
     -------
     DataTree or Posterior
         As given. Of a tree, every variable of ``posterior`` with the dimension ``component`` is reordered; all else is
-        as it was. Its attributes tell of the draws before: ``relabelling`` (the method), ``switch_rate`` (share of
-        draws whose components had other labels than in the chain's first draw), ``ambiguous_rate`` (share of draws in
-        which a component was nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much the
-        second-best labelling of a draw is worse than the best, over the draws: nats of divergence for "hungarian", rows
-        for "ecr", nats summed over rows for "stephens"; infinite for K = 1). A `Posterior` has them as ``labels``.
+        as it was. Its attributes describe the draws before relabelling: ``relabelling`` (the method), ``switch_rate``
+        (share of draws whose components had other labels than in the chain's first draw), ``ambiguous_rate`` (share of
+        draws in which a component was nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much
+        the second-best labelling of a draw is worse than the best, over the draws: nats of divergence for "hungarian",
+        rows for "ecr", nats summed over rows for "stephens"; infinite for K = 1). A `Posterior` has them as ``labels``.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def prior_check(
         Needed unless the priors have a concentration for each component.
     covariance : str or CovarianceModel
     rng : Generator, seed or None
-        Of the mixtures that are drawn.
+        For the mixtures that are drawn.
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
 

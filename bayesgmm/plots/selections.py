@@ -129,12 +129,12 @@ def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure
 
 
 def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> Figure:
-    """The predictive density averaged over mixtures with their stacking weights; of one feature, the mixtures' own too.
+    """The predictive density averaged over mixtures with their stacking weights; for one feature, each mixture's too.
 
     Parameters
     ----------
     X : (N, D) table
-        One feature, or two; of more, the marginal density of the first two is shown.
+        One feature, or two; for more, the marginal density of the first two is shown.
     selection : Selection
         From `select` with the criterion "loo".
     figure : matplotlib.figure.Figure, optional
