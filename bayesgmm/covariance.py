@@ -23,7 +23,7 @@ _CODES = {"I": 0, "E": 1, "V": 2}  # the Factor of src/covariance.hpp
 
 @dataclass(frozen=True, slots=True)
 class CovarianceModel:
-    """One of the 14 covariance models: which factors of the covariances components share.
+    """One of the 14 covariance models: which factors of their covariances the components share.
 
     Covariance k is volume_k * Q_k diag(a_k) Q_k' with prod(a_k) = 1. Each factor is equal for all components (E) or
     varies between them (V); without a shape a_k (I) components are spherical, without an orientation Q_k (I) their axes

@@ -123,6 +123,12 @@ class GaussianMixture:
         """The same mixtures with other batch axes: ``mixture.reshape(-1)`` has one."""
         return self._rearranged(lambda array, n: array.reshape(*batch_shape, *array.shape[array.ndim - n :]))
 
+    def __repr__(self) -> str:
+        if self.batch_shape:
+            return f"GaussianMixture(K={self.n_components}, D={self.n_features}, batch_shape={self.batch_shape})"
+        values = (f"{name}={getattr(self, name)!r}" for name in ("weights", "means", "covariances", "features"))
+        return f"GaussianMixture({', '.join(values)})"
+
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the leading axes, ``()`` for a single mixture."""

@@ -158,9 +158,9 @@ def loo(
     1. Pareto-smoothed importance sampling from the draws (Vehtari et al. 2024), in blocks of rows so that memory stays
        bounded. A row is good if its Pareto k is at most min(1 - 1/log10(draws), 0.7).
     2. Moment matching, if asked for: half of the draws are shifted, scaled and rotated to the moments of the posterior
-       without the row (Paananen et al. 2021). It samples nothing, but takes longer than sampling small tables, and
-       where a row's absence changes the posterior's shape it can be off by more than its error says. It is left out
-       where labels switched: relabelled draws have no smooth density.
+       without the row (Paananen et al. 2021). It needs no sampling, but on small tables takes longer than sampling anew
+       would, and where a row's absence changes the posterior's shape it can be off by more than its error says. It is
+       skipped where labels switched: relabelled draws have no smooth density.
     3. Draws from p(theta | X) sum_i c_i / p(x_i | theta) over the bad rows, a mixture of the posteriors without each
        (Silva & Zanella 2023) in about equal shares, c_i being the estimate of row i's predictive density so far. They
        are pooled with the posterior's own draws by bridge sampling (Meng & Wong 1996): relative to the pool the weights

@@ -12,6 +12,7 @@ from bayesgmm.clusters.partition import Partition
 from bayesgmm.clusters.rows_under_draws import Block, RowsUnderDraws, log_mean_exp, rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
 from bayesgmm.intervals import level, tails
+from bayesgmm.names import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,8 @@ class Assignments:
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
     >>> assignments = bg.assign(tree, rng=0)
+    >>> assignments
+    Assignments(272 rows to 2 components, ci_prob=0.89)
     >>> assignments.labels[:4], int((assignments.label_probability < 0.9).sum())
     (array([1, 0, 1, 0]), 1)
     """
@@ -69,6 +72,10 @@ class Assignments:
     tail_probability: np.ndarray
     ci_prob: float
     partition: Partition | None = None
+
+    def __repr__(self) -> str:
+        N, K = self.probabilities.shape
+        return f"Assignments({N} rows to {counted(K, self.group)}, ci_prob={self.ci_prob:g})"
 
     @property
     def group(self) -> str:

@@ -49,8 +49,8 @@ def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> Gaus
     are divided among the clusters:
 
     * the weight of a cluster is sum_k w_k N_ck / N_k, its share of each component's weight;
-    * its mean and covariance are those of a new row from the component of one of its rows drawn at random,
-      a mixture of the components in the proportions N_ck / n_c.
+    * its mean and covariance are those of a new row drawn from the component of a random row of the cluster, that is,
+      of a mixture of the components in the proportions N_ck / n_c.
 
     Where every cluster is one component and no row is in doubt, these are the component's own; rows in doubt widen them
     a little. They are sums over components, which no relabelling changes; a component without rows adds nothing to

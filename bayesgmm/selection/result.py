@@ -64,7 +64,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Selection:
-    """Fits of several sizes and covariance models, and what each criterion says of them.
+    """Fits of several sizes and covariance models, and what each criterion says about them.
 
     Printed, it says in sentences what each criterion chooses, how sure it is, and what to report. Mappings from fits
     have the keys (covariance, n_components), and cannot be changed.

@@ -54,7 +54,7 @@ class FitState:
 
     @property
     def left_out(self) -> bool:
-        """Whether no criterion may choose the fit."""
+        """Whether the fit is excluded from the choice by any criterion."""
         return self.outcome in (FitOutcome.SPURIOUS, FitOutcome.FAILED)
 
 
