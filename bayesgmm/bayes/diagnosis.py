@@ -100,6 +100,9 @@ def diagnose(posterior: Any) -> Diagnosis:
     if len(drawn.draws.batch_shape) != 2:
         raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
     K = drawn.n_components
+    if drawn.sampling.approximate and drawn.verdict is not None:  # independent draws: chains say nothing
+        components = () if drawn.rows is None else tuple(_components(drawn, _member_counts(drawn.draws, drawn.rows)))
+        return Diagnosis(drawn.verdict.convergence, components, None, float(drawn.n_draws), K, drawn.verdict.text)
     if drawn.draws.batch_shape[1] < _FEWEST_DRAWS:
         return Diagnosis(Convergence.UNCHECKED, (), None, 0.0, K)
     diagnostics = _diagnostics(drawn)

@@ -168,6 +168,7 @@ class Diagnosis:
     r_hat: float | None
     ess: float
     n_components: int
+    of_approximation: str = ""  # the verdict's text, where the draws are of an approximation
 
     @property
     def good(self) -> bool:
@@ -177,6 +178,8 @@ class Diagnosis:
     @property
     def text(self) -> str:
         """The verdict, the findings and what to do, in sentences."""
+        if self.of_approximation:
+            return " ".join([self.of_approximation, *map(str, self.findings)])
         return f"{_OPENING[self.convergence]}{self.reasons}"
 
     @property
