@@ -23,7 +23,7 @@ _CODES = {"I": 0, "E": 1, "V": 2}  # the Factor of src/covariance.hpp
 
 @dataclass(frozen=True, slots=True)
 class CovarianceModel:
-    """One of the 14 covariance models: which factors of the covariances components share.
+    """One of the 14 covariance models: which factors of their covariances the components share.
 
     Covariance k is volume_k * Q_k diag(a_k) Q_k' with prod(a_k) = 1. Each factor is equal for all components (E) or
     varies between them (V); without a shape a_k (I) components are spherical, without an orientation Q_k (I) their axes
@@ -47,9 +47,10 @@ class CovarianceModel:
 
     Examples
     --------
-    >>> CovarianceModel.named("full").name
+    >>> import bayesgmm as bg
+    >>> bg.CovarianceModel.named("full").name
     'VVV'
-    >>> CovarianceModel("V", "E", "I").n_parameters(n_components=3, n_features=4)
+    >>> bg.CovarianceModel("V", "E", "I").n_parameters(n_components=3, n_features=4)
     6
     """
 
@@ -68,7 +69,7 @@ class CovarianceModel:
         Parameters
         ----------
         name : str or CovarianceModel
-            Three letters, "full", "tied", "diag", "spherical", or for one feature "E" or "V"; in any case of letters.
+            Three letters, "full", "tied", "diag", "spherical", or for one feature "E" or "V"; upper or lower case.
 
         Raises
         ------

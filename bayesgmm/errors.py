@@ -52,7 +52,7 @@ class SamplingError(BayesGMMError, RuntimeError):
 
 
 class ConvergenceWarning(UserWarning):
-    """A result is returned though it is in doubt, as where its computation did not converge; the message says why.
+    """A result is returned although it is doubtful, for example because the chains disagree; the message says why.
 
     Examples
     --------

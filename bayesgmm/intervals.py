@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 from bayesgmm.errors import InputError
 
 
@@ -22,7 +24,7 @@ def level(ci_prob: float | None) -> float:
         from arviz_base import rcParams
 
         return float(rcParams["stats.ci_prob"])
-    if isinstance(ci_prob, bool) or not isinstance(ci_prob, (int, float)) or not 0 < ci_prob < 1:
+    if isinstance(ci_prob, bool) or not isinstance(ci_prob, Real) or not 0 < ci_prob < 1:
         raise InputError(f"ci_prob must be between 0 and 1, not {ci_prob!r}")
     return float(ci_prob)
 

@@ -45,7 +45,8 @@ class GaussianMixture:
 
     Examples
     --------
-    >>> m = GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [4.0]], covariances=[[[1.0]], [[1.0]]])
+    >>> import bayesgmm as bg
+    >>> m = bg.GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [4.0]], covariances=[[[1.0]], [[1.0]]])
     >>> m.predict([[-1.0], [5.0]])
     array([0, 1])
     >>> m.responsibilities([[2.0]])
@@ -121,6 +122,12 @@ class GaussianMixture:
     def reshape(self, *batch_shape: int) -> GaussianMixture:
         """The same mixtures with other batch axes: ``mixture.reshape(-1)`` has one."""
         return self._rearranged(lambda array, n: array.reshape(*batch_shape, *array.shape[array.ndim - n :]))
+
+    def __repr__(self) -> str:
+        if self.batch_shape:
+            return f"GaussianMixture(K={self.n_components}, D={self.n_features}, batch_shape={self.batch_shape})"
+        values = (f"{name}={getattr(self, name)!r}" for name in ("weights", "means", "covariances", "features"))
+        return f"GaussianMixture({', '.join(values)})"
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -282,7 +289,8 @@ class GaussianMixture:
         Examples
         --------
         >>> S = [[[1.0, 0.5], [0.5, 1.0]]]
-        >>> m = GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=S)
+        >>> import bayesgmm as bg
+        >>> m = bg.GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=S)
         >>> m.conditional({0: 2.0}).means, m.conditional({0: 2.0}).covariances
         (array([[1.]]), array([[[0.75]]]))
         """
@@ -367,7 +375,8 @@ class GaussianMixture:
 
         Examples
         --------
-        >>> m = GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [9.0]], covariances=[[[1.0]], [[1.0]]])
+        >>> import bayesgmm as bg
+        >>> m = bg.GaussianMixture(weights=[0.5, 0.5], means=[[0.0], [9.0]], covariances=[[[1.0]], [[1.0]]])
         >>> m.highest_density_intervals(0.9).round(2)
         array([[-1.64,  1.64],
                [ 7.36, 10.64]])

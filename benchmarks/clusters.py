@@ -91,7 +91,7 @@ def numpy_similarity(m, X):
 
 
 def numpy_expected_vi(z, labels):
-    """Of one labeling; a search needs thousands of these."""
+    """Of one labelling; a search needs thousands of these."""
     both = np.array([np.bincount(4 * labels + column, minlength=16) for column in z.T]) / len(z)
     p = both.reshape(-1, 4, 4)
 

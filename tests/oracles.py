@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.stats import multivariate_normal
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.modes import Searched
+from bayesgmm.em.result import Maximum
 from bayesgmm.observations import observations
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -106,6 +109,44 @@ def tree_of(draws, X, em=None, statistics=None, **attributes):
     return tree
 
 
+def direct_loss(a, b, loss):
+    """Variation of information or Binder's loss between two partitions, labels (N,) each."""
+    if loss == "binder":
+        return ((a[:, None] == a) != (b[:, None] == b)).mean()
+    both = (b.max() + 1) * a + b
+
+    def entropy(c):
+        p = np.bincount(c)[np.unique(c)] / len(c)
+        return -(p * np.log(p)).sum()
+
+    return 2 * entropy(both) - entropy(a) - entropy(np.unique(b, return_inverse=True)[1])
+
+
+def predictive(X, weights, priors):
+    """Log predictive densities (..., N) of all rows given rows of the given weights (..., N), K = D = 1, on a grid."""
+    prior, wishart = priors.means, priors.covariances
+    mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 351), np.linspace(-2, 7, 301)))
+    variance = np.exp(log_variance)
+    log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance))  # (N, grid)
+    log = stats.norm.logpdf(mean, prior.location[0], prior.scale[0]) + log_variance
+    log = log + stats.invgamma.logpdf(variance, wishart.df / 2, scale=wishart.scale[0, 0] / 2)
+    log = log + weights @ log_lik
+    posterior = np.exp(log - logsumexp(log, axis=-1, keepdims=True))
+    return np.log(posterior @ np.exp(log_lik).T)
+
+
+def quiet(call, *args, **kwargs):
+    """What a call returns, whatever it warns of: where it is a matter of luck whether few draws deserve a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call(*args, **kwargs)
+
+
+def hits(*numbers):
+    """A search whose maxima, from the highest on, were met so many times each."""
+    return Searched(tuple(Maximum(-float(i), n, False) for i, n in enumerate(numbers)), sum(numbers))
+
+
 COORDINATE_CASES = [  # covariance model, K, D, family of the covariances' prior
     *[("VVV", 3, 4, "inverse Wishart"), ("VVV", 1, 3, "inverse Wishart"), ("EEE", 3, 4, "inverse Wishart")],
     *[("VVI", 2, 3, "inverse Wishart"), ("EEI", 3, 2, "inverse Wishart"), ("VII", 2, 2, "inverse Wishart")],
@@ -132,28 +173,27 @@ def covariance_prior(kind, scale):
     }[kind]()
 
 
-def scale_matrix(model, K, df, scale_df, scale, floor, rng):
-    """A draw of the hierarchical prior's scale matrix, as far as a covariance model uses it: small ones are rarer.
+def scale_matrices(n, model, K, df, scale_df, scale, floor, rng):
+    """Draws (n, D, D) of the hierarchical prior's scale matrix, as far as a covariance model uses it, and its floor.
 
-    And what the floor adds to it.
+    Small ones are rarer than a Wishart distribution's, so that some of its draws are rejected.
     """
     D, diagonal = len(scale), np.diag(scale)
     own = df - D + 1 if model.diagonal else df
     power = own * (1 if model.volume == "E" else K) / 2
-    while True:
+    accepted, size = np.empty((0, D, D)), 10 * n
+    while len(accepted) < n:
         if not model.diagonal:
-            B, F = stats.wishart(scale_df, scale).rvs(100, random_state=rng), floor * scale_df * scale
+            B, F = stats.wishart(scale_df, scale).rvs(size, random_state=rng), floor * scale_df * scale
         elif model.shape == "I":
-            B, F = (
-                diagonal.mean() * rng.chisquare(scale_df, (100, 1, 1)),
-                floor * scale_df * diagonal.mean() * np.eye(1),
-            )
+            mean = diagonal.mean()
+            B, F = mean * rng.chisquare(scale_df, (size, 1, 1)), floor * scale_df * mean * np.eye(1)
         else:
-            B, F = diagonal * rng.chisquare(scale_df, (100, 1, D)) * np.eye(D), floor * scale_df * np.diag(diagonal)
-        kept = np.log(rng.random(100)) < power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1])
-        if kept.any():
-            first = B[kept.argmax()]
-            return (first, F) if len(F) == D else (first * np.eye(D), F * np.eye(D))
+            B, F = diagonal * rng.chisquare(scale_df, (size, 1, D)) * np.eye(D), floor * scale_df * np.diag(diagonal)
+        chance = power * (np.linalg.slogdet(B)[1] - np.linalg.slogdet(B + F)[1])
+        B = B[np.log(rng.random(size)) < chance]
+        accepted = np.concatenate([accepted, B if len(F) == D else B * np.eye(D)])
+    return accepted[:n], F if len(F) == D else F * np.eye(D)
 
 
 def density_of(X, fit, priors):

@@ -13,8 +13,8 @@ import bayesgmm
 
 ROOT = Path(bayesgmm.__file__).parent
 LAYERS = [  # a module may import from its own layer and from those after it
+    {"__main__"},
     {"cli"},
-    {"report", "outputs"},
     {"plots", "selection"},
     {"clusters"},
     {"bayes"},
@@ -22,7 +22,7 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "observations", "tables", "datasets"},
+    {"covariance", "expectation", "observations", "datasets"},
     {"intervals"},
     {"names", "native", "errors", "files", "progress"},
 ]

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from oracles import COORDINATE_CASES, covariance_prior, density_of, table
+from oracles import density_of, table
 from scipy import stats
 
 import bayesgmm as bg
-from bayesgmm.bayes.coordinates import log_ratios, proportions
 from bayesgmm.bayes.density import Density
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.observations import observations
@@ -44,22 +43,6 @@ def test_inverse_wishart_has_scipys_density():
     assert np.ptp(offsets) < 1e-6
 
 
-@pytest.mark.parametrize(("name", "K", "D", "kind"), COORDINATE_CASES)
-def test_coordinates_go_there_and_back(name, K, D, kind):
-    """And so they do for draws from the prior, which are of the covariance model."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(50, D))
-    priors = bg.Priors(1.0, bg.NormalMeans(np.zeros(D), np.ones(D)), covariance_prior(kind, np.eye(D) + 0.5))
-    drawn = priors.sample(5, K, name, rng=rng)
-    density = Density(observations(X), np.zeros(D), priors.for_components(K), CovarianceModel.named(name))
-    thetas = density.pack(drawn)
-    assert thetas.shape == (5, density.n_dim)
-    assert np.isfinite(density.log_densities(thetas)).all()
-    back = density.unpack(thetas)
-    np.testing.assert_allclose(back.covariances, drawn.covariances, rtol=1e-6)
-    np.testing.assert_allclose(back.weights, drawn.weights, rtol=1e-8)
-
-
 @pytest.mark.parametrize("name", ["VVV", "EEE", "VEE", "VVI", "EVI", "VII"])  # EVV's shapes depend on the axes
 def test_other_axes_and_units_change_the_default_posterior_by_the_jacobian_only(name):
     """After X A + b the density at the mapped mixture is |det A|^-N times the old one, over the Jacobian."""
@@ -87,21 +70,6 @@ def test_other_axes_and_units_change_the_default_posterior_by_the_jacobian_only(
     J = [(mapped(theta + h * e) - mapped(theta - h * e)) / (2 * h) for e in np.eye(theta.size)]
     expected = one(theta)[0] + one.log_constant - len(X) * np.linalg.slogdet(A)[1] - np.linalg.slogdet(np.array(J))[1]
     assert abs(other(mapped(theta))[0] + other.log_constant - expected) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["EVE", "VVE", "EEV", "VEV"])
-def test_models_without_coordinates_are_refused_by_name(name):
-    X = table("iris")
-    with pytest.raises(bg.InputError, match=f"covariance {name} is not available"):
-        bg.sample_posterior(X, bg.fit_em(X, 2, name, rng=0))
-
-
-def test_log_ratios_go_there_and_back():
-    weights = np.random.default_rng(0).dirichlet([0.5, 1.0, 2.0, 3.0], size=(3, 5))
-    ratios = log_ratios(weights)
-    assert ratios.shape == (3, 5, 3)
-    np.testing.assert_allclose(proportions(ratios), weights, rtol=1e-12)
-    assert np.isfinite(log_ratios(np.array([1.0, 0.0]))).all()
 
 
 def test_densities_of_many_points_are_those_of_each(faithful_fit):

@@ -279,7 +279,7 @@ def test_some_of_the_draws_are_judged_by_their_own_statistics(three):
     posterior = tree["posterior"].to_dataset()
     for some in ({"chain": [1, 3]}, {"draw": slice(50, 300)}, {"chain": [3, 0], "draw": slice(0, None, 2)}):
         whole, alone = bg.diagnose(tree.isel(some)), bg.diagnose(replaced(tree, posterior=posterior.isel(some)))
-        assert whole == alone
+        assert (whole.convergence, whole.text) == (alone.convergence, alone.text)  # sums may differ in the last digit
         assert "(log posterior lower by 9" in str(whole.findings[0])
         assert "Chain 3" in str(whole.findings[0])
     bare = posterior.isel(chain=[1, 3]).drop_vars("chain")
@@ -354,3 +354,14 @@ def test_posteriors_of_two_fits_are_two_modes():
     better = ("0 and 1", "2 and 3") if lp[0] > lp[1] else ("2 and 3", "0 and 1")
     assert str(found.findings[0]).startswith(f"Chains {better[1]} sit in another mode than chains {better[0]}")
     assert f"lower by {abs(lp[0] - lp[1]):.1f}" in str(found.findings[0])
+
+
+def test_an_approximation_keeps_its_verdict():
+    """Its draws are independent, so that chains always agree."""
+    X = np.array([-2.1, -1.4, -1.0, -0.2, 0.3, 1.2, 1.9, 2.2])[:, None]
+    priors = bg.Priors(1.0, bg.NormalMeans([0.0], [4.3]), bg.InverseWishart(3, [[1.0]]))
+    tree = bg.sample_posterior(X, bg.fit_em(X, 2, "V", priors=priors), priors, method="laplace", rng=0)
+    found = bg.diagnose(tree)
+    assert found.convergence is bg.posterior(tree).verdict.convergence
+    assert found.text.startswith(tree.attrs["convergence"])
+    assert "chains" not in found.text

@@ -14,7 +14,11 @@ from bayesgmm.bayes import evidence as module, integrals
 from bayesgmm.bayes.evidence import Estimate, evidence_of_draws
 
 APART = np.array([-3.0, -2.5, -2.0, -2.2, 2.0, 2.3, 2.9, 3.1, 2.5])[:, None]
+
+
 OVERLAPPING = np.array([-1.2, -0.4, 0.1, 0.3, 0.8, 1.5, -0.2, 0.6])[:, None]
+
+
 LOG_CHI_SQUARE = np.linspace(-16.0, 8.0, 2401)
 
 
@@ -243,14 +247,6 @@ def test_a_seed_gives_the_same_evidence_again_and_the_method_its_value(overlappi
     assert "log K! = 0.69" in str(bridge)
 
 
-def test_tiny_weights_keep_their_coordinates():
-    priors = bg.Priors([0.02, 0.02], bg.NormalMeans([0.2], [2.0]), bg.InverseWishart(3, [[1.0]]))
-    density = bg.posterior(drawn(APART, 2, "V", priors, draws=20, tune=100, chains=1)).density
-    theta = density.pack(bg.GaussianMixture([0.5, 0.5], [[0.0], [1.0]], [[[1.0]], [[1.0]]]))
-    theta[0] = -40.0
-    np.testing.assert_allclose(integrals.coordinates(density, density.unpack(theta)), theta)
-
-
 def test_what_speaks_against_an_estimate_is_said():
     def said(**estimates):
         return " ".join(map(str, module._faults({name: Estimate(*pair) for name, pair in estimates.items()}, "bridge")))
@@ -277,7 +273,7 @@ def test_what_cannot_be_computed_is_refused(overlapping):
         bg.log_evidence({})
     approximate = overlapping.copy()
     approximate.attrs["method"] = "laplace"
-    with pytest.raises(bg.InputError, match="these are of its normal approximation"):
+    with pytest.raises(bg.InputError, match="these are of an approximation"):
         bg.log_evidence(approximate)
     density, thetas, log_values = arrays(overlapping)
     with pytest.raises(bg.InputError, match="20 draws, 10 of them distinct"):
@@ -289,3 +285,16 @@ def test_what_cannot_be_computed_is_refused(overlapping):
     stuck = np.repeat(thetas[:, :1], 200, axis=1), np.repeat(log_values[:, :1], 200, axis=1)
     with pytest.raises(bg.InputError, match="distinct"):
         evidence_of_draws(density, *stuck, None)
+
+
+def test_what_an_evidence_needs_of_a_posterior_is_said(overlapping):
+    for group in ("observed_data", "em"):
+        with pytest.raises(bg.InputError, match="with its table, fit and priors"):
+            bg.log_evidence(overlapping.drop_nodes(group))
+
+
+def test_a_method_that_failed_is_shown_as_failed():
+    estimates = {"bridge": Estimate(-10.0, 0.01), "thames": Estimate(math.nan, math.inf)}
+    text = str(bg.Evidence(-10.0, 0.01, "bridge", estimates, 0.0, tuple(module._faults(estimates, "bridge"))))
+    assert text.startswith("log evidence -10.00, standard error 0.01 (nats, bridge sampling; THAMES failed)")
+    assert "Not to be trusted: THAMES could not confirm it: no region was found" in text

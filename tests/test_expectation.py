@@ -1,5 +1,9 @@
 """Laws of the kernel: it equals the direct computation, and its statistics are the gradient."""
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 from oracles import direct_log_joint, direct_log_prob, random_mixture, reference
@@ -121,3 +125,48 @@ def test_far_rows_have_finite_densities_and_responsibilities(x):
     m = random_mixture(np.random.default_rng(0), 3, 2)
     assert np.isfinite(m.log_prob([[x, 0.0]])).all()
     np.testing.assert_allclose(m.responsibilities([[x, 0.0]]).sum(axis=-1), 1.0)
+
+
+def test_results_of_threads_are_in_the_order_of_the_items():
+    assert kernel.in_threads(lambda i: i**2, range(100)) == [i**2 for i in range(100)]
+    assert kernel.in_threads(lambda i: i**2, []) == []
+
+
+def test_a_single_item_needs_no_thread():
+    assert kernel.in_threads(lambda _: threading.current_thread(), [0]) == [threading.current_thread()]
+
+
+@pytest.mark.parametrize("bad", [0, 7, 19])
+def test_an_error_in_a_thread_is_the_callers(bad):
+    def task(i):
+        if i == bad:
+            raise ZeroDivisionError(f"item {i}")
+        return i
+
+    with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
+        kernel.in_threads(task, range(20))
+    assert kernel.in_threads(abs, [-1, -2]) == [1, 2]  # and the pool still works
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_child_computes_what_its_parent_does():
+    rng = np.random.default_rng(0)
+    m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
+    expected = m.log_prob(X)
+    pool = kernel._pool
+    assert pool is not None, "the rows are too few to be shared between threads"
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # whoever waits for the parent's threads, which the child does not have, waits for ever
+        forgotten = kernel._pool is None
+        os.write(write, m.log_prob(X)[:1000].tobytes())
+        os._exit(0 if forgotten and kernel._pool not in (None, pool) else 1)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
+    assert kernel._pool is pool
+    np.testing.assert_array_equal(np.frombuffer(answer), expected[:1000])

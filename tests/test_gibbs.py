@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
-from oracles import errors_allowed, reference, scale_matrix, seed, table
+from oracles import errors_allowed, reference, scale_matrices, seed, table
 from scipy import integrate, stats
 from scipy.special import gammaln
 
@@ -103,14 +103,16 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         products = weights[:, None] * means
         return np.concatenate([weights, means.ravel(), products.ravel(), (means**2).ravel(), log_det, log_det**2])
 
+    B, F = np.broadcast_to(scale, (repeats, D, D)), 0.0
+    if hierarchical:
+        B, F = scale_matrices(repeats, model, K, 5.0, strength, scale / 4, 0.3, rng)
     change = []
-    for _ in range(repeats):
-        B, F = scale_matrix(model, K, 5.0, strength, scale / 4, 0.3, rng) if hierarchical else (scale, 0.0)
-        given = Priors(a, means, InverseWishart(5.0, B + F)).sample(1, K, model, rng=rng)
+    for r in range(repeats):
+        given = Priors(a, means, InverseWishart(5.0, B[r] + F)).sample(1, K, model, rng=rng)
         z = rng.choice(K, size=N, p=given.weights[0])
         spread = np.linalg.cholesky(given.covariances[0, z])
         X = given.means[0, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
-        end = run(X, priors, model, z[None], given.means, rng, draws=1, thin=6, scale=B)
+        end = run(X, priors, model, z[None], given.means, rng, draws=1, thin=6, scale=B[r])
         log_det = -2 * np.linalg.slogdet(end.factors[0, 0])[1]
         before = numbers(given.weights[0], given.means[0], np.linalg.slogdet(given.covariances[0])[1])
         change.append(numbers(end.weights[0, 0], end.means[0, 0], log_det) - before)

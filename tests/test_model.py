@@ -21,7 +21,8 @@ def test_density_and_gradient_equal_the_models(name, K, D, kind):
         covariance_prior(kind, np.cov(X.T).reshape(D, D)),
     )
     density = density_of(X, fit, priors)
-    mode = None if (name, K) == ("VVV", 3) else "FAST_COMPILE"  # one by numba, the others without compiling
+    compiled = (name, K, kind) == ("VVV", 3, "inverse Wishart")  # one by numba, the others without compiling
+    mode = None if compiled else "FAST_COMPILE"
     model = bg.build_model(X, fit, priors).logp_dlogp_function(ravel_inputs=True, mode=mode)
     model.set_extra_values({})
     theta = density.pack(fit.mixture)
@@ -45,7 +46,7 @@ def test_model_gradient_equals_finite_differences(faithful_fit):
 @pytest.mark.statistical
 def test_prior_draws_of_the_model_are_the_priors():
     """Means of 2000 draws; of the precisions, as the tails of covariances are too heavy for a mean to be normal."""
-    X = table("old_faithful")
+    X = table("old_faithful")[::8]
     scale, means = np.array([[2.0, 20.0], [20.0, 300.0]]), bg.Priors.weakly_informative(X, 3).means
     wide = bg.Priors(np.array([1.0, 2.0, 3.0]), means, bg.InverseWishart(9.0, scale))
     with bg.build_model(X, bg.fit_em(X, 3, "full", rng=0), wide):
@@ -57,8 +58,8 @@ def test_prior_draws_of_the_model_are_the_priors():
         (np.linalg.inv(covariances), 9 * np.linalg.inv(scale)),
     ):
         se = values.std(axis=0) / np.sqrt(len(values))
-        assert (np.abs(values.mean(axis=0) - exact) < errors_allowed(comparisons=3 + 6 + 12) * se).all()
-    assert drawn["prior_predictive"]["observations"].shape == (1, 2000, 272, 2)
+        np.testing.assert_array_less(np.abs(values.mean(axis=0) - exact), errors_allowed(comparisons=3 + 6 + 12) * se)
+    assert drawn["prior_predictive"]["observations"].shape == (1, 2000, 34, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Numba will use object mode:UserWarning")  # to draw from the hierarchical prior

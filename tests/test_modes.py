@@ -6,15 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from oracles import table, tree_of, wobbling
+from oracles import hits, table
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.laplace import Mode
-from bayesgmm.bayes.mode_weights import ModeWeights
 from bayesgmm.bayes.modes import Searched, candidates, find_modes, search_modes
-from bayesgmm.bayes.sample import _verdict
-from bayesgmm.em.result import Maximum
 from bayesgmm.observations import observations
 
 
@@ -98,10 +94,6 @@ def test_priors_that_em_does_not_know_are_searched_without():
     assert searched.maxima[0].log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-3)
 
 
-def hits(*numbers):
-    return Searched(tuple(Maximum(-float(i), n, False) for i, n in enumerate(numbers)), sum(numbers))
-
-
 def test_the_chance_of_another_maximum_is_the_share_met_once():
     assert hits(30).chance == 0
     assert hits(6, 1, 2, 1).chance == 0.2
@@ -110,53 +102,4 @@ def test_the_chance_of_another_maximum_is_the_share_met_once():
     assert hits(6, 1, 2, 1).text == (
         "The highest maximum, one of 4 within 10 nats, was reached by 6 of 10 climbs; 2 were met only once, so that a "
         "further climb finds another with a chance of about 20%."
-    )
-
-
-@pytest.fixture
-def drawn():
-    """Draws that nothing is wrong with."""
-    rng = np.random.default_rng(0)
-    m = bg.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [6.0, 0.0]], [np.eye(2)] * 2)
-    draws = wobbling(m, 4, 400, rng, 0.05)
-    return tree_of(draws, m.sample(100, rng=rng)[0], m, {"lp": rng.normal(size=(4, 400))}, relabelling="hungarian")
-
-
-APART = ModeWeights(((0, 1), (2, 3)), (-9.0, -10.0), (0.7, 0.3))
-
-
-def verdict(tree, searched, evidences=(0.0,), visited=4, weights=None, interrupted=""):
-    modes = [Mode(np.zeros(1), np.eye(1), e) for e in evidences]
-    return _verdict(
-        bg.diagnose(tree), interrupted=interrupted, modes=modes, visited=visited, searched=searched, weights=weights
-    )
-
-
-def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(drawn):
-    found = verdict(drawn, hits(30))
-    assert found.good
-    assert found.text == bg.diagnose(drawn).text
-    assert verdict(
-        drawn, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0), weights=APART
-    ).good  # the fifth holds less than one in a hundred
-
-
-def test_draws_of_modes_of_which_some_may_be_missed_are_not_called_converged(drawn):
-    mixed = verdict(drawn, hits(6, 1, 2, 1))
-    assert mixed.good
-    assert mixed.text.startswith("Converged: ")
-    assert mixed.text.endswith(hits(6, 1, 2, 1).text)
-    found = verdict(drawn, hits(6, 1, 2, 1), weights=APART)
-    assert not found.good
-    assert found.text.startswith("Not converged: a mode may have been missed, though chains agree")
-
-
-def test_modes_that_no_chain_starts_from_are_counted(drawn):
-    found = verdict(drawn, hits(30), (0.0, 0.0, 0.0), visited=2)
-    assert not found.good
-    assert found.text.startswith("Not converged: 33% of the posterior, by Laplace's approximation, is in modes without")
-    assert found.text.endswith("Sample with chains=3, one for each mode.")
-    cut_short = "interrupted with 9 of 10 draws in 4 of 4 chains"
-    assert verdict(drawn, hits(30), interrupted=cut_short).text.startswith(
-        "Not converged: interrupted with 9 of 10 draws in 4 of 4 chains, though"
     )

@@ -21,7 +21,7 @@ def test_where_nutpie_takes_no_compiled_density_the_draws_are_the_same(faithful_
     mode = find_mode(density, density.pack(fit.mixture))
     options = {"draws": 50, "tune": 50, "chains": 2, "seed": 3}
     expected = nutpie_draws(density, mode, **options)
-    monkeypatch.setattr("nutpie.compile_pymc.CompiledPyMCModel", lambda **arguments: None)
+    monkeypatch.setattr(nutpie_model, "_compiled", lambda density, start: None)
     nutpie_model.why_not_compiled.cache_clear()
     with pytest.warns(UserWarning, match="hands them over .*NoneType.*: sampling is slower"):
         drawn = nutpie_draws(density, mode, **options)

@@ -1,147 +1,189 @@
-"""Laws of the draws from the posterior."""
+"""`Posterior`: what a tree holds as one value, whichever part of it there is."""
 
-import warnings
+from dataclasses import fields, replace
 
-import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import errors_allowed, seed, table
-from scipy import stats
+from oracles import random_mixture, table
 
 import bayesgmm as bg
-from bayesgmm.bayes.relabel import relabelling
-from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.result import fitted_table
+from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.bayes.tree import tree_of, write_tree
+
+PARAMETERS = ("weights", "means", "covariances")
 
 
-@pytest.fixture(scope="module")
-def faithful(faithful_fit):
-    return table("old_faithful"), faithful_fit
+@pytest.fixture(params=["faithful", "laplace", "iris", "galaxies"])
+def tree(request):
+    return request.getfixturevalue(f"{request.param}_posterior")
 
 
-@pytest.fixture(scope="module")
-def tree(faithful_posterior):
-    return faithful_posterior
+def assert_same_mixture(a, b):
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert a.features == b.features
 
 
-@pytest.mark.statistical
-def test_old_faithful_converges_to_the_em_fit(faithful, tree):
-    """The chains agree: each one's means are off those of all by no more than its effective draws allow."""
-    _, fit = faithful
-    posterior = tree["posterior"].to_dataset()
-    for name, draws in posterior.data_vars.items():
-        error = draws.std(("chain", "draw")) / np.sqrt(az.ess(posterior)[name] / 4)
-        off = np.abs(draws.mean("draw") - draws.mean(("chain", "draw"))) / error
-        assert float(off.max()) < errors_allowed(comparisons=4 * (2 + 4 + 8)), name
-    assert float(tree["sample_stats"]["diverging"].mean()) < 0.01
-    shift = (posterior.means.mean(("chain", "draw")) - fit.mixture.means) / posterior.means.std(("chain", "draw"))
-    assert float(np.abs(shift).max()) < 0.3  # with errors of 0.02
-    assert tree.attrs["switch_rate"] == 0
+def assert_same_fit(a, b):
+    assert_same_mixture(a.mixture, b.mixture)
+    np.testing.assert_array_equal(a.log_likelihood_path, b.log_likelihood_path)
+    assert (a.starts, a.status, a.bic, a.constraints) == (b.starts, b.status, b.bic, b.constraints)
+    assert [m.log_likelihood for m in a.maxima] == [m.log_likelihood for m in b.maxima]
 
 
-@pytest.mark.statistical
-def test_both_samplers_draw_from_the_same_posterior(faithful, tree):
-    other = bg.sample_posterior(*faithful, sampler="pymc", draws=500, chains=2, rng=seed(1))
-    for name in ("weights", "means", "covariances"):
-        a, b = tree["posterior"][name], other["posterior"][name]
-        se = np.hypot(*(az.mcse(t["posterior"].to_dataset()[[name]])[name] for t in (tree, other)))
-        off = np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / se
-        assert float(off.max()) < errors_allowed(comparisons=14)
+def assert_same(a, b):
+    """Field by field."""
+    compared = {
+        "draws": assert_same_mixture,
+        "em": assert_same_mixture,
+        "fit": assert_same_fit,
+        "rows": np.testing.assert_array_equal,
+        "log_likelihood": np.testing.assert_array_equal,
+        "priors": lambda x, y: np.testing.assert_equal(x.to_json(), y.to_json()),
+        "statistics": np.testing.assert_equal,
+    }
+    for name in (field.name for field in fields(Posterior)):
+        x, y = getattr(a, name), getattr(b, name)
+        compared.get(name, np.testing.assert_equal)(x, y)
 
 
-@pytest.mark.statistical
-def test_one_component_with_known_covariance_form_has_the_closed_posterior():
-    """K = 1, D = 1: against the posterior on a grid."""
-    X = np.random.default_rng(3).normal(2.0, 1.5, size=(25, 1))
-    prior = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [2.0]), bg.InverseWishart(3.0, [[2.0]]))
-    tree = bg.sample_posterior(X, bg.fit_em(X, 1), prior, draws=2000, rng=seed())
-    mean, variance = np.meshgrid(np.linspace(-2, 6, 801), np.exp(np.linspace(-2, 4, 801)), indexing="ij")
-    log = stats.norm.logpdf(mean, 0, 2) + stats.invgamma.logpdf(variance, 1.5, scale=1.0) + np.log(variance)
-    log += sum(stats.norm.logpdf(x, mean, np.sqrt(variance)) for x in X[:, 0])
-    p = np.exp(log - log.max())
-    p /= p.sum()
-    for name, exact in (("means", (p * mean).sum()), ("covariances", (p * variance).sum())):
-        se = float(az.mcse(tree["posterior"].to_dataset()[[name]])[name].values.item())
-        assert abs(float(tree["posterior"][name].mean()) - exact) < errors_allowed(comparisons=2) * se
+def test_a_posterior_and_its_tree_hold_the_same(tree):
+    once = bg.posterior(tree)
+    assert_same(bg.posterior(tree_of(once, dict(tree.attrs))), once)
 
 
-def test_tree_is_what_arviz_and_netcdf_expect(faithful, tree, tmp_path):
-    X, fit = faithful
-    assert tree["posterior"]["means"].dims == ("chain", "draw", "component", "feature")
-    assert tree["log_likelihood"]["observations"].shape == (4, 1000, 272)
-    first = bg.as_mixture(tree)
-    np.testing.assert_allclose(
-        tree["log_likelihood"]["observations"].values[1, 7],
-        bg.GaussianMixture(first.weights[1, 7], first.means[1, 7], first.covariances[1, 7]).log_prob(X),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some draws may not be good enough for one row
-        assert np.isfinite(az.loo(tree).elpd)
-    assert tree["em"].attrs["bic"] == fit.bic
-    tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
-    back = xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
-    xr.testing.assert_equal(back["posterior"].to_dataset(), tree["posterior"].to_dataset())
-    assert back.attrs["priors"] == tree.attrs["priors"]
-    back.close()
+def test_a_file_gives_the_same_posterior(iris_posterior, tmp_path):
+    write_tree(iris_posterior, tmp_path / "draws.nc")
+    with xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf") as back:
+        assert_same(bg.posterior(back.load()), bg.posterior(iris_posterior))
 
 
-def test_draws_in_any_order_are_relabelled_to_the_fit(faithful, tree):
-    _, fit = faithful
-    draws = bg.as_mixture(tree)
-    rng = np.random.default_rng(0)
-    shuffled = draws.permute(rng.permuted(np.broadcast_to(np.arange(2), draws.weights.shape), axis=-1))
-    found = relabelling(shuffled, fit.mixture)
-    np.testing.assert_array_equal(found.mixture.means, draws.means)
-    assert found.labels.switch_rate > 0.3
-    assert found.labels.ambiguous_rate == 0
+def test_everything_is_known_of_a_posterior_that_was_drawn(faithful_fit, faithful_posterior):
+    drawn = bg.posterior(faithful_posterior)
+    assert (drawn.n_components, drawn.n_features, drawn.n_draws) == (2, 2, 4000)
+    assert_same_mixture(drawn.em, faithful_fit.mixture)
+    assert_same_fit(drawn.fit, faithful_fit)
+    np.testing.assert_array_equal(drawn.rows, table("old_faithful"))
+    assert drawn.features == ("x0", "x1")
+    assert drawn.chain_labels == (0, 1, 2, 3)
+    assert (drawn.covariance_model.name, drawn.labels.method, drawn.sampling.tune) == ("VVV", "hungarian", 500)
+    assert drawn.log_likelihood.shape == (4, 1000, 272)
+    heights = drawn.density.log_densities(drawn.density.pack(drawn.draws[0, :5]))
+    np.testing.assert_allclose(drawn.statistics["lp"][0, :5], heights, rtol=1e-9)
 
 
-def test_what_went_wrong_is_said_in_words(faithful):
-    """A hundred and twenty draws are never taken for more than 120 log10(120) = 250 independent ones."""
-    with pytest.warns(bg.ConvergenceWarning, match="effective sample size of .* below 400"):
-        tree = bg.sample_posterior(*faithful, draws=30, rng=seed())
-    assert tree.attrs["convergence"].startswith("Not converged")
+def test_names_of_columns_are_kept(iris_posterior):
+    drawn = bg.posterior(iris_posterior)
+    assert drawn.features == tuple(bg.datasets.iris().columns)
+    assert drawn.draws.features == drawn.features
 
 
-def test_fit_table_and_priors_must_belong_together(faithful):
-    X, fit = faithful
-    with pytest.raises(bg.InputError, match="K = 3 components"):
-        bg.build_model(X, fit, bg.Priors.weakly_informative(X, 3))
-    with pytest.raises(bg.InputError, match="4 columns, the fit 2"):
-        bg.sample_posterior(table("iris"), fit)
-    with pytest.raises(bg.InputError, match="271 rows, the fit 272"):
-        bg.sample_posterior(X[1:], fit)
-    with pytest.raises(bg.InputError, match="another table than was fitted, though as large: its log-likelihood"):
-        bg.sample_posterior(X[::-1] * 1.001, fit)
-    with pytest.raises(bg.InputError, match="another table"):
-        fit.standard_errors(np.roll(X, 1, axis=1))
-    with pytest.raises(bg.InputError, match="the row weights are not those of the fit"):
-        bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
-    with pytest.raises(bg.InputError, match="unknown sampler"):
-        bg.sample_posterior(X, fit, sampler="jags")
+def test_a_posterior_is_its_own():
+    m = random_mixture(np.random.default_rng(0), 2, 3, batch=(2, 5))
+    drawn = bg.posterior(m)
+    assert bg.posterior(drawn) is drawn
+    assert drawn.draws is m
+    assert bg.as_mixture(drawn) is m
 
 
-def test_the_table_of_a_fit_is_known_again_however_it_was_made():
-    """In any order of rows, weighted, far from the origin, under priors, with rows of weight 0."""
-    X = table("old_faithful")
-    rng = np.random.default_rng(0)
-    weight = rng.integers(0, 3, size=len(X)).astype(float)
-    for shift in (0.0, 1e6):
-        for priors in (None, bg.Priors.weakly_informative(X + shift, 2)):
-            for w in (None, weight):
-                fit = bg.fit_em(X + shift, 2, sample_weight=w, priors=priors, rng=0)
-                order = rng.permutation(len(X))
-                same = fitted_table(fit, (X + shift)[order], None if w is None else w[order], (), "this")
-                np.testing.assert_array_equal(same.values, (X + shift)[order])
-                with pytest.raises(bg.InputError, match="another table"):
-                    fitted_table(fit, X + shift + np.array([0.1, 0.0]), w, (), "this")
+def test_draws_alone_are_a_posterior_of_which_little_is_known():
+    drawn = bg.posterior(random_mixture(np.random.default_rng(0), 2, 3, batch=(2, 5)))
+    unknown = ("rows", "em", "fit", "priors", "verdict", "labels", "log_likelihood")
+    assert [getattr(drawn, name) for name in unknown] == [None] * 7
+    assert (drawn.features, drawn.chain_labels, dict(drawn.statistics)) == (("x0", "x1", "x2"), (0, 1), {})
+    with pytest.raises(bg.InputError, match="its table and priors"):
+        _ = drawn.density
 
 
-def test_a_single_feature_and_equal_variances_sample_too():
-    X = table("galaxies")
-    fit = bg.fit_em(X, 2, "E", rng=0)
-    tree = bg.sample_posterior(X, fit, draws=300, chains=2, rng=0)
-    S = tree["posterior"]["covariances"].values
-    np.testing.assert_allclose(S[:, :, 0], S[:, :, 1])
-    assert CovarianceModel.named(tree["em"].attrs["covariance_model"]).volume == "E"
+@pytest.mark.parametrize("some", [{"chain": [1, 3]}, {"draw": slice(20, 60)}, {"chain": [2], "draw": [5, 0]}], ids=str)
+def test_some_chains_and_draws_of_a_tree_keep_what_belongs_to_them(faithful_posterior, some):
+    index = np.ix_(*(np.arange(n)[some.get(dim, slice(None))] for dim, n in (("chain", 4), ("draw", 1000))))
+    whole, part = bg.posterior(faithful_posterior), bg.posterior(faithful_posterior.isel(some))
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(getattr(part.draws, name), getattr(whole.draws, name)[index])
+    assert part.chain_labels == tuple(np.arange(4)[some.get("chain", slice(None))].tolist())
+    np.testing.assert_array_equal(part.statistics["lp"], whole.statistics["lp"][index])
+    np.testing.assert_array_equal(part.log_likelihood, np.asarray(whole.log_likelihood)[index])
+
+
+def test_one_chain_without_its_dimension_is_a_posterior_of_one_chain(faithful_posterior):
+    part = bg.posterior(faithful_posterior.isel(chain=2))
+    assert part.draws.batch_shape == (1, 1000)
+    assert part.statistics["lp"].shape == (1, 1000)
+
+
+LEFT_OUT = {  # the fields that are not known without a group
+    "em": {"em", "fit"},
+    "sample_stats": {"statistics"},
+    "log_likelihood": {"log_likelihood"},
+    "observed_data": {"rows"},
+}
+
+
+@pytest.mark.parametrize("group", LEFT_OUT)
+def test_a_tree_without_a_group_lacks_only_what_was_in_it(faithful_posterior, group):
+    drawn = bg.posterior(faithful_posterior.drop_nodes(group))
+    values = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    unknown = {name for name, value in values.items() if value is None or (isinstance(value, dict) and not value)}
+    assert unknown == LEFT_OUT[group]
+
+
+def test_a_tree_of_draws_alone_is_a_posterior(faithful_posterior):
+    tree = xr.DataTree.from_dict({"posterior": faithful_posterior["posterior"].to_dataset()})
+    drawn = bg.posterior(tree)
+    assert_same_mixture(drawn.draws, bg.as_mixture(faithful_posterior))
+    assert drawn.rows is drawn.em is drawn.verdict is None
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (random_mixture(np.random.default_rng(0), 2, 2), "no batch axis"),
+        (random_mixture(np.random.default_rng(0), 2, 2, batch=(3, 2))[:, :0], "no batch axis"),
+        (xr.DataTree(), "needs a posterior: the DataTree that sample_posterior returned, .* not DataTree"),
+        ("draws.nc", "not str"),
+    ],
+    ids=["one mixture", "no draws", "an empty tree", "a path"],
+)
+def test_what_is_no_posterior_is_refused(source, message):
+    with pytest.raises(bg.InputError, match=message):
+        bg.posterior(source)
+
+
+def test_an_em_fit_is_told_from_a_posterior(faithful_fit):
+    with pytest.raises(bg.InputError, match=r"not an EM fit; draw one with sample_posterior\(X, fit\)"):
+        bg.posterior(faithful_fit)
+
+
+def test_a_posterior_cannot_be_changed(faithful_posterior):
+    drawn = bg.posterior(faithful_posterior)
+    with pytest.raises(AttributeError, match="cannot assign"):
+        drawn.rows = None
+    with pytest.raises(ValueError, match="read-only"):
+        drawn.draws.means[0, 0] = 0.0
+
+
+def test_a_posterior_shares_the_stored_log_likelihood_with_its_tree(faithful_posterior):
+    """It is by far the largest of all arrays: a copy would double the memory."""
+    stored = faithful_posterior["log_likelihood"]["observations"].values
+    assert np.shares_memory(bg.posterior(faithful_posterior).log_likelihood.values, stored)
+    some = faithful_posterior.isel(draw=slice(0, None, 10))
+    np.testing.assert_array_equal(bg.posterior(some).log_likelihood.values, stored[:, ::10])
+
+
+def test_draws_that_the_other_groups_do_not_have_are_known_by_themselves_alone(faithful_posterior):
+    parts = {name: group.to_dataset() for name, group in faithful_posterior.children.items()}
+    others = parts["posterior"].assign_coords(chain=[7, 8, 9, 10])
+    drawn = bg.posterior(xr.DataTree.from_dict(parts | {"posterior": others}))
+    assert drawn.chain_labels == (7, 8, 9, 10)
+    assert drawn.statistics == {}
+    assert drawn.log_likelihood is None
+
+
+def test_relabelled_draws_replace_the_old_ones(iris_posterior):
+    drawn = bg.posterior(iris_posterior)
+    labels = replace(drawn.labels, method="ecr")
+    moved = drawn.with_draws(drawn.draws.permute([2, 0, 1]), labels)
+    np.testing.assert_array_equal(moved.draws.means, drawn.draws.means[..., [2, 0, 1], :])
+    assert (moved.labels.method, moved.fit, moved.rows is drawn.rows) == ("ecr", drawn.fit, True)

@@ -67,8 +67,9 @@ def test_overlapping_components_have_the_published_symmetric_posterior():
             by_chain = values.mean(axis=(1, 2))
             error = np.hypot(by_chain.std(ddof=1) / 4, known_to)
             assert abs(by_chain.mean() - exact) < errors_allowed(comparisons=6, df=15) * error
-    stephens = bg.as_mixture(bg.relabel(tree, "stephens"))
-    np.testing.assert_allclose(stephens.log_prob(X[:5]), m.log_prob(X[:5]), atol=1e-10)
+    some = tree.isel(draw=slice(None, None, 10))
+    stephens = bg.as_mixture(bg.relabel(some, "stephens"))
+    np.testing.assert_allclose(stephens.log_prob(X[:5]), bg.as_mixture(some).log_prob(X[:5]), atol=1e-10)
     gap = np.diff(stephens.means[..., 0].mean(axis=(0, 1)))[0]
     assert abs(gap) > 0.5  # relabelled, the components differ: one is to the left
 
@@ -106,4 +107,4 @@ def test_small_tables_agree_with_the_sum_over_all_assignments():
     by_chain = np.c_[(m.weights**2).sum(axis=-1).mean(axis=1), together[:, :, *pairs].mean(axis=1)]
     error = by_chain.std(axis=0, ddof=1) / np.sqrt(32)
     off = np.abs(by_chain.mean(axis=0) - np.append(squares, same[pairs]))
-    assert (off < errors_allowed(comparisons=29, df=31) * error).all()
+    np.testing.assert_array_less(off, errors_allowed(comparisons=29, df=31) * error)

@@ -148,6 +148,18 @@ def test_priors_without_a_use_are_refused():
         (lambda: bg.InverseWishart(0.5, np.eye(2)), "degrees of freedom"),
         (lambda: bg.InverseWishart(4, [[1.0, 2.0], [2.0, 1.0]]), "positive definite"),
         (lambda: bg.NormalMeans([0.0], [-1.0]), "positive scales"),
+        (lambda: bg.NormalMeans([0.0]), "a scale or a covariance, one of them"),
+        (lambda: bg.NormalMeans([0.0], [1.0], [[1.0]]), "a scale or a covariance, one of them"),
+        (lambda: bg.NormalMeans([0.0, 0.0], covariance=[[1.0, 2.0], [2.0, 1.0]]), "symmetric and positive definite"),
+        (lambda: bg.NormalMeans(["left"], [1.0]), "location of the means' prior must hold numbers"),
+        (lambda: bg.NormalMeans(0.0, [1.0]), "must be finite with 1 dimension, not of shape"),
+        (lambda: bg.InverseWishart(4, [[1.0, 0.5], [0.0, 1.0]]), r"symmetric \(D, D\) matrix"),
+        (lambda: bg.HierarchicalInverseWishart(4, 3, np.eye(2), floor=-0.1), "a share, at least 0, not -0.1"),
+        (lambda: bg.HalfNormal(-1.0), "scale of HalfNormal must be positive"),
+        (lambda: bg.LKJ(1.0, 2.0), "must be HalfNormal, LogNormal or Exponential, not 2.0"),
+        (lambda: bg.LKJ(1.0, bg.LogNormal([0.0, 0.0], [1.0, 1.0, 1.0])).n_features, "for 2 and for 3 features"),
+        (lambda: bg.Priors(1.0, 0.0, bg.InverseWishart(3, [[1.0]])), "must be NormalMeans, not 0.0"),
+        (lambda: bg.Priors(1.0, bg.NormalMeans([0.0], [1.0]), 1.0), "must be InverseWishart, .* not 1.0"),
         (
             lambda: bg.Priors([0.0, 1.0], bg.NormalMeans([0.0], [1.0]), bg.InverseWishart(3, [[1.0]])),
             "concentration",
@@ -188,9 +200,10 @@ def test_priors_stored_by_earlier_versions_are_still_read():
     assert bg.Priors.from_json(text).to_json() == text
 
 
-@pytest.mark.parametrize("family", ["means", "inverse_wishart", "hierarchical", "scales", "lkj", "joint"])
-def test_importing_a_family_loads_no_pymc(family):
-    code = f"import sys, bayesgmm.bayes.priors.{family}; print({{'pymc', 'pytensor', 'numba'}} & set(sys.modules))"
+def test_importing_the_families_loads_no_pymc():
+    families = ("means", "inverse_wishart", "hierarchical", "scales", "lkj", "joint")
+    code = f"import sys, {', '.join(f'bayesgmm.bayes.priors.{family}' for family in families)}; "
+    code += "print({'pymc', 'pytensor', 'numba'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

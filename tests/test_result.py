@@ -7,6 +7,7 @@ import pytest
 from oracles import mclusts_mixture, reference, table
 
 import bayesgmm as bg
+from bayesgmm.em.result import fitted_table
 
 
 def test_icl_is_bic_and_twice_the_hard_labels_doubt():
@@ -76,3 +77,19 @@ def test_mclusts_published_maxima_are_not_doubted(name):
         if fit.spurious:  # nine components in fifty rows
             continue
         assert bool(fit.doubts) == bool(int(K) > 1 and min(row["weights"]) * len(X) < 1.5), key
+
+
+def test_the_table_of_a_fit_is_known_again_however_it_was_made():
+    """In any order of rows, weighted, far from the origin, under priors, with rows of weight 0."""
+    X = table("old_faithful")
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 3, size=len(X)).astype(float)
+    for shift in (0.0, 1e6):
+        for priors in (None, bg.Priors.weakly_informative(X + shift, 2)):
+            for w in (None, weight):
+                fit = bg.fit_em(X + shift, 2, sample_weight=w, priors=priors, rng=0)
+                order = rng.permutation(len(X))
+                same = fitted_table(fit, (X + shift)[order], None if w is None else w[order], (), "this")
+                np.testing.assert_array_equal(same.values, (X + shift)[order])
+                with pytest.raises(bg.InputError, match="another table"):
+                    fitted_table(fit, X + shift + np.array([0.1, 0.0]), w, (), "this")

@@ -1,105 +1,22 @@
-"""Laws of how the posterior is drawn: the normal approximation, several modes, draws that are kept."""
-
-import re
-import warnings
+"""Laws of the draws from the posterior, of the verdict on them, and of runs that go on where they stopped."""
 
 import arviz as az
 import numpy as np
 import pytest
-import xarray as xr
-from oracles import seed, table
+from oracles import errors_allowed, hits, seed, table
+from scipy import stats
 
 import bayesgmm as bg
-from bayesgmm.bayes import nuts, samplers
-from bayesgmm.bayes.mode_weights import multinomial_share
-from bayesgmm.bayes.modes import candidates, find_modes, search_modes
+from bayesgmm.bayes import samplers
+from bayesgmm.bayes.laplace import Mode
+from bayesgmm.bayes.mode_weights import ModeWeights
+from bayesgmm.bayes.sample import _verdict
+from bayesgmm.covariance import CovarianceModel
 
 
 @pytest.fixture(scope="module")
 def faithful(faithful_fit):
     return table("old_faithful"), faithful_fit
-
-
-def quiet(*arguments, **options):
-    """A posterior of so few draws that its convergence is a matter of luck."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bg.ConvergenceWarning)
-        return bg.sample_posterior(*arguments, **options)
-
-
-def two_modes():
-    """Four far clusters of equal size for three components: which two share one is undecided."""
-    rng = np.random.default_rng(0)
-    corners = 12 * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    X = rng.normal(size=(160, 2)) + corners[np.repeat(np.arange(4), 40)]
-    return X, bg.fit_em(X, 3, "VII", rng=0, n_starts=40)
-
-
-@pytest.mark.statistical
-def test_laplace_draws_are_near_nuts(faithful, faithful_posterior):
-    """Within 0.2 sds; the four differences have errors of about 0.02 sds, and after correction of 0.03."""
-    X, fit = faithful
-    laplace = bg.sample_posterior(X, fit, method="laplace", rng=seed())
-    assert set(laplace.children) == set(faithful_posterior.children)
-    a, b = (tree["posterior"]["means"] for tree in (laplace, faithful_posterior))
-    sd = b.std(("chain", "draw"))
-    assert float((np.abs(a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / sd).max()) < 0.2
-    with pytest.raises(bg.InputError, match="not from its normal approximation"):
-        bg.loo(laplace)
-    weight = np.exp(laplace["sample_stats"]["log_importance_weight"].values)
-    corrected = (weight[..., None, None] * a.values).sum(axis=(0, 1)) / weight.sum()
-    assert float((np.abs(corrected - b.mean(("chain", "draw"))) / sd).max()) < 0.2
-
-
-@pytest.mark.statistical
-def test_laplace_says_whether_it_is_good(faithful):
-    """Of many rows, and of few: their Pareto k are 0.2 and 2.2, more than six of their sds from the bound of 0.7."""
-    many = np.tile(faithful[0], (8, 1))
-    tree = bg.sample_posterior(many, bg.fit_em(many, 2, rng=0), method="laplace", rng=seed())
-    assert tree.attrs["convergence"].startswith("Laplace's approximation is good")
-    few = np.array([-2.1, -1.4, -1.0, -0.2, 0.3, 1.2, 1.9, 2.2])[:, None]
-    priors = bg.Priors(1.0, bg.NormalMeans([0.0], [4.3]), bg.InverseWishart(3, [[1.0]]))
-    with pytest.warns(bg.ConvergenceWarning, match="not to be trusted"):
-        bg.sample_posterior(few, bg.fit_em(few, 2, "V", priors=priors), priors, method="laplace", rng=seed())
-
-
-@pytest.mark.statistical
-def test_modes_that_chains_do_not_leave_are_weighted_by_evidence():
-    """Every chain then holds draws of each, as many as Laplace's approximation, good here, says to within 0.03.
-
-    The log evidence by bridge sampling has an error of about 0.03 nats, that is 0.002 in the share.
-    """
-    X, fit = two_modes()
-    priors = bg.Priors.weakly_informative(X, 3)
-    tree = bg.sample_posterior(X, fit, priors, draws=300, rng=seed())
-    density = bg.posterior(tree).density
-    searched = search_modes(density, fit, np.random.default_rng([tree.attrs["seed"], 2]))
-    modes = find_modes(density, candidates(fit, searched, 8))[:4]
-    assert len(modes) > 1
-    assert "modes that chains do not move between" in tree.attrs["modes"]
-    laplace = [float(x) for x in tree.attrs["maxima"].partition(": ")[2].split(", ")]
-    exact = [mode.log_integral + density.log_constant + np.log(6) for mode in modes]
-    np.testing.assert_allclose(laplace, exact, atol=0.051)
-    bridge = [float(x) for x in re.findall(r"log evidence (-[0-9.]+)", tree.attrs["modes"])]
-    assert abs(max(bridge) - max(exact)) < 0.5  # two methods, one integral
-    log_integrals = np.array([mode.log_integral for mode in modes])
-    weights = np.exp(log_integrals - log_integrals.max())
-    weights /= weights.sum()
-    # share of draws nearest to each mode
-    nearest = _nearest(bg.as_mixture(tree).means, np.stack([density.unpack(mode.origin).means for mode in modes]))
-    share = np.bincount(nearest.ravel(), minlength=len(modes)) / nearest.size
-    np.testing.assert_allclose(share, weights, atol=0.03)
-
-
-def _nearest(means, modes):
-    """Index of the mode whose set of means is nearest to each draw's, whatever the order of components."""
-    gap = np.linalg.norm(means[..., None, :, None, :] - modes[:, None, :, :], axis=-1)  # (chain, draw, mode, K, K)
-    return gap.min(axis=-1).sum(axis=-1).argmin(axis=-1)
-
-
-def test_shares_are_whole_and_sum_to_all():
-    share = multinomial_share(np.array([0.5, 0.333, 0.167]), 10)
-    assert share.tolist() == [5, 3, 2]
 
 
 def test_a_prior_that_tells_components_apart_keeps_its_labels(faithful):
@@ -135,61 +52,6 @@ def test_draws_are_kept_and_an_interrupted_run_goes_on(faithful, tmp_path, monke
     np.testing.assert_array_equal(again["posterior"]["means"], tree["posterior"]["means"])
 
 
-@pytest.mark.parametrize("sampler", ["nutpie", "pymc"])
-def test_too_few_tuning_steps_are_refused(faithful, sampler):
-    for tune in (0, 9):
-        with pytest.raises(bg.InputError, match=f"tune must be a whole number of at least 10, not {tune}"):
-            bg.sample_posterior(*faithful, tune=tune, sampler=sampler)
-    with pytest.raises(bg.InputError, match="tune must be"):
-        bg.kfold(*faithful, tune=0)
-
-
-def test_the_fewest_tuning_steps_are_enough_to_draw(faithful):
-    with pytest.warns(bg.ConvergenceWarning):
-        tree = bg.sample_posterior(*faithful, tune=nuts.LEAST_TUNE, draws=20, rng=0)
-    assert tree["posterior"].sizes["draw"] == 20
-    assert tree.attrs["tune"] == nuts.LEAST_TUNE
-
-
-def test_a_failure_of_the_sampler_is_the_packages_own_error(faithful, monkeypatch):
-    """Here no start has a finite density; the panic of too few tuning steps is one too."""
-    with monkeypatch.context() as patch:
-        patch.setattr(nuts, "_OVERDISPERSION", 1e300)
-        with pytest.raises(bg.SamplingError, match=r"the sampler nutpie failed: .*sampler='pymc'"):
-            bg.sample_posterior(*faithful, draws=20, rng=0)
-    monkeypatch.setattr("bayesgmm.bayes.sample.LEAST_TUNE", 0)
-    with pytest.raises(bg.SamplingError, match="the sampler nutpie failed"):
-        bg.sample_posterior(*faithful, tune=0, draws=20, rng=0)
-
-
-def test_draws_are_written_compressed_and_come_back_as_they_were(faithful, tmp_path):
-    X, fit = faithful
-    out = tmp_path / "draws.nc"
-    tree = quiet(X, fit, draws=400, rng=0, out=out)
-    pointwise = tree["log_likelihood"]["observations"]
-    assert pointwise.dtype == np.float32
-    assert tree["posterior"]["means"].dtype == np.float64
-    np.testing.assert_allclose(pointwise, bg.as_mixture(tree).log_prob(X), rtol=1e-7)
-    assert out.stat().st_size < 0.9 * sum(group.nbytes for group in tree.subtree)
-    with xr.open_datatree(out, engine="h5netcdf") as back:
-        for group in tree.children:
-            xr.testing.assert_identical(back[group].to_dataset(), tree[group].to_dataset())
-
-
-def test_pointwise_densities_in_single_precision_are_enough_for_loo(faithful):
-    """Of ArviZ's and ours, against the same in double precision, to 1e-4 nats."""
-    X, fit = faithful
-    single = quiet(X, fit, draws=400, rng=0)
-    double = single.copy(deep=True)
-    pointwise = single["log_likelihood"].to_dataset()["observations"].astype(np.float64)
-    double["log_likelihood"]["observations"] = pointwise.copy(data=bg.as_mixture(single).log_prob(X))
-    for loo in (az.loo, bg.loo):
-        a, b = loo(single), loo(double)
-        assert a.elpd == pytest.approx(b.elpd, abs=1e-4)
-        assert a.se == pytest.approx(b.se, abs=1e-4)
-        np.testing.assert_allclose(a.pareto_k, b.pareto_k, atol=1e-3)
-
-
 def test_a_file_of_something_else_is_not_overwritten(faithful, tmp_path):
     X, fit = faithful
     out = tmp_path / "draws.nc"
@@ -201,3 +63,115 @@ def test_a_file_of_something_else_is_not_overwritten(faithful, tmp_path):
     bg.sample_posterior(X, fit, rng=0, method="laplace", draws=100, out=out)
     with pytest.raises(bg.InputError, match="another table, model or prior"):
         bg.sample_posterior(X, bg.fit_em(X, 3, rng=0), rng=0, out=out)
+
+
+APART = ModeWeights(((0, 1), (2, 3)), (-9.0, -10.0), (0.7, 0.3))
+
+
+def verdict(three_blobs, searched, evidences=(0.0,), visited=4, weights=None, interrupted=""):
+    modes = [Mode(np.zeros(1), np.eye(1), e) for e in evidences]
+    return _verdict(
+        bg.diagnose(three_blobs[2]),
+        interrupted=interrupted,
+        modes=modes,
+        visited=visited,
+        searched=searched,
+        weights=weights,
+    )
+
+
+def test_the_verdict_is_that_of_the_draws_where_no_mode_is_missed(three_blobs):
+    found = verdict(three_blobs, hits(30))
+    assert found.good
+    assert found.text == bg.diagnose(three_blobs[2]).text
+    assert verdict(
+        three_blobs, hits(30), (0.0, -1.0, -2.0, -2.0, -5.0), weights=APART
+    ).good  # the fifth holds less than one in a hundred
+
+
+def test_draws_of_modes_of_which_some_may_be_missed_are_not_called_converged(three_blobs):
+    mixed = verdict(three_blobs, hits(6, 1, 2, 1))
+    assert mixed.good
+    assert mixed.text.startswith("Converged: ")
+    assert mixed.text.endswith(hits(6, 1, 2, 1).text)
+    found = verdict(three_blobs, hits(6, 1, 2, 1), weights=APART)
+    assert not found.good
+    assert found.text.startswith("Not converged: a mode may have been missed, though chains agree")
+
+
+def test_modes_that_no_chain_starts_from_are_counted(three_blobs):
+    found = verdict(three_blobs, hits(30), (0.0, 0.0, 0.0), visited=2)
+    assert not found.good
+    assert found.text.startswith("Not converged: 33% of the posterior, by Laplace's approximation, is in modes without")
+    assert found.text.endswith("Sample with chains=3, one for each mode.")
+    cut_short = "interrupted with 9 of 10 draws in 4 of 4 chains"
+    assert verdict(three_blobs, hits(30), interrupted=cut_short).text.startswith(
+        "Not converged: interrupted with 9 of 10 draws in 4 of 4 chains, though"
+    )
+
+
+@pytest.mark.statistical
+def test_old_faithful_converges_to_the_em_fit(faithful_fit, faithful_posterior):
+    """The chains agree: each one's means are off those of all by no more than its effective draws allow."""
+    fit, tree = faithful_fit, faithful_posterior
+    posterior = tree["posterior"].to_dataset()
+    for name, draws in posterior.data_vars.items():
+        error = draws.std(("chain", "draw")) / np.sqrt(az.ess(posterior)[name] / 4)
+        off = np.abs(draws.mean("draw") - draws.mean(("chain", "draw"))) / error
+        assert float(off.max()) < errors_allowed(comparisons=4 * (2 + 4 + 8)), name
+    assert float(tree["sample_stats"]["diverging"].mean()) < 0.01
+    shift = (posterior.means.mean(("chain", "draw")) - fit.mixture.means) / posterior.means.std(("chain", "draw"))
+    assert float(np.abs(shift).max()) < 0.3  # with errors of 0.02
+    assert tree.attrs["switch_rate"] == 0
+
+
+@pytest.mark.statistical
+def test_one_component_with_known_covariance_form_has_the_closed_posterior():
+    """K = 1, D = 1: against the posterior on a grid."""
+    X = np.random.default_rng(3).normal(2.0, 1.5, size=(25, 1))
+    prior = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [2.0]), bg.InverseWishart(3.0, [[2.0]]))
+    tree = bg.sample_posterior(X, bg.fit_em(X, 1), prior, draws=2000, rng=seed())
+    mean, variance = np.meshgrid(np.linspace(-2, 6, 801), np.exp(np.linspace(-2, 4, 801)), indexing="ij")
+    log = stats.norm.logpdf(mean, 0, 2) + stats.invgamma.logpdf(variance, 1.5, scale=1.0) + np.log(variance)
+    log += sum(stats.norm.logpdf(x, mean, np.sqrt(variance)) for x in X[:, 0])
+    p = np.exp(log - log.max())
+    p /= p.sum()
+    for name, exact in (("means", (p * mean).sum()), ("covariances", (p * variance).sum())):
+        se = float(az.mcse(tree["posterior"].to_dataset()[[name]])[name].values.item())
+        assert abs(float(tree["posterior"][name].mean()) - exact) < errors_allowed(comparisons=2) * se
+
+
+def test_what_went_wrong_is_said_in_words(faithful):
+    """A hundred and twenty draws are never taken for more than 120 log10(120) = 250 independent ones."""
+    with pytest.warns(bg.ConvergenceWarning, match="effective sample size of .* below 400"):
+        tree = bg.sample_posterior(*faithful, draws=30, rng=seed())
+    assert tree.attrs["convergence"].startswith("Not converged")
+
+
+def test_fit_table_and_priors_must_belong_together(faithful):
+    X, fit = faithful
+    with pytest.raises(bg.InputError, match="K = 3 components"):
+        bg.build_model(X, fit, bg.Priors.weakly_informative(X, 3))
+    with pytest.raises(bg.InputError, match="4 columns, the fit 2"):
+        bg.sample_posterior(table("iris"), fit)
+    with pytest.raises(bg.InputError, match="271 rows, the fit 272"):
+        bg.sample_posterior(X[1:], fit)
+    with pytest.raises(bg.InputError, match="another table than was fitted, though as large: its log-likelihood"):
+        bg.sample_posterior(X[::-1] * 1.001, fit)
+    with pytest.raises(bg.InputError, match="another table"):
+        fit.standard_errors(np.roll(X, 1, axis=1))
+    with pytest.raises(bg.InputError, match="the row weights are not those of the fit"):
+        bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
+    with pytest.raises(bg.InputError, match="unknown sampler"):
+        bg.sample_posterior(X, fit, sampler="jags")
+    with pytest.raises(bg.InputError, match="unknown method 'gibbs'; use 'nuts', 'laplace' or 'variational'"):
+        bg.sample_posterior(X, fit, method="gibbs")
+
+
+def test_a_single_feature_and_equal_variances_sample_too():
+    X = table("galaxies")
+    fit = bg.fit_em(X, 2, "E", rng=0)
+    tree = bg.sample_posterior(X, fit, draws=300, chains=2, rng=0)
+    S = tree["posterior"]["covariances"].values
+    np.testing.assert_allclose(S[:, :, 0], S[:, :, 1])
+    assert CovarianceModel.named(tree["em"].attrs["covariance_model"]).volume == "E"

@@ -29,7 +29,7 @@ def test_loo_and_stacking_come_with_posteriors():
 
 @pytest.fixture(scope="module")
 def with_posteriors():
-    options = {"sampling": {"draws": 500}, "n_replicates": 0, "overfitted": True, "rng": seed()}
+    options = {"sampling": {"draws": 250, "tune": 250}, "n_replicates": 0, "overfitted": True, "rng": seed()}
     X = table("old_faithful")
     return X, bg.select(X, range(1, 4), ("VVV", "EEE", "EEV"), ("bic", "loo", "evidence"), **options)
 
@@ -43,7 +43,7 @@ def test_columns_from_posteriors_are_those_of_their_functions(with_posteriors):
     assert row["pareto_k_max"] == selection.loos[key].pareto_k.max()
     assert row["log_evidence"] == selection.evidences[key].value
     again = bg.log_evidence(selection.posteriors[key], rng=seed(5))
-    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.01
+    assert abs(row["log_evidence"] - again.value) < 0.2  # with errors of 0.02
     assert row["filled_components"] == 2
     assert "Pareto k" in row["loo_repairs"]
 
@@ -120,8 +120,8 @@ def test_averaged_density_is_a_density_between_those_averaged(with_posteriors):
     log_prob = selection.log_prob(X[:5])
     one = np.linspace(0.0, 7.0, 701)[:, None]
     assert np.trapezoid(np.exp(selection.log_prob(one, features=[0])), one[:, 0]) == pytest.approx(1, abs=1e-3)
-    assert (log_prob >= np.min(each, axis=0) - 1e-9).all()
-    assert (log_prob <= np.max(each, axis=0) + 1e-9).all()
+    np.testing.assert_array_less(np.min(each, axis=0) - 1e-9, log_prob)
+    np.testing.assert_array_less(log_prob, np.max(each, axis=0) + 1e-9)
 
 
 @pytest.mark.statistical
@@ -131,20 +131,23 @@ def test_too_many_components_with_sparse_weights_stay_empty(with_posteriors):
     assert said.n_components == 10
     assert said.probabilities.sum() == pytest.approx(1)
     # A hundred nats speak against a single component; the chain that starts there may take long to leave.
-    assert (said.filled[:-1] > 1).all()
+    np.testing.assert_array_less(1, said.filled[:-1])
     assert "sparse weights" in selection.text
 
 
 LAPLACE = {"posterior": "contenders", "sampling": {"method": "laplace"}, "n_replicates": 0, "rng": 0}
 
 
-def test_a_good_normal_approximation_is_no_chain_that_did_not_converge():
-    """Pareto k is 0.5 with two components and 0.9 with three, where 0.7 is the limit."""
-    selection = bg.select(table("old_faithful"), (2, 3), criteria="bic", **LAPLACE)
-    verdicts = [selection.posterior_states["VVV", K].verdict.convergence for K in (2, 3)]
-    assert verdicts == [bg.Convergence.APPROXIMATION_GOOD, bg.Convergence.APPROXIMATION_POOR]
+def test_approximations_are_not_called_chains_that_did_not_converge():
+    """Whichever are good: the text names those that are not, and them alone."""
+    selection = bg.select(table("old_faithful"), (2, 3, 4), criteria="bic", **LAPLACE)
+    verdicts = {K: state.verdict.convergence for (_, K), state in selection.posterior_states.items()}
+    assert set(verdicts.values()) <= {bg.Convergence.APPROXIMATION_GOOD, bg.Convergence.APPROXIMATION_POOR}
     assert "chains" not in selection.text
-    assert "The normal approximation is not to be trusted for K=3:" in selection.text
+    named = [line for line in selection.text.splitlines() if line.startswith("The approximation is not to be trusted")]
+    assert len(named) == (bg.Convergence.APPROXIMATION_POOR in verdicts.values())
+    for K, verdict in verdicts.items():
+        assert (f"K={K}" in " ".join(named)) == (not verdict.good), (K, verdict, named)
 
 
 def test_the_evidence_of_normal_approximations_is_laplaces():
@@ -156,7 +159,7 @@ def test_the_evidence_of_normal_approximations_is_laplaces():
     assert line.endswith("nats behind.")
     assert "nan" not in line
     assert list(selection.posterior_states) == [("VVV", 1), ("VVV", 2)]
-    with pytest.raises(bg.InputError, match="LOO needs draws from the posterior"):
+    with pytest.raises(bg.InputError, match="LOO needs draws of the posterior"):
         bg.select(X, 2, criteria=("bic", "loo"), **LAPLACE)
 
 

@@ -81,7 +81,7 @@ def test_every_verdict_that_is_not_good_is_a_doubt_of_its_own():
     assert [doubt.partition(":")[0].partition(";")[0] for doubt in doubts] == [
         "The chains did not converge for V,1",
         "Too few draws to tell whether the chains converged for V,2",
-        "The normal approximation is not to be trusted for V,4",
+        "The approximation is not to be trusted for V,4",
         "There is no posterior of V,5",
         "There is no evidence of V,6",
         "For V,0 LOO is in doubt",

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracles import deviation_allowed, errors_allowed, scale_matrix, seed
+from oracles import deviation_allowed, errors_allowed, scale_matrices, seed
 from scipy import integrate, stats
 from scipy.special import gammaln
 
@@ -76,9 +76,9 @@ def test_filled_components_are_those_of_all_assignments(name):
 def test_the_prior_is_left_as_it_is(name, hierarchical):
     """Tables drawn from the prior: a chain that starts from what made them still has the prior's numbers at its end.
 
-    Means of 2000 differences.
+    Means of 1000 differences.
     """
-    rng, N, K, D, repeats = np.random.default_rng(seed(1)), 8, 3, 2, 2000
+    rng, N, K, D, repeats = np.random.default_rng(seed(1)), 8, 3, 2, 1000
     model = CovarianceModel.named(name)
     scale, strength = np.array([[2.0, 0.7], [0.7, 1.0]]), 4.0
     plain = InverseWishart(5.0, scale)
@@ -86,6 +86,9 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
     learned = HierarchicalInverseWishart(5.0, strength, scale / 4, floor=0.3)
     priors = Priors(np.ones(K), means, learned if hierarchical else plain)
     change = np.empty((repeats, 2))
+    B, F = np.tile(scale, (repeats, 1, 1)), np.zeros((D, D))
+    if hierarchical:
+        B, F = scale_matrices(repeats, model, K, 5.0, strength, scale / 4, 0.3, rng)
     for r in range(repeats):
         alpha = rng.exponential(1 / CONCENTRATION_RATE)
         z = np.empty(N, np.int64)
@@ -93,11 +96,10 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         for i in range(N):
             z[i] = rng.choice(K, p=(counts + alpha) / (i + K * alpha))
             counts[z[i]] += 1
-        B, F = scale_matrix(model, K, 5.0, strength, scale / 4, 0.3, rng) if hierarchical else (scale, 0.0)
-        parts = Priors(np.ones(K), means, InverseWishart(5.0, B + F)).sample(1, K, model, rng=rng)
+        parts = Priors(np.ones(K), means, InverseWishart(5.0, B[r] + F)).sample(1, K, model, rng=rng)
         spread = np.linalg.cholesky(parts.covariances[0, z])
         X = parts.means[0, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
-        options = {"draws": 1, "tune": 0, "thin": 10, "concentration": alpha, "scale_matrix": B}
+        options = {"draws": 1, "tune": 0, "thin": 10, "concentration": alpha, "scale_matrix": B[r]}
         filled, end = filled_draws(X, priors, model, z[None], parts.means, rng, **options)
         change[r] = filled[0, 0] - (counts > 0).sum(), end[0, 0] - alpha
     z_scores = change.mean(axis=0) / (change.std(axis=0) / np.sqrt(repeats))
@@ -112,13 +114,13 @@ def test_prior_of_the_filled_is_the_sum_over_assignments():
         sizes = np.bincount(z)
         exact[len(set(z))] += np.exp(log_prior_of([n for n in sizes if n], K))
     drawn = filled_prior(N, K, np.random.default_rng(seed()), 100_000)
-    assert (np.abs(drawn - exact) <= deviation_allowed(exact, 100_000, comparisons=K)).all()
+    np.testing.assert_array_less(np.abs(drawn - exact), deviation_allowed(exact, 100_000, comparisons=K))
 
 
 @pytest.mark.statistical
 def test_the_same_seed_gives_the_same_answer_and_other_units_the_same():
     """In other units the draws are others, of the same distribution: the means of twenty chains differ by chance."""
-    X = bg.datasets.old_faithful()
+    X = bg.datasets.old_faithful()[:90]
     scaled = X * [60.0, 1.0] + [0.0, 7.0]
     few = {"chains": 20, "draws": 50, "tune": 50}
     options = {"criteria": "bic", "n_replicates": 0, "overfitted": True, "rng": seed(3), "sampling": few}

@@ -55,7 +55,7 @@ class Diagnostics(NamedTuple):
 
 
 def diagnose(posterior: Any) -> Diagnosis:
-    """What to hold of the draws: did the chains converge, and which components do the data not support.
+    """Check a posterior: whether the chains converged, and which components the data do not support.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def diagnose(posterior: Any) -> Diagnosis:
     Notes
     -----
     Draws have converged if R-hat is below 1.01, bulk and tail effective sample sizes are above 100 per chain, no
-    transition diverged and E-BFMI is above 0.3. An R-hat above 1.01 counts only where chance alone would hardly give
-    it (one in 10 000) at the effective sample sizes of the single chains.
+    transition diverged and E-BFMI is above 0.3. An R-hat above 1.01 counts only if chance alone would hardly produce it
+    (less often than once in 10 000 times) at the effective sample sizes of the single chains.
 
-    Where the chains disagree, those whose means of some parameter or of the log posterior differ by more than twice
-    their standard deviation are told apart as modes; what is said of components is then said of the highest mode. A
-    difference in log posterior is one of averages, in nats, in the sampler's coordinates. The rows that a component
-    holds are the sum of its responsibilities, in up to a hundred draws of each chain.
+    Where the chains disagree, they are grouped into modes: chains are joined if their means of every parameter, and of
+    the log posterior, are less than two standard deviations apart. Findings about components are then about the highest
+    mode. Differences in log posterior are between averages, in nats, in the sampler's coordinates. The number of rows
+    that a component holds is the sum of its responsibilities, in up to a hundred draws of each chain.
 
     References
     ----------
@@ -100,6 +100,16 @@ def diagnose(posterior: Any) -> Diagnosis:
     if len(drawn.draws.batch_shape) != 2:
         raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
     K = drawn.n_components
+    if drawn.sampling.approximate and drawn.verdict is not None:  # independent draws: chains say nothing
+        components = () if drawn.rows is None else tuple(_components(drawn, _member_counts(drawn.draws, drawn.rows)))
+        return Diagnosis(
+            drawn.verdict.convergence,
+            components,
+            r_hat=None,
+            ess=float(drawn.n_draws),
+            n_components=K,
+            of_approximation=drawn.verdict.text,
+        )
     if drawn.draws.batch_shape[1] < _FEWEST_DRAWS:
         return Diagnosis(Convergence.UNCHECKED, (), None, 0.0, K)
     diagnostics = _diagnostics(drawn)

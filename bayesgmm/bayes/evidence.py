@@ -26,7 +26,14 @@ _FAILURE = {
 
 
 class EvidenceProblem(Enum):
-    """Why not to trust an evidence; the value is the sentence, a format of the facts."""
+    """What can be wrong with an estimate of the evidence; the value is the wording, a format string for the facts.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.EvidenceProblem.CHAINS_NOT_CONVERGED.value
+    'the chains did not converge, see the attribute convergence of the tree'
+    """
 
     FAILED = "{method} failed: {reason}"
     LARGE_ERROR = "the standard error of {se:.2g} exceeds {largest} nats; draw more"
@@ -37,13 +44,19 @@ class EvidenceProblem(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFault:
-    """A reason not to trust an evidence; ``str(fault)`` is a clause.
+    """A reason not to trust an estimate of the evidence; ``str(fault)`` puts it in words.
 
     Attributes
     ----------
     problem : EvidenceProblem
     facts : mapping from str
-        The numbers and names in it.
+        The numbers and names that its wording contains.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> print(bg.EvidenceFault(bg.EvidenceProblem.LARGE_ERROR, {"se": 0.71, "largest": 0.5}))
+    the standard error of 0.71 exceeds 0.5 nats; draw more
     """
 
     problem: EvidenceProblem
@@ -64,13 +77,23 @@ class Evidence:
     se : float
         Monte Carlo standard error in nats; NaN for Laplace's approximation, whose error is unknown.
     method : {"bridge", "thames", "laplace"}
-        That ``value`` is from.
+        The method that ``value`` comes from.
     estimates : mapping from method to (value, se)
-        All that was computed; independent methods should agree within their errors.
+        Every estimate that was computed; independent methods should agree within their errors.
     log_copies : float
-        What ``value`` contains for the labellings: log K!, or 0 where the prior tells the components apart.
+        The part of ``value`` that counts the labellings of the components: log K!, or 0 where the prior tells the
+        components apart.
     faults : tuple of EvidenceFault
-        Why not to trust it; empty if nothing speaks against it.
+        Reasons not to trust it; empty if every check passed.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> evidence = bg.log_evidence(tree, "laplace")
+    >>> round(evidence.value, 1), evidence.trusted
+    (-1166.8, True)
     """
 
     value: float
@@ -82,7 +105,7 @@ class Evidence:
 
     @property
     def trusted(self) -> bool:
-        """Whether no check failed."""
+        """Whether every check passed."""
         return not self.faults
 
     def __str__(self) -> str:
@@ -100,7 +123,7 @@ class Evidence:
 
 
 def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> Evidence:
-    """Log marginal likelihood of the mixture whose posterior was drawn: log of the integral of likelihood x prior.
+    """Log marginal likelihood of the mixture whose posterior was drawn: log of the integral of likelihood times prior.
 
     Parameters
     ----------
@@ -109,13 +132,13 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
     method : {"bridge", "thames", "laplace"}
         Bridge sampling from a Gaussian mixture fitted to the draws (Meng & Wong 1996; Gronau et al. 2017); reciprocal
         importance sampling in a truncated ellipsoid (THAMES; Metodiev et al. 2025); or the normal approximation at the
-        mode, the quickest. The first two are always both computed, to check one another.
+        mode, the quickest. The first two are always computed together, so that each checks the other.
     rng : Generator, seed or None
 
     Returns
     -------
     Evidence
-        ``value`` and ``se`` in nats; ``faults`` says why not to trust it; print it.
+        ``value`` and ``se`` in nats; ``faults`` lists reasons not to trust it. Print the result to read all of it.
 
     Raises
     ------
@@ -124,12 +147,13 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
 
     Notes
     -----
-    No method sees a part of the posterior that the draws never visited. Evidence depends on the prior, also on its
-    width: compare models under priors that you mean. Where the prior tells components apart draws are not relabelled,
-    and the evidence is that of the labellings which the chains visited.
+    No method sees a part of the posterior that the draws never visited. Evidence depends on the prior, including its
+    width, so compare models only under priors that you stand by. Where the prior tells the components apart, draws are
+    not relabelled, and the evidence covers only the labellings that the chains visited.
 
-    Half of each chain's draws prepares what the other half estimates, and the other way round (Overstall & Forster
-    2010). The error of bridge sampling is Frühwirth-Schnatter's (2004).
+    One half of each chain's draws is used to build the approximation with which the other half estimates the evidence,
+    and vice versa (Overstall & Forster 2010). The standard error of bridge sampling is that of Frühwirth-Schnatter
+    (2004).
 
     References
     ----------
@@ -159,9 +183,9 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
         raise InputError(
             "log_evidence needs a posterior with its table, fit and priors, as sample_posterior returns it"
         )
-    if method != "laplace" and drawn.sampling.method == "laplace":
+    if method != "laplace" and drawn.sampling.approximate:
         raise InputError(
-            f"{METHODS[method]} needs draws of the posterior, but these are of its normal approximation; sample with "
+            f"{METHODS[method]} needs draws of the posterior, but these are of an approximation; sample with "
             "method='nuts', or ask for log_evidence(tree, 'laplace')"
         )
     density = drawn.density

@@ -15,7 +15,14 @@ from bayesgmm.names import counted, listed
 
 
 class Remedy(Enum):
-    """What to do; the most effective first."""
+    """What to do about a finding; the most effective remedy first.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.Remedy.FEWER_COMPONENTS.value
+    'fewer components'
+    """
 
     RELABEL = "bg.relabel(tree)"
     FEWER_COMPONENTS = "fewer components"
@@ -25,9 +32,15 @@ class Remedy(Enum):
 
 
 class Symptom(Enum):
-    """What was found; the value is the remedy, whether it is a fault of the sampling, and the sentence.
+    """The kinds of finding; the value holds the remedy, whether the sampling is at fault, and the sentence.
 
-    The sentence is a format of the facts, or a function of them where it needs more than numbers put in.
+    The sentence is a format string for the facts, or a function of them where filling in values is not enough.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.Symptom.CHAINS_DISAGREE.remedy.value, bg.Symptom.CHAINS_DISAGREE.fault
+    ('longer chains (draws)', True)
     """
 
     LABELS_SWITCH = (
@@ -94,19 +107,25 @@ class Symptom(Enum):
 
     @property
     def fault(self) -> bool:
-        """Whether it is a fault of the sampling, not a property of the components."""
+        """Whether the sampling is at fault; otherwise it is a property of the components."""
         return self.value[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something found about the draws of a posterior.
+    """One finding about the draws of a posterior; ``str(finding)`` is a sentence.
 
     Attributes
     ----------
     symptom : Symptom
     facts : mapping from str
-        The numbers and names that its sentence has.
+        The numbers and names that its sentence contains.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> print(bg.Finding(bg.Symptom.CHAINS_DISAGREE, {"parameter": "means[0, eruptions]", "r_hat": 1.234}))
+    The chains disagree about means[0, eruptions] (R-hat 1.234).
     """
 
     symptom: Symptom
@@ -119,7 +138,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is to be said of a posterior.
+    """What `diagnose` found out about a posterior.
 
     Attributes
     ----------
@@ -127,7 +146,7 @@ class Diagnosis:
     findings : tuple of Finding
         The most important first; ``str(finding)`` is a sentence.
     r_hat : float or None
-        The largest of any parameter; None of a single chain.
+        The largest R-hat of any parameter; None for a single chain.
     ess : float
         The smallest effective sample size of any parameter, bulk or tail.
     n_components : int
@@ -135,9 +154,17 @@ class Diagnosis:
     of_transitions : bool
         Whether the sampler tells which transitions diverged.
     good : bool
-        Whether the chains converged. Findings about components are no faults of the sampling.
+        Whether the chains converged. Findings about components do not count against the sampling.
     text : str
-        All of it: the verdict, the findings, what to do.
+        The whole diagnosis in sentences: the verdict, the findings, what to do.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> diagnosis = bg.diagnose(bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0))
+    >>> diagnosis.good, diagnosis.r_hat < 1.01
+    (True, True)
     """
 
     convergence: Convergence
@@ -146,6 +173,7 @@ class Diagnosis:
     ess: float
     n_components: int
     of_transitions: bool = True
+    of_approximation: str = ""  # the verdict's text, where the draws are of an approximation
 
     @property
     def good(self) -> bool:
@@ -155,11 +183,13 @@ class Diagnosis:
     @property
     def text(self) -> str:
         """The verdict, the findings and what to do, in sentences."""
+        if self.of_approximation:
+            return " ".join([self.of_approximation, *map(str, self.findings)])
         return f"{_OPENING[self.convergence]}{self.reasons}"
 
     @property
     def reasons(self) -> str:
-        """The text without the verdict that it opens with."""
+        """The text without its opening verdict."""
         if self.convergence is Convergence.UNCHECKED:
             return "convergence cannot be judged from fewer than four draws a chain."
         sentences = [str(finding) for finding in self.findings]

@@ -165,8 +165,8 @@ def _compiled_prior(
     """The prior as compiled code takes it, the scale matrix to start from, and the arrays to keep alive."""
     covariances = priors.covariances
     assert isinstance(covariances, ConjugatePrior)
-    structure = FULL if not model.diagonal else DIAGONAL if model.shape != "I" else SPHERICAL
-    scale_prior = covariances.scale_prior(lambda scale: _structured(scale, structure))
+    structure = structure_of(model)
+    scale_prior = covariances.scale_prior(lambda scale: structured(scale, structure))
     arrays = {
         "location": priors.means.location,
         "precision": priors.means.precision,
@@ -186,11 +186,16 @@ def _compiled_prior(
         rate=rate,
         **places,
     )
-    start = _structured(covariances.typical_scale if scale_matrix is None else scale_matrix, structure)
+    start = structured(covariances.typical_scale if scale_matrix is None else scale_matrix, structure)
     return prior, start, kept_alive
 
 
-def _structured(scale: np.ndarray, structure: int) -> np.ndarray:
+def structure_of(model: CovarianceModel) -> int:
+    """Which part of a matrix (D, D) the covariances of a model use: `FULL`, `DIAGONAL` or `SPHERICAL`."""
+    return FULL if not model.diagonal else DIAGONAL if model.shape != "I" else SPHERICAL
+
+
+def structured(scale: np.ndarray, structure: int) -> np.ndarray:
     """The part of a scale matrix (D, D) that a model uses: all, its diagonal, or, as first entry, the mean of that."""
     if structure == FULL:
         return np.array(scale)

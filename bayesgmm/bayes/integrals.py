@@ -258,10 +258,10 @@ def _region(prepare: _Half, group: np.ndarray) -> _Region:
     """The region of highest density of a group of draws, and the ellipsoid about them."""
     thetas, log_values = prepare.flat[group], prepare.log_values.ravel()[group]
     least = float(np.quantile(log_values, 1 - _KEPT))
-    kept = thetas[log_values >= least]
-    n = kept.shape[1]
-    region = _Region(kept.mean(axis=0), np.linalg.cholesky(np.cov(kept.T).reshape(n, n)), 0.0, least)
-    return region._replace(radius=float(np.quantile(region.distance(kept), 0.9)))
+    high = thetas[log_values >= least]
+    n = high.shape[1]
+    region = _Region(high.mean(axis=0), np.linalg.cholesky(np.cov(high.T).reshape(n, n)), 0.0, least)
+    return region._replace(radius=float(np.quantile(region.distance(high), 0.9)))
 
 
 def _reciprocal(region: _Region, draws: _Half, tile: Tile, n_points: int, rng: np.random.Generator) -> Estimate:

@@ -34,7 +34,7 @@ class KFold(Frozen, ELPDDataLOOKFold):
     Attributes
     ----------
     elpd, se, p : float
-        As for `LOO`.
+        As in `LOO`.
     elpd_i, p_kfold_i : DataArray (observation)
     folds : (N,) int
         The fold of each row.
@@ -42,11 +42,19 @@ class KFold(Frozen, ELPDDataLOOKFold):
         ``fold``, ``n_rows`` held out, their ``elpd`` (nats), its Monte Carlo standard error ``mcse``, ``r_hat``, and
         the largest ``pareto_k`` of the densities that were averaged for a row.
     disagreeing : tuple of int
-        Folds about whose rows the chains disagree (R-hat above 1.05).
+        Folds in which the chains disagree about the held-out rows (R-hat above 1.05).
     untrusted : tuple of int
-        Rows whose density varies too much from draw to draw for a mean.
+        Rows whose density varies too much from draw to draw for its mean to be trusted.
     text : str
-        What to make of it, in words.
+        How far the result can be trusted, in words.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> result = bg.kfold(X, bg.fit_em(X, 2, rng=0), n_folds=2, draws=200, chains=2, rng=0)
+    >>> result.fold_table["n_rows"].tolist(), list(result.to_dataframe().columns)
+    ([136, 136], ['elpd', 'p_kfold', 'fold', 'trusted'])
     """
 
     folds: np.ndarray
@@ -56,7 +64,7 @@ class KFold(Frozen, ELPDDataLOOKFold):
 
     @property
     def text(self) -> str:
-        """What to make of it, in words."""
+        """How far the result can be trusted, in words."""
         error = float(np.sqrt((self.fold_table["mcse"] ** 2).sum()))
         text = f"The Monte Carlo standard error of the sum over {self.n_folds} folds is {error:.2g} nats."
         if self.disagreeing:
@@ -68,7 +76,7 @@ class KFold(Frozen, ELPDDataLOOKFold):
         return text
 
     def to_dataframe(self) -> pd.DataFrame:
-        """What is known of each row, a line per row.
+        """The results for each row, one line per row.
 
         Returns
         -------
@@ -117,11 +125,11 @@ def kfold(
     stratify : bool
         Spread the rows of each of the fit's clusters evenly over the folds.
     draws, tune, chains : int
-        Of each fold's posterior, per chain.
+        For each fold's posterior: draws to keep and draws to tune with, both per chain, and the number of chains.
     rng : Generator, seed or None
     progress : callable, optional
-        Called as ``progress("folds", done, total)`` with the number of posteriors sampled and their total, one more
-        than there are folds.
+        Called as ``progress("folds", done, total)`` with the number of posteriors sampled so far and their total, which
+        is one more than the number of folds.
 
     Returns
     -------
@@ -141,8 +149,8 @@ def kfold(
 
     Notes
     -----
-    A fold's rows get weight 0. Its posterior is sampled from its own mode, which is climbed to from the whole table's
-    fit.
+    A fold's rows are held out by giving them weight 0. Sampling starts at the mode of the posterior of the remaining
+    rows, which is found by climbing from the fit of the whole table.
 
     References
     ----------

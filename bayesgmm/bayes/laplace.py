@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bayesgmm.bayes.approximation import judged
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.verdict import Convergence, Verdict
+from bayesgmm.bayes.verdict import Verdict
 
 
 class Mode(NamedTuple):
@@ -80,22 +81,8 @@ def laplace_draws(density: Density, mode: Mode, *, chains: int, draws: int, seed
 
     Their statistics are the log posterior "lp" and the smoothed "log_importance_weight".
     """
-    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
-
     u = np.random.default_rng(seed).standard_normal((chains, draws, density.n_dim))
     thetas = mode.origin + u @ mode.factor.T
     values = density.log_densities(thetas)
-    log_ratio = values - mode.value + 0.5 * (u**2).sum(axis=2)
-    log_weight, pareto_k = array_stats.psislw(log_ratio.ravel(), axis=-1)
-    largest = min(1 - 1 / math.log10(max(values.size, 11)), 0.7)
-    convergence = Convergence.APPROXIMATION_GOOD if pareto_k < largest else Convergence.APPROXIMATION_POOR
-    text = f"Laplace's approximation is {_OPINION[convergence]} Pareto k is {float(pareto_k):.2f}, "
-    text += f"below {largest:.2f}." if convergence.good else f"above {largest:.2f}. Sample with method='nuts'."
-    statistics = {"lp": values, "log_importance_weight": np.reshape(log_weight, values.shape)}
-    return Chains(thetas, statistics), Verdict(convergence, text)
-
-
-_OPINION = {
-    Convergence.APPROXIMATION_GOOD: "good: its",
-    Convergence.APPROXIMATION_POOR: "not to be trusted: its importance weights'",
-}
+    log_weight, verdict = judged("Laplace's approximation", values - mode.value + 0.5 * (u**2).sum(axis=2))
+    return Chains(thetas, {"lp": values, "log_importance_weight": log_weight}), verdict

@@ -57,8 +57,8 @@ class LOO(Frozen, ELPDDataLOO):
         and the effective number of parameters.
     elpd_i, p_loo_i : DataArray (observation)
     pareto_k : DataArray (observation)
-        Of the estimate that is used, and of the first one where none was good; ``influence_pareto_k`` is the first
-        one's, from the draws as they were.
+        Pareto k of the estimate that is used, or of the first estimate where none was good; ``influence_pareto_k`` is
+        always that of the first estimate, from the draws as they were.
     method : DataArray (observation)
         A `Repair`: "psis", "moment matching", "mixture" or "refit".
     repairs : DataFrame
@@ -68,6 +68,15 @@ class LOO(Frozen, ELPDDataLOO):
         The rows whose estimates cannot be trusted after all.
     text : str
         What was done, in words.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
+    >>> result = bg.loo(tree)
+    >>> result.untrusted, list(result.to_dataframe().columns)
+    ((), ['elpd', 'p_loo', 'pareto_k', 'method', 'trusted'])
     """
 
     method: xr.DataArray
@@ -92,7 +101,7 @@ class LOO(Frozen, ELPDDataLOO):
         return f"{text}; not to be trusted: {some_rows(self.untrusted)}. See repairs; draw longer."
 
     def to_dataframe(self) -> pd.DataFrame:
-        """What is known of each row, a line per row.
+        """The results for each row, one line per row.
 
         Returns
         -------
@@ -115,7 +124,7 @@ def loo(
     rng: Any = None,
     progress: Progress | None = None,
 ) -> LOO:
-    """Leave-one-out expected log predictive density of a posterior, every row of it checked and where needed repaired.
+    """Leave-one-out expected log predictive density of a posterior; every row is checked, and repaired where needed.
 
     Parameters
     ----------
@@ -125,9 +134,9 @@ def loo(
         What may be done about rows whose Pareto k is too high, any of "moment matching", "mixture" and "refit", tried
         in this order. With none of them the result is that of ``arviz.loo``.
     rng : Generator, seed or None
-        For what has to be sampled anew.
+        For the posteriors that have to be sampled anew.
     progress : callable, optional
-        Called as ``progress("leave-one-out", done, total)`` with the number of rows that are settled and of all rows.
+        Called as ``progress("leave-one-out", done, total)`` with the number of rows settled so far and of all rows.
 
     Returns
     -------
@@ -149,9 +158,9 @@ def loo(
     1. Pareto-smoothed importance sampling from the draws (Vehtari et al. 2024), in blocks of rows so that memory stays
        bounded. A row is good if its Pareto k is at most min(1 - 1/log10(draws), 0.7).
     2. Moment matching, if asked for: half of the draws are shifted, scaled and rotated to the moments of the posterior
-       without the row (Paananen et al. 2021). It samples nothing, but takes longer than sampling small tables, and
-       where a row's absence changes the posterior's shape it can be off by more than its error says. It is left out
-       where labels switched: relabelled draws have no smooth density.
+       without the row (Paananen et al. 2021). It needs no sampling, but on small tables takes longer than sampling anew
+       would, and where a row's absence changes the posterior's shape it can be off by more than its error says. It is
+       skipped where labels switched: relabelled draws have no smooth density.
     3. Draws from p(theta | X) sum_i c_i / p(x_i | theta) over the bad rows, a mixture of the posteriors without each
        (Silva & Zanella 2023) in about equal shares, c_i being the estimate of row i's predictive density so far. They
        are pooled with the posterior's own draws by bridge sampling (Meng & Wong 1996): relative to the pool the weights
@@ -190,8 +199,8 @@ def loo(
     drawn = as_posterior(posterior)
     if drawn.rows is None:
         raise InputError("loo needs a posterior with its table, as sample_posterior returns it")
-    if drawn.sampling.method == "laplace":
-        raise InputError("loo needs draws from the posterior, not from its normal approximation; use method='nuts'")
+    if drawn.sampling.approximate:
+        raise InputError("loo needs draws of the posterior, not of an approximation; use method='nuts'")
     if drawn.n_draws < FEWEST_DRAWS:
         raise InputError(f"leave-one-out needs at least {FEWEST_DRAWS} draws; there are {drawn.n_draws}")
     tell = of_stage(progress, "leave-one-out")

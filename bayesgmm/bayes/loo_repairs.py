@@ -31,7 +31,14 @@ _TRANSFORMATIONS = 30  # at most, per row
 
 
 class Repair(StrEnum):
-    """What a row's leave-one-out density is from."""
+    """The method that a row's leave-one-out density comes from.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> [repair.value for repair in bg.Repair]
+    ['psis', 'moment matching', 'mixture', 'refit']
+    """
 
     NONE = "psis"  # the draws of the whole table, by importance sampling
     MOMENT_MATCHING = "moment matching"
@@ -122,10 +129,10 @@ def _moment_matched(inputs: RepairInputs, row: int, thetas: np.ndarray, log_dens
     half = thetas.shape[1] // 2
     both = np.concatenate((moved[:, :half], thetas[:, half:]), axis=1)
     back = center + np.linalg.solve(A, (both - mean)[..., None])[..., 0]
-    own, log_det = density.log_densities(both), np.linalg.slogdet(A)[1]
+    log_posterior, log_det = density.log_densities(both), np.linalg.slogdet(A)[1]
     origin = np.concatenate((log_density[:, :half], density.log_densities(back[:, half:])), axis=1)
     lik = log_lik(both)
-    weights, split_k = _psis(_finite(own - lik - np.logaddexp(own, origin - log_det)), efficiency)
+    weights, split_k = _psis(_finite(log_posterior - lik - np.logaddexp(log_posterior, origin - log_det)), efficiency)
     weighted = weights + lik
     elpd = float(logsumexp(weighted))
     influence = np.exp(weighted - elpd) - np.exp(weights)
@@ -183,14 +190,14 @@ def _refitted(
             weight[row] = added
             drawn = _drawn(inputs, replace(density, table=replace(density.table, sample_weight=weight)), rng)
             log_lik[added] = drawn.log_prob(x)[..., 0]
-            known = sorted(log_lik, reverse=True)
-            every = np.stack([log_lik[t] for t in known])
-            estimate = _without(_pool(np.stack([(t - 1) * every for t in known])), every)
+            row_weights = sorted(log_lik, reverse=True)
+            every = np.stack([log_lik[t] for t in row_weights])
+            estimate = _without(_pool(np.stack([(t - 1) * every for t in row_weights])), every)
             if estimate.mcse < _LARGEST_MCSE or np.isinf(estimate.mcse):  # more in between mends no disagreement
                 break
-            gaps = [(t - s) * (log_lik[t].mean() - log_lik[s].mean()) for t, s in pairwise(known)]
+            gaps = [(t - s) * (log_lik[t].mean() - log_lik[s].mean()) for t, s in pairwise(row_weights)]
             widest = int(np.argmax(gaps))
-            added = (known[widest] + known[widest + 1]) / 2
+            added = (row_weights[widest] + row_weights[widest + 1]) / 2
         yield row, estimate
 
 
@@ -246,7 +253,7 @@ def _without(pool: _Pool, log_lik: np.ndarray) -> Estimate:
 
     Relative to the pool the weights are bounded, so that they have no Pareto k to speak of: it is set to 0, as
     ``arviz.reloo`` does. Where the chains of the last state, that without the row, disagree about it, the error is not
-    known: it is set to infinity.
+    row_weights: it is set to infinity.
     """
     inverse = pool.log_weight - log_lik
     log_mean = logsumexp(inverse) - logsumexp(pool.log_weight)

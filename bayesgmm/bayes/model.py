@@ -31,8 +31,8 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     pm.Model
         With ``weights`` (component), ``means`` (component, feature), ``covariances`` (component, feature, feature_bis)
         and ``observations`` (observation, feature). The likelihood is the compiled kernel, with its exact gradient. The
-        covariances are deterministic functions of the free coordinates of the precisions: for an inverse Wishart
-        Bartlett's independent ones.
+        covariances are deterministic functions of the free coordinates of the precisions; for an inverse Wishart these
+        are the independent elements of Bartlett's decomposition.
 
     Raises
     ------
@@ -42,6 +42,10 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     See Also
     --------
     sample_posterior : Draws from the same posterior without compiling a model.
+
+    References
+    ----------
+    Bartlett (1933), Proceedings of the Royal Society of Edinburgh 53, 260-283 (free coordinates of a Wishart matrix).
 
     Examples
     --------

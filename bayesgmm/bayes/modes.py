@@ -68,9 +68,9 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
         return searched
     for batch in range(_CLIMBS[1]):
         with suppress(DegenerateFitError):
-            found = fit_quietly(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
-            maxima = merge_maxima([*maxima, *(maximum for maximum in found if not maximum.spurious)])
-            climbs += sum(maximum.hits for maximum in found)
+            new = fit_quietly(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
+            maxima = merge_maxima([*maxima, *(maximum for maximum in new if not maximum.spurious)])
+            climbs += sum(maximum.hits for maximum in new)
         near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
         searched = Searched(tuple(near), climbs)
         if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
@@ -94,29 +94,33 @@ def better_fit(fit: EMFit, searched: Searched) -> str:
 
 
 def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mode]:
-    """Distinct modes near mixtures, by Laplace's evidence; those under a thousandth of the first's are left out."""
-    found: list[tuple[Mode, GaussianMixture]] = []
+    """Distinct modes near mixtures, the one of largest evidence by Laplace's approximation first.
 
-    def new(mixture: GaussianMixture) -> bool:
-        return all(_distance(mixture, other) > _SAME * mixture.n_components for _, other in found)
+    Modes with less than a thousandth of the first one's evidence are left out.
+    """
+    modes_with_mixtures: list[tuple[Mode, GaussianMixture]] = []
 
-    for mixture in filter(new, mixtures):
+    def is_new(mixture: GaussianMixture) -> bool:
+        others = (other for _, other in modes_with_mixtures)
+        return all(_distance(mixture, other) > _SAME * mixture.n_components for other in others)
+
+    for mixture in filter(is_new, mixtures):
         mode = find_mode(density, density.pack(mixture))
-        if new(there := density.unpack(mode.origin)):
-            found.append((mode, there))
-    best = max(mode.log_integral for mode, _ in found)
-    modes = [mode for mode, _ in found if mode.log_integral > best - _WEIGHTLESS]
+        if is_new(at_mode := density.unpack(mode.origin)):
+            modes_with_mixtures.append((mode, at_mode))
+    best = max(mode.log_integral for mode, _ in modes_with_mixtures)
+    modes = [mode for mode, _ in modes_with_mixtures if mode.log_integral > best - _WEIGHTLESS]
     return sorted(modes, key=lambda mode: -mode.log_integral)
 
 
 def candidates(fit: EMFit, searched: Searched, most: int) -> list[GaussianMixture]:
-    """Mixtures near which modes may be: the fit, then by turns the highest maxima of the search and the fit's own."""
-    own: list[GaussianMixture] = []
+    """Mixtures near which modes may be: the fit, then by turns the highest maxima of the search and of the fit."""
+    of_fit: list[GaussianMixture] = []
     if "priors" not in fit.constraints:  # with them, the maxima's heights are not those of the likelihood
         near = (m for m in fit.maxima if 0 < fit.log_likelihood - m.log_likelihood < RIVALS and not m.spurious)
-        own = [m.mixture for m in near if m.mixture is not None]
-    new = [m.mixture for m in searched.maxima if m.mixture is not None]
-    turns = [mixture for i in range(most) for mixture in (*new[i : i + 1], *own[i : i + 1])]
+        of_fit = [m.mixture for m in near if m.mixture is not None]
+    of_search = [m.mixture for m in searched.maxima if m.mixture is not None]
+    turns = [mixture for i in range(most) for mixture in (*of_search[i : i + 1], *of_fit[i : i + 1])]
     return [fit.mixture, *turns][:most]
 
 

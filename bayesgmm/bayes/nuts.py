@@ -122,9 +122,9 @@ def _own_errors() -> Iterator[None]:
 
 
 def _chains_of(trace: Any) -> Chains:
-    statistics = trace["sample_stats"]
-    kept = {new: statistics[old].values for old, new in _STATISTICS.items() if old in statistics}
-    return Chains(trace["posterior"]["theta"].values, kept)
+    group = trace["sample_stats"]
+    statistics = {new: group[old].values for old, new in _STATISTICS.items() if old in group}
+    return Chains(trace["posterior"]["theta"].values, statistics)
 
 
 def _so_far(trace: Callable[[], Any]) -> Chains | None:

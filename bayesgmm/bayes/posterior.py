@@ -1,7 +1,7 @@
-"""`Posterior`: draws of a mixture's posterior, the table they are of, and all that is known of them, as one value.
+"""`Posterior`: the draws of a mixture's posterior, the table that was fitted, and everything else known, as one value.
 
-`posterior` makes it of a `DataTree`, however its draws are laid out, as `observations` makes rows of any table. It is
-checked and factored there, once; whatever takes a posterior takes either.
+`posterior` makes it from a `DataTree`, however its draws are laid out, as `observations` makes rows from any table. The
+draws are checked and factored there, once; every function that takes a posterior takes either.
 """
 
 from __future__ import annotations
@@ -30,18 +30,27 @@ _LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """How draws were relabelled, and how their labels behaved before.
+    """How the draws were relabelled, and how stable their labels were before.
 
     Attributes
     ----------
     method : {"hungarian", "ecr", "stephens", "none"}
-        "none" where the prior tells the components apart, so that labels are what they are.
+        "none" where the prior tells the components apart, so that nothing is relabelled.
     switch_rate : float
         Share of the draws whose components had other labels than in the chain's first draw.
     ambiguous_rate : float
-        Share of the draws in which a component is nearest to two of the target's.
+        Share of the draws in which one component is the nearest to two of the target's components.
     margin_mean, margin_min : float
         By how much the second-best labelling of a draw is worse than the best, in the method's unit.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> labels = bg.posterior(tree).labels
+    >>> labels.method, labels.switch_rate
+    ('hungarian', 0.0)
     """
 
     method: str
@@ -52,23 +61,32 @@ class Labels:
 
     @property
     def attributes(self) -> dict[str, str | float]:
-        """The same as attributes of a posterior's tree."""
+        """The same values as attributes of a posterior's tree."""
         return {"relabelling": self.method, **{name: getattr(self, name) for name in self.__slots__[1:]}}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How draws were made.
+    """How the draws were made.
 
     Attributes
     ----------
-    method : {"nuts", "gibbs", "laplace"}
+    method : {"nuts", "gibbs", "laplace", "variational"}
     sampler : {"nutpie", "pymc", "gibbs"}
     seed, tune : int
     seconds : float
-        From the fit to the draws.
+        Time from the fit to the finished draws.
     complete : bool
-        Whether nobody interrupted it.
+        Whether sampling ran to its end; False if it was interrupted.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> sampling = bg.posterior(tree).sampling
+    >>> sampling.method, sampling.approximate, sampling.complete
+    ('laplace', True, True)
     """
 
     method: str = "nuts"
@@ -78,10 +96,15 @@ class Sampling:
     seconds: float = 0.0
     complete: bool = True
 
+    @property
+    def approximate(self) -> bool:
+        """Whether the draws are of an approximation, not of the posterior itself."""
+        return self.method not in ("nuts", "gibbs")
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Draws of the posterior of a Gaussian mixture and what is known of them; frozen.
+    """Draws of the posterior of a Gaussian mixture and everything known about them; frozen.
 
     Attributes
     ----------
@@ -92,7 +115,7 @@ class Posterior:
     features : tuple of str
         Names of the columns.
     em : GaussianMixture or None
-        EM's estimate, whose labels the components have.
+        EM's estimate; the components of the draws carry its labels.
     fit : EMFit or None
         The whole EM fit, where the posterior was drawn by `sample_posterior`.
     covariance_model : CovarianceModel
@@ -103,17 +126,19 @@ class Posterior:
         How the components were relabelled.
     sampling : Sampling
     statistics : mapping from str to (chain, draw)
-        What the sampler tells of each draw; "lp" is the log posterior density in its coordinates, in nats.
+        The sampler's statistics of each draw; "lp" is the log posterior density in its coordinates, in nats.
     log_likelihood : array-like (chain, draw, N) or None
         Log density of each row under each draw, in nats, where it is stored.
     chain_labels : tuple
-        What the chains are called: 0, 1, ..., or some of these where some chains were picked.
+        The labels of the chains: 0, 1, ..., or some of these if only some chains were selected.
 
     Examples
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
     >>> posterior = bg.posterior(bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), rng=0))
+    >>> posterior
+    Posterior(VVV, K=2, nuts, chains=4, draws=1000, the chains converged)
     >>> posterior.draws.batch_shape, posterior.verdict.good, posterior.covariance_model.name
     ((4, 1000), True, 'VVV')
     """
@@ -137,6 +162,14 @@ class Posterior:
             object.__setattr__(self, "features", self.draws.features or made_up_names(self.draws.n_features))
         if not self.chain_labels:
             object.__setattr__(self, "chain_labels", tuple(range(self.draws.batch_shape[0])))
+
+    def __repr__(self) -> str:
+        chains, draws = self.draws.batch_shape
+        verdict = "" if self.verdict is None else f", {self.verdict.convergence.value}"
+        return (
+            f"Posterior({self.covariance_model.name}, K={self.n_components}, {self.sampling.method}, "
+            f"chains={chains}, draws={draws}{verdict})"
+        )
 
     @property
     def n_components(self) -> int:
@@ -173,14 +206,14 @@ class Posterior:
 
 
 def posterior(source: Any) -> Posterior:
-    """The posterior that a `DataTree` holds, as one value on which everything else works.
+    """The posterior that a `DataTree` holds, as one value that every other function accepts.
 
     Parameters
     ----------
     source : DataTree, Posterior or GaussianMixture
-        What `sample_posterior` returned, also some of its chains and draws, stacked, with its dimensions in another
-        order, or without some of its groups; a `Posterior`, which is returned as it is; or a mixture whose batch axes
-        are the draws.
+        A tree from `sample_posterior`, which may be cut to some of its chains and draws, have its dimensions stacked or
+        in another order, or lack some of its groups; a `Posterior`, which is returned unchanged; or a mixture whose
+        batch axes are the draws.
 
     Returns
     -------
@@ -249,6 +282,20 @@ def posterior(source: Any) -> Posterior:
 def as_mixture(source: Any) -> GaussianMixture:
     """The draws of a posterior as one `GaussianMixture` with batch shape (chain, draw).
 
+    Parameters
+    ----------
+    source : DataTree, Posterior or GaussianMixture
+        As in `posterior`.
+
+    Returns
+    -------
+    GaussianMixture
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or its draws are not those of a mixture.
+
     Examples
     --------
     >>> import bayesgmm as bg
@@ -287,7 +334,8 @@ def _of_draws(tree: Any, name: str, group: Any) -> Any:
         if dim in group.coords and dim in other.coords and dim in other.dims:
             if not np.isin(group[dim], other[dim]).all():
                 return {}
-            other = other.sel({dim: group[dim].values})
+            if not np.array_equal(group[dim], other[dim]):  # or all of it would be copied, to no end
+                other = other.sel({dim: group[dim].values})
         if other.sizes.get(dim) != group.sizes[dim]:
             return {}
     return other.transpose("chain", "draw", ...)

@@ -1,6 +1,6 @@
-"""Giving the components of every posterior draw consistent numbers: those of the EM fit.
+"""Giving the components of every posterior draw consistent labels: those of the EM fit.
 
-Where the prior treats all components alike the posterior does not know their numbers. What depends on them (means and
+Where the prior treats all components alike the posterior does not know their labels. What depends on them (means and
 intervals of one component's parameters) makes sense only after relabelling; what does not (log-likelihood, density of
 a row, co-clustering) is untouched by it.
 """
@@ -58,11 +58,11 @@ def relabel(posterior: Any, method: str = "hungarian", *, target: str | Gaussian
     -------
     DataTree or Posterior
         As given. Of a tree, every variable of ``posterior`` with the dimension ``component`` is reordered; all else is
-        as it was. Its attributes tell of the draws before: ``relabelling`` (the method), ``switch_rate`` (share of
-        draws whose components had other labels than in the chain's first draw), ``ambiguous_rate`` (share of draws in
-        which a component was nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much the
-        second-best labelling of a draw is worse than the best, over the draws: nats of divergence for "hungarian", rows
-        for "ecr", nats summed over rows for "stephens"; infinite for K = 1). A `Posterior` has them as ``labels``.
+        as it was. Its attributes describe the draws before relabelling: ``relabelling`` (the method), ``switch_rate``
+        (share of draws whose components had other labels than in the chain's first draw), ``ambiguous_rate`` (share of
+        draws in which a component was nearest to two of the target's), ``margin_mean`` and ``margin_min`` (by how much
+        the second-best labelling of a draw is worse than the best, over the draws: nats of divergence for "hungarian",
+        rows for "ecr", nats summed over rows for "stephens"; infinite for K = 1). A `Posterior` has them as ``labels``.
 
     Raises
     ------
@@ -118,15 +118,15 @@ def relabelling(
 ) -> Relabelling:
     """Permute each draw so that its components are the target's; "ecr" and "stephens" need the rows X (N, D).
 
-    With the method "none" the draws stay as they are: what "hungarian" would do is only told.
+    With the method "none" the draws stay as they are; the labels are judged as "hungarian" would do.
     """
     if target.means.shape != draws.means.shape[-2:]:
         raise InputError(f"the target has means of shape {target.means.shape}, the draws {draws.means.shape[-2:]}")
     if method in ("ecr", "stephens") and X is None:
         raise InputError(f"{method!r} needs the rows, but the tree has no group observed_data; use 'hungarian'")
-    numbers = np.arange(draws.n_components)
+    as_drawn = np.arange(draws.n_components)
     cost = divergence(draws, target)
-    ambiguous = (np.sort(cost.argmin(axis=-2), axis=-1) != numbers).any(axis=-1).mean()
+    ambiguous = (np.sort(cost.argmin(axis=-2), axis=-1) != as_drawn).any(axis=-1).mean()
     if X is not None and method == "ecr":
         cost = _disagreement(draws, X, target.predict(X))
     order = cheapest_order(cost)
@@ -135,8 +135,8 @@ def relabelling(
     distance = margin(cost, order)
     switched = (order != order[..., :1, :]).any(axis=-1).mean()
     if method == "none":
-        order = np.broadcast_to(numbers, order.shape)
-    relabelled = draws.permute(order) if (order != numbers).any() else draws
+        order = np.broadcast_to(as_drawn, order.shape)
+    relabelled = draws.permute(order) if (order != as_drawn).any() else draws
     labels = Labels(method, float(switched), float(ambiguous), float(distance.mean()), float(distance.min()))
     return Relabelling(relabelled, labels, order, distance)
 

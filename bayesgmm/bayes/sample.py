@@ -20,7 +20,7 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.findings import Diagnosis
 from bayesgmm.bayes.gibbs import check_gibbs, why_not
-from bayesgmm.bayes.laplace import laplace_draws
+from bayesgmm.bayes.laplace import Mode, laplace_draws
 from bayesgmm.bayes.mode_weights import ModeWeights, weigh_modes
 from bayesgmm.bayes.modes import UNSURE, Searched, candidates, find_modes, search_modes
 from bayesgmm.bayes.nuts import LEAST_TUNE
@@ -29,6 +29,7 @@ from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.run import Earlier, Outlet, Run, Size, earlier_draws, interrupted
 from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
 from bayesgmm.bayes.tree import write_tree
+from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
@@ -69,9 +70,12 @@ def sample_posterior(
         Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
-    method : {"nuts", "laplace"}
+    method : {"nuts", "laplace", "variational"}
         "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
+        "variational" draws from the mean-field approximation, likewise judged, and resamples the draws by their
+        importance weights where these can be trusted; it is there for EII, VII, EEI, VVI, EEE and VVV under
+        inverse-Wishart priors.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
@@ -150,12 +154,12 @@ def sample_posterior(
     )
     if sampler != "auto" and sampler not in _SAMPLERS:
         raise InputError(f"unknown sampler {sampler!r}; use 'auto', {', '.join(map(repr, _SAMPLERS))}")
-    if method not in ("nuts", "laplace"):
-        raise InputError(f"unknown method {method!r}; use 'nuts' or 'laplace'")
+    if method not in ("nuts", "laplace", "variational"):
+        raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
     started = time.perf_counter()
     table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
-    if sampler == "gibbs" and method != "laplace":
+    if sampler == "gibbs" and method == "nuts":
         check_gibbs(density.priors, density.model)
     file = None if out is None else Path(out)
     earlier = None if file is None or not file.exists() else earlier_draws(file, density)
@@ -165,11 +169,15 @@ def sample_posterior(
     tell = of_stage(progress, "posterior")
     tell(0, size.total)
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
-    modes = find_modes(density, candidates(fit, searched, 2 * size.chains))
+    modes = [] if method == "variational" else find_modes(density, candidates(fit, searched, 2 * size.chains))
     first = "nutpie" if sampler == "auto" else sampler
     run = Run(density, fit, searched, modes, size, method, first, seed, started)
-    if method == "laplace":
-        chains_drawn, verdict = laplace_draws(density, modes[0], chains=size.chains, draws=size.draws, seed=seed)
+    if method != "nuts":
+        approximation = {"chains": size.chains, "draws": size.draws, "seed": seed}
+        if method == "laplace":
+            chains_drawn, verdict = laplace_draws(density, modes[0], **approximation)
+        else:
+            chains_drawn, verdict = variational_draws(density, fit.mixture, **approximation)
         tree = run.tree(replace(run.posterior(chains_drawn), verdict=verdict), None)
     else:
         sampled = _sample(run, Outlet(run, file, tell), earlier)
@@ -226,7 +234,16 @@ def _sample(run: Run, outlet: Outlet, earlier: Earlier | None = None) -> _Sample
             chains, weights = weigh_modes(run.density, run.fit, chains, groups, run.seed)
             drawn = run.posterior(chains)
     diagnosis = diagnose(drawn)
-    return _Sampled(run, drawn, weights, diagnosis, _verdict(run, drawn, diagnosis, weights))
+    modes, visited = _visited_first(run, drawn)
+    verdict = _verdict(
+        diagnosis,
+        interrupted="" if chains.complete else interrupted(run.size, drawn),
+        modes=modes,
+        visited=visited,
+        searched=run.searched,
+        weights=weights,
+    )
+    return _Sampled(run, drawn, weights, diagnosis, verdict)
 
 
 def _sample_again(sampled: _Sampled, progress: Progress | None) -> _Sampled:
@@ -249,34 +266,42 @@ def _sample_again(sampled: _Sampled, progress: Progress | None) -> _Sampled:
     )
 
 
-def _verdict(run: Run, drawn: Posterior, diagnosis: Diagnosis, weights: ModeWeights | None) -> Verdict:
+def _visited_first(run: Run, drawn: Posterior) -> tuple[list[Mode], int]:
+    """The modes that chains started from (or by Gibbs sampling came to), then the others; how many the first are."""
+    if run.sampler != "gibbs" or len(run.modes) == 1:
+        return run.modes, len(run.starts)
+    thinned = drawn.draws[:, :: max(drawn.draws.batch_shape[1] // 100, 1)]
+    distance = []
+    for mode in run.modes:
+        cost = divergence(thinned, run.density.unpack(mode.origin))
+        matched = np.take_along_axis(cost, cheapest_order(cost)[..., None, :], axis=-2)
+        distance.append(matched.sum(axis=(-2, -1)))
+    near = set(np.argmin(distance, axis=0).ravel().tolist())
+    return [run.modes[m] for m in sorted(range(len(run.modes)), key=lambda m: m not in near)], len(near)
+
+
+def _verdict(
+    diagnosis: Diagnosis,
+    *,
+    interrupted: str,
+    modes: list[Mode],
+    visited: int,
+    searched: Searched,
+    weights: ModeWeights | None,
+) -> Verdict:
     """Whether the chains converged, and the modes that they visit are all there are, as far as can be told."""
-    doubts, advice = [] if drawn.sampling.complete else [interrupted(run.size, drawn)], []
-    if (unvisited := _unvisited(run, drawn)) > _LARGEST_UNVISITED:
+    doubts, advice = [interrupted] if interrupted else [], []
+    unvisited = softmax([mode.log_integral for mode in modes])[visited:].sum()
+    if unvisited > _LARGEST_UNVISITED:
         doubts.append(f"{unvisited:.0%} of the posterior, by Laplace's approximation, is in modes without chains")
-        advice.append(f"Sample with chains={len(run.modes)}, one for each mode.")
-    if run.searched.chance > UNSURE:
-        advice.append(run.searched.text)
+        advice.append(f"Sample with chains={len(modes)}, one for each mode.")
+    if searched.chance > UNSURE:
+        advice.append(searched.text)
         if weights is not None:
             doubts.append("a mode may have been missed")
     convergence = Convergence.NOT_CONVERGED if doubts and diagnosis.good else diagnosis.convergence
     further = [*([] if weights is None else [weights.text]), *advice]
     return Verdict(convergence, " ".join([_opening(diagnosis, doubts), *further]))
-
-
-def _unvisited(run: Run, drawn: Posterior) -> float:
-    """Share of the posterior, by Laplace's approximation, in modes that no chain has started from or come to."""
-    share = softmax([mode.log_integral for mode in run.modes])
-    visited = np.arange(len(share)) < run.size.chains
-    if run.sampler == "gibbs" and len(share) > 1:  # whose chains pass between modes
-        thinned = drawn.draws[:, :: max(drawn.draws.batch_shape[1] // 100, 1)]
-        distance = []
-        for mode in run.modes:
-            cost = divergence(thinned, run.density.unpack(mode.origin))
-            matched = np.take_along_axis(cost, cheapest_order(cost)[..., None, :], axis=-2)
-            distance.append(matched.sum(axis=(-2, -1)))
-        visited = np.isin(np.arange(len(share)), np.argmin(distance, axis=0))
-    return float(share[~visited].sum())
 
 
 def _opening(diagnosis: Diagnosis, doubts: list[str]) -> str:

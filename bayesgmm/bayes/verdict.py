@@ -7,13 +7,20 @@ from enum import Enum
 
 
 class Convergence(Enum):
-    """Whether the draws stand for the posterior; the value says it in a few words."""
+    """Whether the draws represent the posterior; the value says so in a few words.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> bg.Convergence.NOT_CONVERGED.value, bg.Convergence.NOT_CONVERGED.good
+    ('the chains did not converge', False)
+    """
 
     CONVERGED = "the chains converged"
     NOT_CONVERGED = "the chains did not converge"
     UNCHECKED = "too few draws to tell whether the chains converged"
-    APPROXIMATION_GOOD = "the normal approximation is good"
-    APPROXIMATION_POOR = "the normal approximation is not to be trusted"
+    APPROXIMATION_GOOD = "the approximation is good"
+    APPROXIMATION_POOR = "the approximation is not to be trusted"
 
     @property
     def good(self) -> bool:
@@ -29,9 +36,18 @@ class Verdict:
     ----------
     convergence : Convergence
     text : str
-        The same in sentences, with the reasons and what to do.
+        The verdict in sentences, with its reasons and what to do.
     good : bool
         Whether the draws may be used as draws of the posterior.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> verdict = bg.posterior(tree).verdict
+    >>> verdict.good, verdict.convergence.value
+    (True, 'the approximation is good')
     """
 
     convergence: Convergence

@@ -12,6 +12,7 @@ from bayesgmm.clusters.partition import Partition
 from bayesgmm.clusters.rows_under_draws import Block, RowsUnderDraws, log_mean_exp, rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
 from bayesgmm.intervals import level, tails
+from bayesgmm.names import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +31,15 @@ class Assignments:
     lower, upper : (N, K)
         Equal-tailed credible interval of each responsibility, of probability ``ci_prob``.
     labels : (N,)
-        Most probable component; the cluster where the rows are those of the partition.
+        Label of the most probable component or cluster; for the partition's own rows, the cluster that they are in.
     label_probability, label_lower, label_upper : (N,)
-        Probability of that component and its interval.
+        Probability of that component or cluster, and its interval.
     entropy : (N,)
-        Of ``probabilities``, in nats: all the doubt about a row.
+        Entropy of ``probabilities`` in nats: the whole uncertainty about a row's assignment.
     overlap : (N,)
-        The part of it that would remain if the parameters were known: the components overlap.
+        The part of ``entropy`` that would remain if the parameters were known, because components overlap.
     mutual_information : (N,)
-        The part of it that comes from not knowing the parameters; more rows would reduce it.
+        The part of ``entropy`` that comes from not knowing the parameters; more rows would reduce it.
     log_prob : (N,)
         Log posterior-predictive density of the row, in nats.
     tail_probability : (N,)
@@ -46,7 +47,18 @@ class Assignments:
         outlier.
     ci_prob : float
     partition : Partition or None
-        Whose clusters stand where else components do.
+        The partition whose clusters take the place of the components, if one was given to `assign`.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> assignments = bg.assign(tree, rng=0)
+    >>> assignments
+    Assignments(272 rows to 2 components, ci_prob=0.89)
+    >>> assignments.labels[:4], int((assignments.label_probability < 0.9).sum())
+    (array([1, 0, 1, 0]), 1)
     """
 
     probabilities: np.ndarray
@@ -60,6 +72,10 @@ class Assignments:
     tail_probability: np.ndarray
     ci_prob: float
     partition: Partition | None = None
+
+    def __repr__(self) -> str:
+        N, K = self.probabilities.shape
+        return f"Assignments({N} rows to {counted(K, self.group)}, ci_prob={self.ci_prob:g})"
 
     @property
     def group(self) -> str:
@@ -82,13 +98,14 @@ class Assignments:
         return self._of_label(self.upper)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """What is known of each row, a line per row.
+        """The results for each row, one line per row.
 
         Returns
         -------
         DataFrame
             Columns ``label``, its ``probability`` with ``lower`` and ``upper``, ``probability_0``, ``probability_1``,
-            ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``, ``tail_probability``.
+            ..., ``lower_0``, ..., ``upper_0``, ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``,
+            ``tail_probability``.
         """
         import pandas as pd
 
@@ -99,7 +116,8 @@ class Assignments:
             "lower": self.label_lower,
             "upper": self.label_upper,
         }
-        each = {f"probability_{k}": column for k, column in enumerate(self.probabilities.T)}
+        parts = {"probability": self.probabilities, "lower": self.lower, "upper": self.upper}
+        each = {f"{name}_{k}": column for name, values in parts.items() for k, column in enumerate(values.T)}
         return pd.DataFrame(label | each | {name: getattr(self, name) for name in names})
 
     def _of_label(self, values: np.ndarray) -> np.ndarray:
@@ -128,7 +146,7 @@ def assign(
         From `partition`, of the rows the posterior was fitted to (of ``X_new`` where the draws are a mixture): assigns
         to its clusters. Use it where the draws do not keep the components apart.
     rng : Generator, seed or None
-        Draws the rows from the posterior predictive that tail probabilities are measured by.
+        For the rows drawn from the posterior predictive to estimate tail probabilities.
 
     Returns
     -------
@@ -142,17 +160,17 @@ def assign(
     Notes
     -----
     Under one draw the probability that row i belongs with cluster c is sum_k r_ik N_ck / N_k, with N_ck the sum of the
-    responsibilities r_jk over the rows of the cluster and N_k that over all rows: of the rows that share its component,
-    the expected part that lies in the cluster. It does not depend on the components' labels.
+    responsibilities r_jk over the rows of the cluster and N_k that over all rows: the expected share of the rows of its
+    component that lie in the cluster. It does not depend on the components' labels.
 
     The entropy of the averaged probabilities splits into the expected entropy of the responsibilities (overlap) and the
     mutual information of assignment and parameters (Depeweg et al. 2018).
 
-    Tail probabilities compare the row with 10 000 rows drawn from the posterior predictive: rank
-    (1 + number with no higher density) / 10 001, with a standard error of sqrt(p (1 - p) / 10 000). Rows the
-    posterior was fitted to have helped to raise their own density, so theirs are a little too large.
+    Tail probabilities compare the row with 10 000 rows drawn from the posterior predictive: rank (1 + number with no
+    higher density) / 10 001, with a standard error of sqrt(p (1 - p) / 10 000). Rows that the posterior was fitted to
+    have raised their own density, so their tail probabilities are a little too large.
 
-    Rows are worked on in blocks, so that memory stays bounded whatever N.
+    Rows are processed in blocks, so memory stays bounded for any N.
 
     References
     ----------
@@ -250,8 +268,8 @@ def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
 def filled_components(posterior: Any, X: Any = None, *, rng: Any = None) -> np.ndarray:
     """Posterior probability (K + 1,) that 0, 1, ..., K components hold at least one of the rows.
 
-    By one assignment of all rows for each posterior draw. Under a prior of sparse weights (a concentration well below
-    one) it is the posterior of the number of clusters (Malsiner-Walli, Frühwirth-Schnatter & Grün 2016).
+    Estimated from one assignment of all rows for each posterior draw. Under a prior of sparse weights (a concentration
+    well below one) this is the posterior of the number of clusters (Malsiner-Walli, Frühwirth-Schnatter & Grün 2016).
 
     Parameters
     ----------

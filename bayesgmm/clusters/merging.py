@@ -19,22 +19,32 @@ from bayesgmm.native import address
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merging:
-    """Components merged one pair after another, down to a single cluster. Row n - 1 of each array is of n clusters.
+    """Components merged pair by pair, down to a single cluster. Row n - 1 of each array is for n clusters.
 
     Attributes
     ----------
     groups : (K, K)
-        Cluster 0, 1, ..., n - 1 of each component, in the EM fit or the single mixture; for bare draws, by their mean
-        responsibilities.
+        The cluster 0, 1, ..., n - 1 that each component is in, by the EM fit or the single mixture; for draws without a
+        fit, by their mean responsibilities.
     entropy : (K,)
-        Of the responsibilities of n clusters, summed over the rows, in nats, in the same hierarchy.
+        Entropy of the responsibilities of n clusters in the same hierarchy, summed over the rows, in nats.
     entropy_mean, entropy_lower, entropy_upper : (K,)
-        Over the posterior draws, each with its own hierarchy: mean and equal-tailed interval.
+        Posterior mean and equal-tailed interval of the entropy; each draw has a hierarchy of its own.
     together : (K, K, K)
         Probability that two components share a cluster; 0 or 1 without a posterior. Needs relabelled draws.
     responsibilities : (N, K)
-        That the hierarchy was made from.
+        The responsibilities that the hierarchy was made from.
     ci_prob : float
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> merging = bg.merge_components(bg.fit_em(X, 3, "tied", rng=0), X)
+    >>> merging.groups
+    array([[0, 0, 0],
+           [0, 1, 1],
+           [0, 1, 2]])
     """
 
     groups: np.ndarray
@@ -48,7 +58,7 @@ class Merging:
 
     @property
     def merges(self) -> np.ndarray:
-        """Components that stand for the two clusters merged in each step, the smallest numbers in them, (K - 1, 2)."""
+        """The two clusters merged in each step, each given by the smallest label of its components, (K - 1, 2)."""
         K = len(self.groups)
         steps = np.empty((K - 1, 2), np.int64)
         for step, (before, after) in enumerate(pairwise(self.groups[::-1])):
@@ -74,7 +84,7 @@ class Merging:
         return min(range(2, K), key=lambda c: misfit(slice(0, c)) + misfit(slice(c - 1, K)))
 
     def labels(self, n_clusters: int) -> np.ndarray:
-        """Most probable of ``n_clusters`` merged clusters of each row, (N,)."""
+        """Each row's most probable cluster after merging down to ``n_clusters``, (N,)."""
         K = len(self.groups)
         if n_clusters not in range(1, K + 1):
             raise InputError(f"n_clusters must be between 1 and {K}, not {n_clusters!r}")
@@ -82,14 +92,14 @@ class Merging:
 
 
 def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -> Merging:
-    """Hierarchy of merged components by least entropy of the responsibilities.
+    """Merge components step by step, each time the pair that reduces the entropy of the responsibilities most.
 
     Parameters
     ----------
     source : EMFit, GaussianMixture, DataTree or Posterior
         A fit or a mixture, or the posterior from `sample_posterior`, for the hierarchy's uncertainty.
     X : (N, D) table, optional
-        The rows; only a posterior has its own.
+        The rows; needed unless the source is a posterior, which has its own.
     ci_prob : float, optional
         Probability of the intervals; ``arviz.rcParams["stats.ci_prob"]`` by default.
 
@@ -104,8 +114,8 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
 
     Notes
     -----
-    One after another, those two clusters are merged whose union reduces the entropy -sum r log r of all rows most
-    (Baudry et al. 2010). The density stays what it was; only its reading changes.
+    Each step merges the two clusters whose union reduces the entropy -sum r log r, summed over all rows, most (Baudry
+    et al. 2010). The density is unchanged; only its interpretation changes.
 
     References
     ----------

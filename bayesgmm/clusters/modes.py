@@ -28,6 +28,15 @@ class Modes:
         Share of the mixtures in which two components climb to the same mode. Needs relabelled draws.
     locations : (..., K, D)
         The mode that each component's mean climbs to.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> modes = bg.number_of_modes(tree)
+    >>> modes.counts.shape, modes.probabilities
+    ((4, 1000), array([0., 1.]))
     """
 
     counts: np.ndarray
@@ -51,14 +60,14 @@ def number_of_modes(source: Any) -> Modes:
     Raises
     ------
     InputError
-        If it is neither.
+        If the source is none of these.
 
     Notes
     -----
-    From each component's mean the density is climbed by the fixed-point iteration that is EM for the location of a
-    mode (Carreira-Perpiñán 2000, 2007), with Newton steps where they are short and climb. Where climbs end in one
-    place, the components make one lump. With several features a density can have a few more modes than components;
-    those are not looked for.
+    From each component's mean the density is climbed by the fixed-point iteration that is EM for the location of a mode
+    (Carreira-Perpiñán 2000, 2007), with Newton steps wherever these are short and raise the density. Components whose
+    climbs end in the same place form one mode. With several features a density can have a few more modes than
+    components; those are not looked for.
 
     References
     ----------
@@ -70,8 +79,9 @@ def number_of_modes(source: Any) -> Modes:
 
     Examples
     --------
-    >>> pair = GaussianMixture([0.5, 0.5], [[0.0], [1.9]], [[[1.0]], [[1.0]]])
-    >>> int(number_of_modes(pair).counts)  # equal components show two modes from two sds apart
+    >>> import bayesgmm as bg
+    >>> pair = bg.GaussianMixture([0.5, 0.5], [[0.0], [1.9]], [[[1.0]], [[1.0]]])
+    >>> int(bg.number_of_modes(pair).counts)  # equal components show two modes from two sds apart
     1
     """
     mixture = getattr(source, "mixture", source)

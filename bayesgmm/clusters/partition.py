@@ -1,6 +1,6 @@
 """One partition that sums the posterior up, and how far from it the posterior's other partitions lie.
 
-Partitions are drawn from the posterior, one per draw, and compared by contingency tables; the components' numbers are
+Partitions are drawn from the posterior, one per draw, and compared by contingency tables. The components' labels are
 never used, so that the draws need no relabelling.
 """
 
@@ -36,14 +36,23 @@ class Partition:
     expected_loss : float
         Mean loss between this partition and the posterior's: nats for "vi", a share of all pairs for "binder".
     reference_labels : (N,) or None
-        The EM fit's, or those that were given.
+        The EM fit's labels, or the given ones.
     reference_loss : float
-        Expected loss of the reference labels; NaN without.
+        Expected loss of the reference labels; NaN if there are none.
     loss : {"vi", "binder"}
     n_draws : int
-        Partitions drawn from the posterior that the expected losses are means over.
+        Number of partitions drawn from the posterior; expected losses are means over these.
     n_minima : int
-        Distinct local minima that the search's starts ended in.
+        Number of distinct local minima in which the searches ended.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> best = bg.partition(tree, rng=0)
+    >>> best.n_clusters, best.labels[:4]
+    (2, array([1, 0, 1, 0]))
     """
 
     labels: np.ndarray
@@ -76,18 +85,27 @@ class CredibleBall:
     radius : float
         Least loss within which the partitions of that probability lie.
     upper : (N,)
-        Vertical upper bound: of those with the fewest clusters, the farthest.
+        Vertical upper bound: of the partitions in the ball with the fewest clusters, the farthest from its centre.
     lower : (N,)
-        Vertical lower bound: of those with the most clusters, the farthest.
+        Vertical lower bound: of the partitions in the ball with the most clusters, the farthest from its centre.
     horizontal : (N,)
-        The farthest of all.
+        The partition in the ball that is farthest from its centre.
     upper_distance, lower_distance, horizontal_distance : float
     distances : (S,)
-        Of every drawn partition.
+        Distance of every drawn partition from the centre.
     n_clusters : (S,)
-        Of every drawn partition.
+        Number of clusters of every drawn partition.
     loss : {"vi", "binder"}
-        In which all distances are measured.
+        The loss that all distances are measured in.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful()
+    >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), method="laplace", rng=0)
+    >>> ball = bg.credible_ball(tree, bg.partition(tree, rng=0), rng=0)
+    >>> ball.horizontal_distance <= ball.radius
+    True
     """
 
     probability: float
@@ -129,8 +147,8 @@ def partition(
     max_clusters : int, optional
         By default 30 more than there are components.
     n_runs : int
-        Searches from nothing, in addition to those from the reference, from drawn partitions and from cuts of an
-        average-linkage tree.
+        Number of searches from scratch, in addition to those that start from the reference, from drawn partitions and
+        from cuts of an average-linkage tree.
     rng : Generator, seed or None
 
     Returns
@@ -144,17 +162,21 @@ def partition(
 
     Notes
     -----
-    A partition is drawn from each posterior draw; with phi(n) = n log n / N or n^2 / N^2 both losses are
-    sum phi(n_a) + sum phi(m_b) - 2 sum phi(n_ab) over the contingency table of two partitions. Its mean over the draws
-    is minimised as in SALSO (Dahl, Johnson & Müller 2022): rows are allocated one after another in random order, then
-    reallocated until nothing improves; in the best few minima clusters are dissolved and built anew. Rows that share a
-    cluster in every draw are moved as one: along a move of one after another of them the loss is concave, so that no
-    minimum needs to separate them. Beyond 2 10^8 assignments the draws are thinned evenly.
+    A partition is drawn from each posterior draw; with phi(n) = n log n / N or n^2 / N^2 both losses are sum phi(n_a) +
+    sum phi(m_b) - 2 sum phi(n_ab) over the contingency table of two partitions. Its mean over the draws is minimised as
+    in SALSO (Dahl, Johnson & Müller 2022): rows are allocated one after another in random order, then reallocated until
+    nothing improves; in the best few minima clusters are dissolved and built anew. Rows that share a cluster in every
+    draw are moved together: as they move one after another the loss is concave, so no minimum needs to separate them.
+    If there are more than 2 x 10^8 assignments, the draws are thinned evenly.
 
     References
     ----------
     Dahl, Johnson & Müller (2022), Journal of Computational and Graphical Statistics 31, 1189-1201.
     doi:10.1080/10618600.2022.2069779
+
+    Meilă (2007), Journal of Multivariate Analysis 98, 873-895. doi:10.1016/j.jmva.2006.11.013
+
+    Binder (1978), Biometrika 65, 31-38. doi:10.1093/biomet/65.1.31
 
     Examples
     --------
@@ -231,20 +253,20 @@ def credible_ball(
     Parameters
     ----------
     posterior : DataTree, Posterior or GaussianMixture
-        That the partition is of.
+        The posterior that the partition summarises.
     partition : Partition
         From `partition`; its loss is the distance.
     X : (N, D) table, optional
         The rows of the partition; by default those the posterior was fitted to.
     probability : float
-        Of the ball.
+        Posterior probability of the ball.
     rng : Generator, seed or None
-        Draws one partition from each posterior draw.
+        For drawing one partition from each posterior draw.
 
     Returns
     -------
     CredibleBall
-        Its partitions are numbered to agree with the point estimate where they can.
+        Its partitions are labelled to agree with the point estimate where they can.
 
     Raises
     ------

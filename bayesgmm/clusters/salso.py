@@ -99,7 +99,7 @@ def linkage_cuts(labels: np.ndarray, most: int) -> list[np.ndarray]:
 
 
 def by_appearance(labels: np.ndarray) -> np.ndarray:
-    """The same partition with clusters numbered as they first appear."""
+    """The same partition with clusters labelled 0, 1, ... as they first appear."""
     _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes].astype(np.int64)
 

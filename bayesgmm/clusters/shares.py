@@ -49,11 +49,11 @@ def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> Gaus
     are divided among the clusters:
 
     * the weight of a cluster is sum_k w_k N_ck / N_k, its share of each component's weight;
-    * its mean and covariance are those of a new row from the component of one of its rows drawn at random,
-      a mixture of the components in the proportions N_ck / n_c.
+    * its mean and covariance are those of a new row drawn from the component of a random row of the cluster, that is,
+      of a mixture of the components in the proportions N_ck / n_c.
 
     Where every cluster is one component and no row is in doubt, these are the component's own; rows in doubt widen them
-    a little. They are sums over components, which no renumbering changes; a component without rows adds nothing to
+    a little. They are sums over components, which no relabelling changes; a component without rows adds nothing to
     means and covariances.
 
     Examples
@@ -127,23 +127,23 @@ def _counts(draws: RowsUnderDraws, labels: np.ndarray, C: int) -> np.ndarray:
 def partition_from_some(posterior: Any, n_rows: int, *, rng: Any = None) -> Partition:
     """The partition of ``n_rows`` of a posterior's rows drawn at random, each other row in its most probable cluster.
 
-    What it says of losses is of the rows that were drawn; all rows of many would take long.
+    Its losses are those among the rows that were drawn: a partition of all rows of a large table would take long.
     """
     rng = np.random.default_rng(rng)
     every = rows_under_draws(posterior)
     chosen = np.sort(rng.choice(len(every.X), n_rows, replace=False))
     some = rows_under_draws(posterior, every.X[chosen])
-    found = partition(posterior, some.X, rng=rng)
-    share = shares(cluster_counts(some, found))
-    labels = np.empty(len(every.X), found.labels.dtype)
+    of_some = partition(posterior, some.X, rng=rng)
+    share = shares(cluster_counts(some, of_some))
+    labels = np.empty(len(every.X), of_some.labels.dtype)
 
     def task(start: int, stop: int, block: Any) -> None:
         labels[start:stop] = by_cluster(block.responsibilities, share).mean(axis=-1).argmax(axis=1)
 
     every.each_block(every.X, task)
-    labels[chosen] = found.labels
+    labels[chosen] = of_some.labels
     reference = None if every.em is None else every.em.predict(every.X)
-    return replace(found, labels=labels, reference_labels=reference)
+    return replace(of_some, labels=labels, reference_labels=reference)
 
 
 def shares(counts: np.ndarray) -> np.ndarray:

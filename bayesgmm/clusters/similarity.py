@@ -16,7 +16,7 @@ _CHUNK_BYTES = 128e6  # of responsibilities multiplied at a time
 
 
 def posterior_similarity(posterior: Any, X: Any = None, *, rows: Any = None, dtype: Any = np.float64) -> np.ndarray:
-    """Posterior probabilities that two rows belong to the same component, (N, N).
+    """Posterior probability that two rows belong to the same component, for each pair of rows, (N, N).
 
     Parameters
     ----------
@@ -42,8 +42,12 @@ def posterior_similarity(posterior: Any, X: Any = None, *, rows: Any = None, dty
     Notes
     -----
     Given the parameters, rows are assigned independently of one another, so entry i, j is the average over the draws of
-    sum_k r_ik r_jk, without any drawn assignments; a row is always in the cluster it is in, so the diagonal is one. All
-    draws' responsibilities side by side, (N, S K), make it one symmetric matrix product.
+    sum_k r_ik r_jk, without drawing any assignments; the diagonal is one. With the responsibilities of all draws side
+    by side, (N, S K), this is one symmetric matrix product.
+
+    References
+    ----------
+    Fritsch & Ickstadt (2009), Bayesian Analysis 4, 367-391. doi:10.1214/09-BA414
 
     Examples
     --------

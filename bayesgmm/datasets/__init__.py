@@ -23,7 +23,8 @@ def old_faithful() -> pd.DataFrame:
 
     Examples
     --------
-    >>> old_faithful().shape
+    >>> import bayesgmm as bg
+    >>> bg.datasets.old_faithful().shape
     (272, 2)
     """
     return _features("old_faithful")
@@ -40,7 +41,8 @@ def galaxies() -> pd.DataFrame:
 
     Examples
     --------
-    >>> float(galaxies()["velocity"].median())
+    >>> import bayesgmm as bg
+    >>> float(bg.datasets.galaxies()["velocity"].median())
     20.8335
     """
     return _features("galaxies")
@@ -57,7 +59,8 @@ def iris() -> pd.DataFrame:
 
     Examples
     --------
-    >>> list(iris().columns)
+    >>> import bayesgmm as bg
+    >>> list(bg.datasets.iris().columns)
     ['Sepal.Length', 'Sepal.Width', 'Petal.Length', 'Petal.Width']
     """
     return _features("iris")
@@ -73,11 +76,12 @@ def elongated() -> pd.DataFrame:
     Examples
     --------
     >>> import numpy as np
+    >>> import bayesgmm as bg
     >>> rng = np.random.default_rng(0)
     >>> stripe = np.repeat([-1, 0, 1], [120, 100, 80])
     >>> along, across = 3.0 * rng.standard_normal(300), 0.45 * rng.standard_normal(300) + 1.8 * stripe
     >>> table = np.column_stack([along - across, along + across]) / np.sqrt(2)
-    >>> np.allclose(table, elongated(), atol=0.0006)
+    >>> np.allclose(table, bg.datasets.elongated(), atol=0.0006)
     True
     """
     return _features("elongated")
@@ -97,7 +101,8 @@ def known_classes(name: str) -> pd.Series:
 
     Examples
     --------
-    >>> known_classes("iris").unique().tolist()
+    >>> import bayesgmm as bg
+    >>> bg.datasets.known_classes("iris").unique().tolist()
     ['setosa', 'versicolor', 'virginica']
     """
     if name not in ("iris", "elongated"):

@@ -109,7 +109,7 @@ def bootstrap(
     sample_weight : (N,), optional
         As in the fit.
     tolerance : float
-        Of each refit, in nats.
+        Tolerance of each refit, in nats, as in `fit_em`.
     rng : Generator, seed or None
     progress : callable, optional
         Called with the stage "bootstrap replicates", how many are done and their total.
@@ -207,9 +207,9 @@ class LikelihoodRatioTest:
     statistic : float
         Twice the difference in log-likelihood between the two fits.
     replicates : (n,)
-        The same on tables drawn from the fit with K components.
+        The same statistic on tables drawn from the fit with K components.
     p_value : float
-        Share of these that reach the statistic, the table itself counted among them.
+        Share of these that are at least as large as the statistic, with the table itself counted among them.
 
     Examples
     --------

@@ -97,13 +97,13 @@ def fit_em(
         After short runs the best ten, or the best quarter if that is more, are carried on. With many components more
         starts find higher maxima.
     align_to : EMFit or GaussianMixture, optional
-        Put the components into the order of the ones nearest to them in this fit, instead of by their means.
+        Order the components like those nearest to them in this fit or mixture, instead of by their means.
     max_iterations : int
         Per start.
     tolerance : float
         A climb stops when further iterations would gain less log-likelihood than this, in nats, by its own estimate.
-        With 0 and a single start of your own it makes exactly ``max_iterations`` plain EM iterations, or as many as
-        change anything.
+        With 0 and a single start of your own it makes exactly ``max_iterations`` plain EM iterations, or fewer if they
+        no longer change anything.
     rng : Generator, seed or None
     progress : callable, optional
         Called with the stage "EM climbs", how many are done and their total.

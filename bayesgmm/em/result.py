@@ -245,7 +245,7 @@ class EMFit:
         Returns
         -------
         StandardErrors
-            Right in large samples.
+            Valid in large samples.
 
         Raises
         ------

@@ -27,10 +27,10 @@ _NEGLIGIBLE = 0.01  # upper end of an interval that is left out
 
 
 def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | None = None) -> Figure:
-    """Where the assignment is in doubt: rows are the larger, and for two features the map the darker, the less sure.
+    """Where the assignment is in doubt: larger points, and for two features a darker map, mean less certain.
 
-    Of more than two features the two that part the components best are shown, without the map; one feature is shown
-    against the doubt.
+    Of more than two features, the two that separate the components best are shown, without the map; a single feature is
+    plotted against the uncertainty.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
 def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | None = None) -> Figure:
     """The probabilities of each component or cluster, with intervals, of the rows that are least certain.
 
-    Those whose interval ends below 1% are left out.
+    Probabilities whose interval ends below 1% are left out.
 
     Parameters
     ----------
     assignments : Assignments
-        From `assign`, which was told the probability of the intervals.
+        From `assign`, whose argument ``ci_prob`` sets the probability of the intervals.
     rows : int
         How many to show.
     figure : matplotlib.figure.Figure, optional

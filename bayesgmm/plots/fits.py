@@ -34,17 +34,18 @@ def clusters(
     ci_prob: float | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """The table coloured by component, with the fitted and the sampled components over it; or by cluster.
+    """The table coloured by component or by cluster, with the fitted and the sampled components drawn over it.
 
-    One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the first four.
-    A point is the larger the less certain its component is. Of more than 5000 rows, 5000 are drawn.
+    One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the first four. The less
+    certain a row's component is, the larger its point. At most 5000 rows are shown.
 
     Parameters
     ----------
     X : (N, D) table
     fit : EMFit
     posterior : DataTree, Posterior or GaussianMixture, optional
-        From `sample_posterior`: adds the ellipses of 50 draws, and to densities a band that holds theirs.
+        From `sample_posterior`: adds the ellipses of 50 draws, and where densities are shown a band for those of the
+        draws.
     assignments : Assignments, optional
         Of the rows of ``X``, to components or to clusters; by default from ``posterior``, or without one from the fit's
         responsibilities. Clusters of a partition take the place of EM's components: each is outlined by its mean and

@@ -71,10 +71,10 @@ def similarity(posterior: Any, partition: Partition, *, figure: Figure | None = 
 
 
 def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: Figure | None = None) -> Figure:
-    """A partition beside the most different ones that the posterior holds likely.
+    """A partition beside the partitions in its credible ball that differ from it most.
 
-    Two features are shown as they are, a single one with the number of its cluster as height, and of more the first two
-    principal axes.
+    Two features are shown as they are, a single feature against the cluster's label, and more features along the first
+    two principal axes.
 
     Parameters
     ----------

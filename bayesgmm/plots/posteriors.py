@@ -30,10 +30,10 @@ def posterior(
     ci_prob: float | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    r"""Posterior density of each component's weight, means and sds, with the EM estimate as a line; or each cluster's.
+    r"""Posterior density of the weight, means and sds of each component or cluster, with the EM estimate as a line.
 
-    For two features the correlation too. At most six components and three features are shown; the title says
-    where there are more.
+    For two features, the correlation is shown too. At most six components and three features are shown; the title says
+    if there are more.
 
     Parameters
     ----------

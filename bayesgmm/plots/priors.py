@@ -37,10 +37,10 @@ def prior_check(
 ) -> Figure:
     """What priors expect before they see a table: densities, the components' sds and outlines, and how many are filled.
 
-    For each of the first four features the densities of mixtures drawn from the priors over the table's histogram, and
-    below the sds of their components beside the table's; components of a few mixtures over the rows; and how many
-    components would hold at least one of as many rows. Where sds lie far from any a cluster could have, or no drawn
-    mixture covers the rows, the priors say more than they should.
+    Each of the first four features has the densities of mixtures drawn from the priors over the table's histogram, and
+    below them the sds of their components beside the table's. Further panels show the components of a few mixtures over
+    the rows, and how many components would hold at least one row of a table of this size. If the sds are far from any
+    that a cluster could have, or no drawn mixture covers the rows, the priors say more than they should.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def prior_check(
         Needed unless the priors have a concentration for each component.
     covariance : str or CovarianceModel
     rng : Generator, seed or None
-        Of the mixtures that are drawn.
+        For the mixtures that are drawn.
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
 

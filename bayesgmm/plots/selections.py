@@ -100,7 +100,7 @@ def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 500}, rng=0)
+    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 200}, rng=0)
     >>> figure = bg.plots.predictions(selection)
     >>> [ax.get_title() for ax in figure.axes]
     ['Prediction by LOO', 'How far to trust it']
@@ -129,12 +129,12 @@ def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure
 
 
 def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> Figure:
-    """The predictive density averaged over mixtures with their stacking weights; of one feature, the mixtures' own too.
+    """The predictive density averaged over mixtures with their stacking weights; for one feature, each mixture's too.
 
     Parameters
     ----------
     X : (N, D) table
-        One feature, or two; of more, the marginal density of the first two is shown.
+        One feature, or two; for more, the marginal density of the first two is shown.
     selection : Selection
         From `select` with the criterion "loo".
     figure : matplotlib.figure.Figure, optional
@@ -158,7 +158,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
-    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 500}, rng=0)
+    >>> selection = bg.select(X, (2, 3), "tied", ("bic", "loo"), n_replicates=0, sampling={"draws": 200}, rng=0)
     >>> figure = bg.plots.averaged(X, selection)
     >>> figure.axes[0].get_title()
     'Predictive density, averaged with stacking weights'

@@ -62,9 +62,9 @@ def select(
         criterion or within 10 BIC of the best, at most five, and if fewer than three of these have a posterior, the
         next by BIC that do. "loo" and "evidence" alone ask for "contenders".
     overfitted : bool
-        Whether to draw, too, from the posterior of a mixture of the largest size, at least 10, under a prior that
-        favours empty components: how many of them the rows fill is an answer of its own. The prior of means and
-        covariances is `Priors.weakly_informative`.
+        Whether to draw also from the posterior of a mixture of the largest size, at least 10, under a prior that
+        favours empty components: the number of components that the rows fill is another answer to how many there are.
+        The prior of means and covariances is `Priors.weakly_informative`.
     sampling : mapping, optional
         Arguments of `sample_posterior`, such as ``{"draws": 500}``; draws, tune and chains are the overfitted mixture's
         too. With ``{"method": "laplace"}`` the evidence is by Laplace's approximation, and there is no LOO.
@@ -81,7 +81,7 @@ def select(
         with the same seed, goes on from there.
     rng : Generator, seed or None
     progress : callable, optional
-        Called with the name of a stage, how much of it is done, and how much there is of it.
+        Called with the name of a stage, how much of it is done, and its total.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How many components of a mixture of too many the rows fill, where the prior of the weights favours empty ones."""
+"""How many components the rows fill in a mixture that has too many, under a prior that favours empty ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LENGTHS = {"chains": 4, "draws": 1000, "tune": 500}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overfitted:
-    """How many components of a mixture of too many the rows fill, where the prior of the weights favours empty ones.
+    """How many components the rows fill in a mixture that has too many, under a prior that favours empty ones.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Overfitted:
     Examples
     --------
     >>> import bayesgmm as bg
-    >>> quick = {"sampling": {"draws": 200, "tune": 200}, "n_replicates": 0, "rng": 0}
+    >>> quick = {"sampling": {"draws": 100, "tune": 100}, "n_replicates": 0, "rng": 0}
     >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", overfitted=True, **quick)
     >>> selection.overfitted.n_components, int(selection.overfitted.probabilities.argmax())
     (10, 3)

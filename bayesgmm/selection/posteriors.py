@@ -70,11 +70,11 @@ def check_sampling(criteria: Sequence[str], sampling: Mapping[str, Any]) -> None
     Raises
     ------
     InputError
-        For LOO from draws of a normal approximation.
+        For LOO from draws of an approximation.
     """
-    if "loo" in criteria and sampling.get("method") == "laplace":
+    if "loo" in criteria and sampling.get("method", "nuts") != "nuts":
         raise InputError(
-            "LOO needs draws from the posterior, not from its normal approximation; leave out the criterion 'loo', or "
+            "LOO needs draws of the posterior, not of an approximation; leave out the criterion 'loo', or "
             "sample with method='nuts'"
         )
 
@@ -179,7 +179,7 @@ def _evidence(drawn: Posterior, rng: np.random.Generator) -> Evidence:
     """The evidence by the method that suits the draws."""
     from bayesgmm.bayes.evidence import log_evidence
 
-    return log_evidence(drawn, "laplace" if drawn.sampling.method == "laplace" else "bridge", rng=rng)
+    return log_evidence(drawn, "laplace" if drawn.sampling.approximate else "bridge", rng=rng)
 
 
 def _add_loo(table: pd.DataFrame, loos: Mapping[Key, LOO], weights: np.ndarray) -> None:

@@ -64,7 +64,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Selection:
-    """Fits of several sizes and covariance models, and what each criterion says of them.
+    """Fits of several sizes and covariance models, and what each criterion says about them.
 
     Printed, it says in sentences what each criterion chooses, how sure it is, and what to report. Mappings from fits
     have the keys (covariance, n_components), and cannot be changed.
@@ -217,7 +217,7 @@ class Selection:
         Parameters
         ----------
         criterion : {"bic", "icl", "aic", "cv", "loo", "evidence"}
-            The last three where they were asked for.
+            The last three only if they were asked for.
 
         Returns
         -------
@@ -236,7 +236,7 @@ class Selection:
         Parameters
         ----------
         criterion : {"bic", "icl", "aic", "cv", "loo", "evidence"}
-            The last three where they were asked for.
+            The last three only if they were asked for.
 
         Returns
         -------
@@ -299,7 +299,7 @@ class Selection:
         return keys_of(ranking[ranking["tied"]])
 
     def frequencies(self, criterion: str = "bic") -> pd.Series:
-        """How often each number of components was a criterion's choice among replicates, indexed by K.
+        """How often a criterion chose each number of components among the replicates, indexed by K.
 
         Parameters
         ----------

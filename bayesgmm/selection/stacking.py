@@ -31,7 +31,9 @@ def stacking_weights(log_density: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> stacking_weights(np.log([[0.9, 0.9, 0.9, 0.1], [0.1, 0.1, 0.1, 0.9]])).round(3)
+    >>> import numpy as np
+    >>> import bayesgmm as bg
+    >>> bg.stacking_weights(np.log([[0.9, 0.9, 0.9, 0.1], [0.1, 0.1, 0.1, 0.9]])).round(3)
     array([0.812, 0.188])
     """
     density = np.exp(log_density - log_density.max(axis=0))

@@ -39,7 +39,8 @@ class FitState:
 
     Examples
     --------
-    >>> FitState(FitOutcome.SPURIOUS, "17 parameters for 16 numbers").text
+    >>> import bayesgmm as bg
+    >>> bg.FitState(bg.FitOutcome.SPURIOUS, "17 parameters for 16 numbers").text
     'spurious: 17 parameters for 16 numbers'
     """
 
@@ -53,7 +54,7 @@ class FitState:
 
     @property
     def left_out(self) -> bool:
-        """Whether no criterion may choose the fit."""
+        """Whether the fit is excluded from the choice by any criterion."""
         return self.outcome in (FitOutcome.SPURIOUS, FitOutcome.FAILED)
 
 
@@ -77,7 +78,7 @@ class PosteriorState:
     >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", **quick)
     >>> selection.posterior_states["VVV", 2].verdict.convergence.name
     'APPROXIMATION_GOOD'
-    >>> PosteriorState(None, no_draws="covariance EEV is not available").text
+    >>> bg.PosteriorState(None, no_draws="covariance EEV is not available").text
     'none: covariance EEV is not available'
     """
 

@@ -44,6 +44,6 @@ def faithful():
 def selected(request):
     """A table of one, two or four features, and what `select` says of a few mixtures of it with their posteriors."""
     X = table("iris").iloc[:, : request.param]
-    sampling = {"draws": 250}
+    sampling = {"draws": 100, "tune": 100, "chains": 2}
     criteria = ("bic", "loo")
     return X, bg.select(X, (1, 2), ("EEE", "VVI"), criteria, n_starts=4, n_replicates=0, sampling=sampling, rng=0)

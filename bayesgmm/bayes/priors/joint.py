@@ -48,7 +48,7 @@ class Priors:
     See Also
     --------
     Priors.weakly_informative : The default, scaled from a table.
-    plots.prior : Tables, densities and outlines of components that the priors expect.
+    plots.prior_check : Tables, densities and outlines of components that the priors expect.
 
     Examples
     --------

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bayesgmm.cli.reading import read_table
 from bayesgmm.errors import InputError
-from bayesgmm.tables import read_table
 
 COLUMNS, VALUES = ["a", "b"], [[1.5, 2.0], [3.0, -4e-3]]
 

@@ -12,7 +12,7 @@ CASES = {
     "one feature": ("galaxies", 3, "full"),
     "two features, one component": ("old_faithful", 1, "full"),
     "two features": ("old_faithful", 2, "full"),
-    "two features, diagonal": ("elongated", 6, "diag"),
+    "two features, diagonal": ("elongated", 3, "diag"),
     "four features, tied": ("iris", 3, "tied"),
     "six features, seven components": ("wide", 7, "spherical"),
 }

@@ -1,4 +1,4 @@
-"""The directory a run leaves: every file is whole or not there, and `summary.json`, the last, says that all are."""
+"""The files of `--out`: each is whole or not there, and `summary.json`, written last, says that all of them are."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from bayesgmm.files import beside
 from bayesgmm.names import one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
-    from bayesgmm.report import Analysis
+    from bayesgmm.cli.analysis import Analysis
     from bayesgmm.selection import Selection
 
 SUMMARY = "summary.json"
+DRAWS = "posterior.nc"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 _TABLES = ("responsibilities.csv", "components.csv", "clusters.csv", "selection.csv")
@@ -64,11 +66,11 @@ def refuse_to_overwrite(directory: Path, *, own_command: str | None = None) -> N
     InputError
         If it is a file, cannot be written to, or holds a finished result.
     """
-    there = next(p for p in (directory, *directory.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise InputError(f"{there} is a file; give --out a directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"nothing can be written to {there}; give another directory with --out")
+    nearest = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file; give --out a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"nothing can be written to {nearest}; give another directory with --out")
     summary, parent = directory / SUMMARY, directory.parent
     one_of_several = (parent / UNFINISHED).is_dir() and not (parent / SUMMARY).exists()
     if summary.exists() and not one_of_several and (own_command is None or _command_of(summary) != own_command):
@@ -88,7 +90,9 @@ def begin(directory: Path) -> None:
     (directory / SUMMARY).unlink(missing_ok=True)
 
 
-def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> Written:
+def write_analysis(
+    analysis: Analysis, directory: Path, run: dict[str, Any], tell: Callable[[int, int], None]
+) -> Written:
     """Write everything about one fit.
 
     Parameters
@@ -97,56 +101,86 @@ def write_analysis(analysis: Analysis, directory: Path, run: dict[str, Any]) -> 
     directory : Path
     run : dict
         What else the summary should tell: the command and its arguments.
+    tell : callable
+        Called with the number of files that are written, and their total.
     """
-    import numpy as np
-    import pandas as pd
-
-    from bayesgmm import plots
-    from bayesgmm.bayes.posterior import posterior as as_posterior
-    from bayesgmm.bayes.tree import write_tree
-
+    tables, pictures = _tables(analysis), _pictures(analysis)
+    n_files = 1 + len(tables) + len(pictures)
+    tell(0, n_files)
     begin(directory)
     (directory / "clusters.csv").unlink(missing_ok=True)  # of an earlier run
-    fit, a = analysis.fit, analysis.assignments
-    write_tree(analysis.tree, directory / "posterior.nc")
-    (directory / PART).unlink(missing_ok=True)
-    group, prefix = ("cluster", "cluster_") if analysis.ambiguous else ("label", "")
-    columns = {"row": np.arange(len(a.labels)), group: a.labels}
-    for name, values in (("p", a.probabilities), ("lower", a.lower), ("upper", a.upper)):
-        columns |= {f"{prefix}{name}_{k}": values[:, k] for k in range(values.shape[1])}
-    columns |= {f"{group}_{name}": getattr(a, f"label_{name}") for name in ("probability", "lower", "upper")}
-    columns |= {name: getattr(a, name) for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
-    if analysis.partition is not None and not analysis.ambiguous:
-        columns["partition"] = analysis.partition.labels
-    tables = {"responsibilities.csv": pd.DataFrame(columns), "components.csv": analysis.comparison}
-    if analysis.clusters is not None:
-        tables["components.csv"] = analysis.comparison[["parameter", "component", "feature", "feature_bis", "em"]]
-        tables["clusters.csv"] = analysis.clusters
+    _keep_draws(analysis, directory)
     for name, table in tables.items():
-        with beside(directory / name) as path:
-            table.to_csv(path, index=False)
-    found, ball, posterior = analysis.partition, analysis.ball, as_posterior(analysis.tree)
+        _write_table(table, directory / name)
+    drawn, not_drawn = _draw(pictures, directory, lambda done: tell(1 + len(tables) + done, n_files))
+    _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
+    return Written([DRAWS, *tables, *drawn, SUMMARY], not_drawn)
+
+
+def _keep_draws(analysis: Analysis, directory: Path) -> None:
+    """All draws in their file: the one that they were written to while they came, or a new one."""
+    if analysis.draws_file is not None:
+        os.replace(analysis.draws_file, directory / DRAWS)
+    else:
+        from bayesgmm.bayes.tree import write_tree
+
+        write_tree(analysis.tree, directory / DRAWS)
+    (directory / PART).unlink(missing_ok=True)
+
+
+def _tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """The tables by the names of their files."""
+    tables = {"responsibilities.csv": _rows(analysis), "components.csv": analysis.parameters}
+    if analysis.clusters is not None:
+        tables["components.csv"] = analysis.parameters[["parameter", "component", "feature", "feature_bis", "em"]]
+        tables["clusters.csv"] = analysis.clusters
+    return tables
+
+
+def _rows(analysis: Analysis) -> pd.DataFrame:
+    """A line per row: what `Assignments.to_dataframe` tells of it, under the names and in the order of the file."""
+    rows = analysis.assignments.to_dataframe()
+    group, prefix = ("cluster", "cluster_") if analysis.ambiguous else ("label", "")
+    names = {"label": group}
+    for column, name in (("probability", "p"), ("lower", "lower"), ("upper", "upper")):
+        names |= {f"{column}_{k}": f"{prefix}{name}_{k}" for k in range(analysis.draws.n_components)}
+    names |= {name: f"{group}_{name}" for name in ("probability", "lower", "upper")}
+    names |= {name: name for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
+    rows = rows[list(names)].rename(columns=names)
+    rows.insert(0, "row", rows.index)
+    if analysis.partition is not None and not analysis.ambiguous:
+        rows["partition"] = analysis.partition.labels
+    return rows
+
+
+def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
+    """The pictures by the names of their files; each is drawn when it is called."""
+    from bayesgmm import plots
+
+    a, fit, posterior = analysis.assignments, analysis.fit, analysis.posterior
+    best, ball, ci_prob = analysis.partition, analysis.ball, analysis.ci_prob
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(analysis.table, fit, posterior, a, ci_prob=a.ci_prob),
+        "clusters.png": lambda: plots.clusters(analysis.table, fit, posterior, a, ci_prob=ci_prob),
         "em_path.png": lambda: plots.em_path(fit),
-        "posterior.png": lambda: plots.posterior(posterior, partition=a.partition, ci_prob=a.ci_prob),
+        "posterior.png": lambda: plots.posterior(posterior, partition=a.partition, ci_prob=ci_prob),
     }
     if analysis.draws.n_components > 1:
         pictures["uncertainty.png"] = lambda: plots.uncertainty(posterior, a)
         pictures["least_certain.png"] = lambda: plots.least_certain(a)
-    if found is not None and ball is not None:
-        pictures["similarity.png"] = lambda: plots.similarity(posterior, found)
-        pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, found, ball)
-    drawn, not_drawn = _draw(pictures, directory)
-    _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
-    return Written(["posterior.nc", *tables, *drawn, SUMMARY], not_drawn)
+    if best is not None and ball is not None:
+        pictures["similarity.png"] = lambda: plots.similarity(posterior, best)
+        pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, best, ball)
+    return pictures
 
 
-def _draw(pictures: dict[str, Callable[[], Figure]], directory: Path) -> tuple[list[str], dict[str, str]]:
+def _draw(
+    pictures: dict[str, Callable[[], Figure]], directory: Path, tell: Callable[[int], None] = lambda done: None
+) -> tuple[list[str], dict[str, str]]:
     """Draw pictures into files: those that were, and why the others could not be. A picture is never worth a run."""
     drawn: list[str] = []
     failures: dict[str, str] = {}
-    for name, picture in pictures.items():
+    for done, (name, picture) in enumerate(pictures.items()):
+        tell(done)
         try:
             with warnings.catch_warnings(), beside(directory / name) as path:
                 warnings.filterwarnings("ignore", "Glyph .* missing from")  # a column's name in a rare script: boxes
@@ -155,35 +189,46 @@ def _draw(pictures: dict[str, Callable[[], Figure]], directory: Path) -> tuple[l
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {one_line(str(error))}"
             (directory / name).unlink(missing_ok=True)  # of an earlier run
+    tell(len(pictures))
     return drawn, failures
 
 
 def write_selection(
-    X: Any, selection: Selection, directory: Path, run: dict[str, Any], *, draws: bool = True
+    table: pd.DataFrame, selection: Selection, directory: Path, run: dict[str, Any], *, draws: bool = True
 ) -> Written:
-    """Write a selection, with its draws or without, and remove what was kept until here."""
+    """Write a selection, with its draws or without, and remove what was kept for an interrupted run to go on from.
+
+    Parameters
+    ----------
+    table : DataFrame
+    selection : Selection
+    directory : Path
+    run : dict
+        What else the summary should tell: the command and its arguments.
+    draws : bool
+        Whether to write the posteriors, a file each.
+    """
     import shutil
 
     from bayesgmm import plots
     from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
-    with beside(directory / "selection.csv") as path:
-        selection.table.to_csv(path, index=False)
+    _write_table(selection.table, directory / "selection.csv")
     posteriors = {f"posterior-{name}-{K}.nc": tree for (name, K), tree in selection.posteriors.items() if draws}
     for name, tree in posteriors.items():
         write_tree(tree, directory / name)
     pictures: dict[str, Callable[[], Figure]] = {"criteria.png": lambda: plots.criteria(selection)}
     if selection.loos:
         pictures["predictions.png"] = lambda: plots.predictions(selection)
-        pictures["averaged.png"] = lambda: plots.averaged(X, selection)
+        pictures["averaged.png"] = lambda: plots.averaged(table, selection)
     drawn, not_drawn = _draw(pictures, directory)
-    said = selection.recommend()
+    recommended = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),
-        "covariance": said.covariance,
-        "n_components": said.n_components,
-        "rivals": [list(rival) for rival in said.rivals],
+        "covariance": recommended.covariance,
+        "n_components": recommended.n_components,
+        "rivals": [list(rival) for rival in recommended.rivals],
         "selection": selection.table.to_dict("records"),
         "not_drawn": not_drawn,
     }
@@ -192,9 +237,17 @@ def write_selection(
     return Written(["selection.csv", *drawn, *posteriors, SUMMARY], not_drawn)
 
 
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with beside(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 def _summary(analysis: Analysis) -> dict[str, Any]:
-    fit, tree, loo, found = analysis.fit, analysis.tree, analysis.loo, analysis.partition
-    table, statistics = analysis.comparison if analysis.clusters is None else analysis.clusters, tree["sample_stats"]
+    """The numbers of an analysis."""
+    fit, drawn, loo, best = analysis.fit, analysis.posterior, analysis.loo, analysis.partition
+    table = analysis.parameters if analysis.clusters is None else analysis.clusters
+    assert drawn.verdict is not None
+    assert drawn.labels is not None
     return {
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
@@ -208,19 +261,19 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "icl": fit.icl,
         "em_status": fit.status.value,
         "em_iterations": fit.n_iterations,
-        "priors": tree.attrs["priors"],
-        "convergence": tree.attrs["convergence"],
-        "divergences": int(statistics["diverging"].sum()) if "diverging" in statistics else 0,
+        "priors": str(drawn.priors),
+        "convergence": drawn.verdict.text,
+        "divergences": int(drawn.statistics["diverging"].sum()) if "diverging" in drawn.statistics else 0,
         "max_r_hat": table["r_hat"].max(),
         "min_ess_bulk": table["ess_bulk"].min(),
         "ambiguous": analysis.ambiguous,
         "stray_rate": analysis.stray_rate,
-        "ambiguous_rate": tree.attrs["ambiguous_rate"],
+        "ambiguous_rate": drawn.labels.ambiguous_rate,
         "elpd_loo": float(loo.elpd),
         "elpd_loo_se": float(loo.se),
         "pareto_k_max": float(loo.pareto_k.max()),
         "loo_repairs": loo.text,
-        "partition": None if found is None else {"n_clusters": found.n_clusters, "expected_loss": found.expected_loss},
+        "partition": None if best is None else {"n_clusters": best.n_clusters, "expected_loss": best.expected_loss},
         "mode_probabilities": analysis.modes.probabilities.tolist(),
         "seconds": analysis.seconds,
     }

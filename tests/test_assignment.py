@@ -1,12 +1,46 @@
-"""Laws of assignments and of the comparison of EM with the posterior."""
+"""Laws of the assignment of rows to components."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from oracles import random_mixture, table
+from oracles import deviation_allowed, random_mixture, table
 
 import bayesgmm as bg
-from bayesgmm.clusters import rows_under_draws as rows_module
+from bayesgmm.clusters.assignment import equal_tailed
+
+
+@pytest.mark.parametrize("ci_prob", [0.01, 0.5, 0.89, 0.999])
+def test_interval_ends_are_numpys_quantiles(ci_prob):
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 4, 5, 10, 101, 1000):
+        values = rng.beta(0.3, 2, size=(5, 3, n))
+        expected = np.quantile(values, [(1 - ci_prob) / 2, (1 + ci_prob) / 2], axis=-1)
+        np.testing.assert_allclose(equal_tailed(values, ci_prob), expected, rtol=1e-12)
+
+
+def test_tail_probability_is_the_share_of_new_rows_with_no_higher_density():
+    one = bg.GaussianMixture([[1.0]], [[[0.0]]], [[[[1.0]]]])  # density falls with |x|: the tail is 2 (1 - Phi(|x|))
+    a = bg.assign(one, [[0.0], [1.0], [-1.959964], [2.575829], [9.0]], rng=0)
+    expected = np.array([1.0, 0.317311, 0.05, 0.01, 0.0])  # of 10 000 rows
+    np.testing.assert_array_less(
+        np.abs(a.tail_probability - expected), deviation_allowed(expected, 10_000, comparisons=5)
+    )
+    np.testing.assert_array_equal(
+        a.tail_probability, bg.assign(one, [[0.0], [1], [-1.959964], [2.575829], [9]], rng=0).tail_probability
+    )
+
+
+def test_labels_come_with_their_probability_and_interval(overlapping_draws):
+    m, X = overlapping_draws
+    a = bg.assign(m, X)
+    rows = np.arange(len(X))
+    np.testing.assert_array_equal(a.label_probability, a.probabilities.max(axis=1))
+    np.testing.assert_array_equal(a.label_lower, a.lower[rows, a.labels])
+    np.testing.assert_array_equal(a.label_upper, a.upper[rows, a.labels])
+    np.testing.assert_allclose(a.overlap + a.mutual_information, a.entropy)
+    rows_of = a.to_dataframe()
+    assert len(rows_of) == len(X)
+    np.testing.assert_array_equal(rows_of["probability_2"], a.probabilities[:, 2])
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +49,9 @@ def fitted(faithful_fit, faithful_posterior):
 
 
 @pytest.mark.parametrize("K", [1, 2, 3])
-def test_assignments_equal_the_direct_computation_over_all_draws(monkeypatch, K):
+def test_assignments_equal_the_direct_computation_over_all_draws(K):
     rng = np.random.default_rng(0)
     draws, X = random_mixture(rng, K, 2, batch=(2, 15)), rng.normal(size=(23, 2)) * 2
-    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 8 * 30 * 3 * 5)  # four rows at a time
     a = bg.assign(draws, X, ci_prob=0.8)
     R = draws.responsibilities(X).reshape(30, 23, K)
     p = R.mean(axis=0)
@@ -45,7 +78,7 @@ def test_training_rows_are_the_default(fitted):
     np.testing.assert_array_equal(own.probabilities, given.probabilities)
     assert ((own.lower <= own.upper) & (own.probabilities >= 0)).all()
     np.testing.assert_allclose(own.probabilities.sum(axis=1), 1)
-    assert (own.mutual_information <= own.entropy + 1e-12).all()
+    np.testing.assert_array_less(own.mutual_information, own.entropy + 1e-12)
 
 
 def test_rows_with_other_columns_are_refused(fitted):
@@ -59,20 +92,3 @@ def test_rows_with_other_columns_are_refused(fitted):
         bg.assign(tree, X, ci_prob=89)
     with pytest.raises(bg.InputError, match="give the rows"):
         bg.assign(bg.as_mixture(tree))
-
-
-def test_the_table_of_parameters_lists_each_once(fitted):
-    _, fit, tree = fitted
-    c = bg.parameter_table(tree)
-    assert len(c) == 2 + 4 + 2 * 3
-    assert not c.duplicated(["parameter", "component", "feature", "feature_bis"]).any()
-    assert ((c["lower"] < c["mean"]) & (c["mean"] < c["upper"])).all()
-    np.testing.assert_allclose(c["shift"], (c["mean"] - c["em"]) / c["sd"])
-    mean = tree["posterior"]["means"].mean(("chain", "draw")).values
-    np.testing.assert_allclose(c[c.parameter == "means"]["mean"], mean.ravel())
-    np.testing.assert_allclose(c[c.parameter == "weights"]["em"], fit.mixture.weights)
-
-
-def test_the_table_of_parameters_needs_the_fit(fitted):
-    with pytest.raises(bg.InputError, match="needs a posterior with its EM fit"):
-        bg.parameter_table(bg.as_mixture(fitted[2]))

@@ -29,9 +29,9 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
     Parameters
     ----------
     path : str or Path
-        Parquet where the name ends in ``.parquet`` or ``.pq``; otherwise UTF-8 text, its cells parted by
-        tabs, semicolons or commas, the first of these in the first line. Between semicolons a decimal
-        comma is understood. A first line of numbers is data, and the columns are then called x0, x1, ...
+        Parquet if the name ends in ``.parquet`` or ``.pq``; otherwise UTF-8 text with tabs, semicolons or commas
+        between the cells: the first of these three that the first line has. With semicolons, numbers may have decimal
+        commas. If the first line is numbers, it is data, and the columns are called x0, x1, ...
     columns : sequence of str, optional
         The columns to keep, in this order; all by default, and then all must be numeric.
 

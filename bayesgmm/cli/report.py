@@ -1,0 +1,331 @@
+"""The tables and sentences of the command line: functions of an `Analysis` or a `Selection`, and of the width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from bayesgmm.bayes.quantities import quantities
+from bayesgmm.cli.analysis import Analysis
+from bayesgmm.covariance import ALIASES
+from bayesgmm.em.result import EMFit
+from bayesgmm.intervals import tails
+from bayesgmm.names import counted, one_line, percent, short
+from bayesgmm.selection import CRITERIA, Selection
+from bayesgmm.selection.table import keys_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COMPONENTS, _FEATURES, _PARAMETERS, _ROWS = 9, 6, 30, 8  # the most to print of each
+_FITS = 8  # the most of a selection to print, but for the best by some criterion
+
+
+def fit_page(analysis: Analysis, source: str, width: int) -> Iterator[Table | str]:
+    """What is printed about one fit, before the sentences.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    source : str
+        The table's name.
+    width : int
+        Of the page, in columns.
+    """
+    fit = analysis.fit
+    components = counted(fit.n_components, "component")
+    yield f"{described(analysis.table, source)}; {components}, covariance {model_name(fit)}"
+    if analysis.ambiguous:
+        yield ambiguity(analysis)
+    yield ""
+    for table in components_tables(analysis, width):
+        yield table
+        yield ""
+    if not analysis.ambiguous:
+        yield comparison_table(analysis)
+        yield ""
+    uncertain = least_certain_table(analysis, width)
+    yield f"With one {analysis.assignments.group} every row belongs to it." if uncertain is None else uncertain
+    yield ""
+
+
+def selection_page(
+    selection: Selection, table: pd.DataFrame, source: str, width: int, ambiguous: Sequence[int] = ()
+) -> Iterator[Table | str]:
+    """What is printed about a selection, before the sentences.
+
+    Parameters
+    ----------
+    selection : Selection
+    table : DataFrame
+    source : str
+        The table's name.
+    width : int
+        Of the page, in columns.
+    ambiguous : sequence of int
+        The numbers of components that the draws do not keep apart.
+    """
+    yield described(table, source)
+    if ambiguous:
+        which = ", ".join(f"{K}" for K in ambiguous)
+        yield (
+            f"The draws do not keep the components of K = {which} apart: nothing can be said of a single one, and the "
+            f"files in {', '.join(f'k{K}/' for K in ambiguous)} go by the clusters of the partition. Prefer fewer "
+            "components, or the same covariance for all (--covariance tied)."
+        )
+    yield ""
+    yield criteria_table(selection, width)
+    yield ""
+
+
+def described(table: pd.DataFrame, source: str) -> str:
+    """A table's name, size and first columns."""
+    n_rows, n_columns = table.shape
+    names = ", ".join(map(short, table.columns[:4])) + ", ..." * (n_columns > 4)
+    return f"{one_line(source)}: {n_rows} rows, {counted(n_columns, 'column')} ({names})"
+
+
+def ambiguity(analysis: Analysis) -> str:
+    """What a reader must know first where the draws do not keep the components apart, and what to do about it."""
+    fit, C = analysis.fit, analysis.draws.n_components
+    K, model = fit.n_components, fit.covariance_model
+    most = min(C, K - 1)
+    advice = [f"fewer components (-k {most}{' or less' if most > 1 else ''})"]
+    if "V" in model.name:
+        equal = model.name.replace("V", "E") if fit.n_features > 1 else "EEE"
+        aliases = [alias for alias, name in ALIASES.items() if name == equal]
+        advice.append(f"the same covariance for all (--covariance {[*aliases, equal][0]})")
+    return (
+        f"The draws do not keep the {K} components apart: in {analysis.stray_rate:.0%} of them one holds the rows "
+        f"of another, so nothing can be said of a single component. What follows is about the "
+        f"{counted(C, 'cluster')} of the partition that sums the draws up, which is the same whatever the components "
+        f"are called. For components that mean something, try {' or '.join(advice)}; bayesgmm select compares them."
+    )
+
+
+def components_tables(analysis: Analysis, width: int) -> list[Table]:
+    """Posterior mean and interval of what describes each component, or cluster: as many tables as ``width`` makes."""
+    fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
+    lines = [("rows", [str(n) for n in np.bincount(analysis.assignments.labels, minlength=K)])]
+    diagonal = fit.covariance_model.diagonal
+    for quantity, feature, draws in quantities(analysis.draws, fit.features[:_FEATURES], diagonal=diagonal):
+        name = quantity if feature is None else f"{quantity} {short(feature)}"
+        decimals = _decimals(draws.std(axis=(0, 1)).min())
+        numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, tails(analysis.ci_prob), axis=(0, 1))]
+        texts = [[_number(x, decimals) for x in row] for row in numbers]
+        lines.append((name, [f"{mean} [{low}, {high}]" for mean, low, high in zip(*texts, strict=True)]))
+    cell = max(14, *(len(text) + 3 for _, cells in lines for text in cells))
+    at_once = max((width - max(len(name) for name, _ in lines) - 4) // cell, 1)
+    tables = []
+    for first in range(0, min(K, _COMPONENTS), at_once):
+        shown = range(K)[first : min(first + at_once, _COMPONENTS)]
+        title = f"The {group}s: posterior mean and {percent(analysis.ci_prob)} interval" if first == 0 else None
+        table = _table(title, "", *(f"{group} {k}" for k in shown))
+        for name, cells in lines:
+            table.add_row(name, *(cells[k] for k in shown))
+        tables.append(table)
+    hidden = {group: K - _COMPONENTS, "feature": fit.n_features - _FEATURES}
+    others = [counted(n, f"other {thing}") for thing, n in hidden.items() if n > 0]
+    if others:
+        tables[-1].caption = f"in {group}s.csv: {' and '.join(others)}"
+    return tables
+
+
+def comparison_table(analysis: Analysis) -> Table:
+    """EM beside the posterior."""
+    parameters = analysis.parameters
+    free: list[Any] = parameters[parameters["sd"] > 0].to_dict("records")  # a single component's weight is not
+    shown = free
+    if len(free) > _PARAMETERS:
+        shown = [row for row in free if row["parameter"] != "covariances" or row["feature"] == row["feature_bis"]]
+        shown = shown[:_PARAMETERS]
+    headings = ("EM", "posterior", "sd", f"{percent(analysis.ci_prob)} interval", "shift")
+    table = _table("EM beside the posterior mean", "parameter", "component", *headings)
+    for i, row in enumerate(shown):
+        if i > 0 and row["parameter"] != shown[i - 1]["parameter"]:
+            table.add_section()
+        decimals = _decimals(row["sd"])
+        em, mean, sd, low, high = (_number(row[x], decimals) for x in ("em", "mean", "sd", "lower", "upper"))
+        name = _parameter(row["parameter"], row["feature"], row["feature_bis"])
+        table.add_row(
+            name, str(row["component"]), em, mean, sd, f"[{low}, {high}]", f"{round(row['shift'], 1) + 0.0:+}"
+        )
+    table.caption = "shift: from the EM estimate to the posterior mean, in posterior sds"
+    if len(shown) < len(free):
+        table.caption += f"; the {len(free) - len(shown)} other parameters are in components.csv"
+    return table
+
+
+def least_certain_table(analysis: Analysis, width: int) -> Table | None:
+    """The rows whose component, or cluster, is least certain; None where there is only one."""
+    a = analysis.assignments
+    if analysis.draws.n_components == 1:
+        return None
+    certainty = a.label_probability
+    n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
+    features = [short(name, 12) for name in analysis.fit.features[:n_values]]
+    table = _table(
+        f"The least certain rows: their {a.group} and the likeliest other, with {percent(a.ci_prob)} intervals",
+        *("row", *features, a.group, "probability", "or", "probability"),
+    )
+    doubtful = int((certainty < 0.9).sum())
+    for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
+        cells = [f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
+        likeliest = np.argsort(-a.probabilities[row], kind="stable")
+        for k in (a.labels[row], next(k for k in likeliest if k != a.labels[row])):
+            p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))
+            cells += [str(k), f"{p:.2f} [{low:.2f}, {high:.2f}]"]
+        table.add_row(str(row), *cells)
+    meaning = "; of the rows that share a row's component, the part in the cluster is its probability"
+    table.caption = (
+        f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; "
+        f"rows count from 0, without the header; all are in responsibilities.csv{meaning if analysis.ambiguous else ''}"
+    )
+    return table
+
+
+def sentences(analysis: Analysis) -> Iterator[str]:
+    """How the fit and the sampling went, and how far to trust them."""
+    fit, seconds, loo = analysis.fit, analysis.seconds, analysis.loo
+    ended = fit.status.value.partition(":")[0]
+    effort = f"{counted(fit.n_iterations, 'iteration')}, {counted(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
+    yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
+    for doubt in fit.doubts:
+        yield f"{doubt[0].upper()}{doubt[1:]}."
+    chains, draws = analysis.posterior.draws.batch_shape
+    size = f"{counted(chains, 'chain')} of {counted(draws, 'draw')}"
+    assert analysis.posterior.verdict is not None
+    yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.posterior.verdict.text}"
+    if analysis.clusters is not None:
+        r_hat, ess = analysis.clusters["r_hat"].max(), analysis.clusters["ess_bulk"].min()
+        agree = "" if math.isnan(r_hat) else f"R-hat is at most {r_hat:.3f} and "
+        yield f"That is about the components. Of the clusters {agree}the effective sample size at least {ess:.0f}."
+    yield f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
+    if fit.n_components > 1:
+        yield from _cluster_sentences(analysis)
+
+
+def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
+    """What the draws say of the clusters, whatever the components' labels."""
+    best, ball, fit = analysis.partition, analysis.ball, analysis.fit
+    if best is not None and ball is None:
+        yield (
+            f"The partition has {counted(best.n_clusters, 'cluster')}: it was found from {analysis.partition_rows} "
+            "rows drawn at random, and every other row is in its likeliest cluster."
+        )
+    elif best is None or ball is None:
+        yield f"The partition is left out above {analysis.partition_rows} rows; bg.partition(tree) finds it."
+    else:
+        gain = f", {best.gain:.3f} less than EM's labels" if best.gain > 0.0005 else ", as good as EM's labels"
+        yield (
+            f"The one partition that sums the posterior up has {counted(best.n_clusters, 'cluster')}: expected "
+            f"variation of information {best.expected_loss:.3f} nats{gain}; {ball.probability:.0%} of the posterior's "
+            f"partitions are within {ball.radius:.3f} of it."
+        )
+    share = analysis.modes.probabilities
+    order = [k for k in np.argsort(-share, kind="stable") if share[k] >= 0.05]
+    shares = " and ".join(f"{k + 1} in {share[k]:.0%} of the draws" for k in order)
+    yield f"Peaks of the density, where components that make one lump count once: {shares}."
+    outliers = np.flatnonzero(analysis.assignments.tail_probability < 1 / (10 * fit.n_observations))
+    if outliers.size:
+        rows = ", ".join(map(str, outliers[:5])) + ", ..." * (outliers.size > 5)
+        yield f"Out of place in every component: {counted(outliers.size, 'row')} ({rows})."
+
+
+def criteria_table(selection: Selection, width: int) -> Table:
+    """The fits that come first by the first criterion, and the best by every other, side by side.
+
+    Standard errors and shares of replicates are left out where they would not fit in ``width``.
+    """
+    frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
+    rankings = {name: selection.ranking(name) for name in selection.criteria}
+    best = {name: keys_of(ranking)[0] for name, ranking in rankings.items()}
+    shown = list(dict.fromkeys([*keys_of(rankings[selection.criteria[0]])[:_FITS], *best.values()]))
+    with_loo = "elpd_loo" in frame
+    brief = len(names) > (4 if width >= 100 else 2)
+    headings = ["fit", *(() if with_loo else ("log-likelihood", "para-\nmeters"))]
+    headings += [_criterion_heading(frame, name, brief) for name in names]
+    headings += ["worst\nPareto k", "weight"] if with_loo else []
+    table = _table("Which mixture? Covariance model and number of components", *headings)
+    table.columns[0].no_wrap = True
+    lines = frame.set_index(["covariance", "n_components"])
+    for key in shown:
+        line = lines.loc[key]
+        cells = [f"{key[0]},{key[1]}"]
+        cells += [] if with_loo else [f"{line['log_likelihood']:.1f}", str(line["n_parameters"])]
+        cells += [_criterion_cell(line, name, brief, best=key == best[name]) for name in names]
+        cells += ["-" if np.isnan(line[x]) else f"{line[x]:.2f}" for x in ("pareto_k_max", "weight") if with_loo]
+        table.add_row(*cells)
+    table.caption = "* the best by this criterion; BIC, ICL, AIC: smaller is better, held-out and LOO: larger"
+    table.caption += "; standard errors are in selection.csv" if brief else ", ± standard error"
+    if len(frame) > len(shown):
+        table.caption += f"; {counted(len(frame) - len(shown), 'other fit')} in selection.csv"
+    return table
+
+
+def _criterion_heading(frame: pd.DataFrame, name: str, brief: bool) -> str:
+    return CRITERIA[name].heading + ("\nchosen in" if f"{name}_frequency" in frame and not brief else "")
+
+
+def _criterion_cell(line: pd.Series, name: str, brief: bool, *, best: bool) -> str:
+    """A criterion of one fit, with a star if it is the best, and if there is room its share of replicates and error."""
+    column = CRITERIA[name].column
+    if np.isnan(line[column]):
+        return "-"
+    cell = f"{line[column]:.1f}{'*' * best}"
+    if f"{name}_frequency" in line and not brief:
+        cell += f" {line[f'{name}_frequency']:4.0%}"
+    if f"{column}_se" in line and not brief:
+        cell += f" ± {_rounded(line[f'{column}_se'])}"
+    return cell
+
+
+def _rounded(se: float) -> str:
+    return f"{se:.0f}" if se >= 1 else f"{se:.1g}"
+
+
+def model_name(fit: EMFit) -> str:
+    """The covariance model by the name that people know, where it has one, and by its letters."""
+    model = fit.covariance_model
+    aliases = [alias for alias, name in ALIASES.items() if name == model.name and fit.n_features > 1]
+    letters = model.label(fit.n_features)
+    return f"{aliases[0]} ({letters})" if aliases else letters
+
+
+def _table(title: str | None, *headings: str) -> Table:
+    """A table with its first column to the left, the others, of numbers, to the right."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    for j, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if j else "left", overflow="fold", no_wrap=j > 0)
+    return table
+
+
+def _decimals(sd: float) -> int:
+    """Decimals that show an estimate to two significant digits of its standard deviation."""
+    return min(max(1 - math.floor(math.log10(sd)), 0), 12) if sd > 0 else 3
+
+
+def _number(x: float, decimals: int) -> str:
+    return f"{x:.3e}" if decimals > 7 or abs(x) >= 1e9 else f"{x:.{decimals}f}"
+
+
+def _parameter(name: str, feature: str, feature_bis: str) -> str:
+    if name == "weights":
+        return "weight"
+    if name == "means":
+        return f"mean {short(feature)}"
+    if feature == feature_bis:
+        return f"variance {short(feature)}"
+    return f"covariance {short(feature)}, {short(feature_bis)}"
