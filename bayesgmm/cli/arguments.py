@@ -58,7 +58,7 @@ class Settings:
     ----------
     covariance : str
     draws, chains : int
-    sampler : {"nutpie", "pymc"}
+    sampler : {"auto", "nutpie", "pymc", "gibbs"}
     seed : int
         Of everything that is random.
     """
@@ -66,7 +66,7 @@ class Settings:
     covariance: str = "full"
     draws: int = 1000
     chains: int = 4
-    sampler: str = "nutpie"
+    sampler: str = "auto"
     seed: int = 0
 
 
@@ -130,7 +130,12 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--draws", type=int, default=1000, metavar="N", help="posterior draws per chain (%(default)s)")
     fit.add_argument("--chains", type=int, default=4, metavar="N", help="chains to draw (%(default)s)")
     _add_seed(fit)
-    fit.add_argument("--sampler", choices=("nutpie", "pymc"), default="nutpie", help="%(default)s, the faster, or pymc")
+    fit.add_argument(
+        "--sampler",
+        choices=("auto", "nutpie", "pymc", "gibbs"),
+        default="auto",
+        help="nutpie, pymc, gibbs, or %(default)s: nutpie, then gibbs where its chains do not converge",
+    )
 
 
 def _add_select_arguments(select: argparse.ArgumentParser) -> None:

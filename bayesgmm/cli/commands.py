@@ -197,7 +197,7 @@ def _fit_one(request: _Request, n_components: int, settings: Settings) -> None:
         from bayesgmm.cli.analysis import analyse
 
         progress("loading", 1, 1)
-        part = request.out / files.PART if settings.sampler == "nutpie" else None
+        part = request.out / files.PART if settings.sampler in ("auto", "nutpie") else None
         analysis = analyse(request.table, n_components, settings, out=part, progress=progress)
         written = files.write_analysis(analysis, request.out, request.record, of_stage(progress, "files"))
     console = _console()

@@ -21,7 +21,7 @@ from command_line import refusal
         (["-k", "2", "--draws", "1"], "--draws"),
         (["-k", "2", "--chains", "0"], "--chains"),
         (["-k", "2", "--seed", "-1"], "--seed"),
-        (["-k", "2", "--sampler", "gibbs"], "gibbs"),
+        (["-k", "2", "--sampler", "stan"], "stan"),
         (["-k", "2", "--nonsense"], "--nonsense"),
         (["-k", "300"], "300"),
     ],
