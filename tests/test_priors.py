@@ -76,7 +76,7 @@ def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
     integrated, plain = (Density(no_rows, np.zeros(D), p, model) for p in (priors, given))
     x = 0.5 * np.random.default_rng(0).normal(size=plain.n_dim)
     first = K - 1 + K * D
-    squares, above, _ = plain.coordinates.layout.sizes
+    squares, above, *_ = plain.coordinates.layout.sizes
 
     def log_prior_given(log_b):
         log_least = np.log(np.exp(log_b) + floor)

@@ -113,7 +113,7 @@ class HierarchicalInverseWishart(ConjugatePrior):
         model a chi-square of its own for each feature, in a spherical one a single one.
         """
         D, copies = self.n_features, 1 if model.volume == "E" else n_components
-        df = self.df - D + 1 if model.diagonal else self.df
+        df = self.df - D + 1 if model.diagonal or model.turned else self.df
         scale = np.diag(np.diag(self.scale_matrix)) if model.diagonal else self.scale_matrix
         if model.diagonal and model.shape == "I":
             return (self.scale_df + copies * df) / D, np.eye(D) * np.diag(scale).mean()

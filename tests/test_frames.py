@@ -1,0 +1,138 @@
+"""Laws of turned axes: their coordinates, their prior, and the density and gradient of the models that have them."""
+
+import numpy as np
+import pytest
+from oracles import covariance_prior, errors_allowed, seed
+from scipy import integrate, stats
+
+import bayesgmm as bg
+from bayesgmm.bayes import frames
+from bayesgmm.bayes.density import Density
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.observations import observations
+
+TURNED = ("EEV", "VEV", "EVE", "VVE")
+
+
+def density_of(name, K, D, kind="hierarchical", turn=None):
+    """A density of 40 rows, and coordinates drawn from the prior; all of it turned by an orthogonal matrix if given."""
+    rng = np.random.default_rng(10 * K + D)
+    turn = np.eye(D) if turn is None else turn
+    X = rng.normal(size=(40, D)) @ rng.normal(size=(D, D))
+    prior = covariance_prior(kind, turn.T @ np.cov(X.T) @ turn)
+    priors = bg.Priors(1.0, bg.NormalMeans(np.zeros(D), covariance=4 * np.eye(D)), prior).for_components(K)
+    density = Density(observations(X @ turn), np.zeros(D), priors, CovarianceModel.named(name))
+    precisions = density.coordinates.prior_draws(3, rng)
+    return density, np.concatenate([rng.normal(size=(3, density.n_dim - precisions.shape[1])), precisions], axis=1)
+
+
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("D", [2, 3, 4])
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_gradient_is_that_of_finite_differences(name, K, D):
+    density, thetas = density_of(name, K, D, "hierarchical" if K == 2 else "inverse Wishart")
+    h = 1e-6
+    for theta in thetas:
+        gradient = density(theta)[1].copy()
+        numeric = [(density(theta + h * e)[0] - density(theta - h * e)[0]) / (2 * h) for e in np.eye(theta.size)]
+        np.testing.assert_allclose(gradient, numeric, atol=1e-7 * max(1, np.abs(gradient).max()))
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_covariances_are_of_the_model(name):
+    """Shared are, to rounding, the volume, the lengths of the axes relative to it, or the axes."""
+    density, thetas = density_of(name, 3, 4)
+    covariances = density.unpack(thetas).covariances
+    volumes = np.linalg.slogdet(covariances)[1]
+    shapes = np.log(np.linalg.eigvalsh(covariances)) - volumes[..., None] / 4
+    commutes = covariances[:, 0] @ covariances[:, 1] - covariances[:, 1] @ covariances[:, 0]
+    apart = np.abs(commutes).max() / np.abs(covariances).max() ** 2
+    assert (np.ptp(volumes, axis=1).max() < 1e-8) == (name[0] == "E")
+    assert (np.ptp(shapes, axis=1).max() < 1e-6) == (name[1] == "E")
+    assert (apart < 1e-12) == (name[2] == "E")
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_the_length_of_columns_and_the_direction_of_axes_say_nothing(name):
+    density, thetas = density_of(name, 2, 3)
+    rng = np.random.default_rng(0)
+    n = density.coordinates.layout.sizes[-1]
+    packed = density.pack(density.unpack(thetas))
+    heights = density.log_densities(packed)
+    for _ in range(3):
+        other = packed.copy()
+        signs = rng.choice([-1.0, 1.0], (*other.shape[:1], *density.coordinates.layout.frame_shape))
+        other[:, -n:] *= np.broadcast_to(signs[:, :, :1], signs.shape).reshape(len(other), n)
+        np.testing.assert_allclose(density.log_densities(other), heights, rtol=1e-10)
+        longer = density.coordinates.stretched(other, rng)
+        np.testing.assert_allclose(density.unpack(longer).covariances, density.unpack(packed).covariances, rtol=1e-8)
+        assert (density.log_densities(longer) < heights).all()
+
+
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("kind", ["inverse Wishart", "hierarchical"])
+def test_turning_the_features_turns_the_posterior(name, kind):
+    K, D = 2, 3
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(D, D)))[0]
+    one, thetas = density_of(name, K, D, kind)
+    other, _ = density_of(name, K, D, kind, turn)
+    m = one.unpack(thetas)
+    turned = bg.GaussianMixture(m.weights, m.means @ turn, turn.T @ m.covariances @ turn)
+    heights = [density.log_densities(density.pack(mixture)) for density, mixture in ((one, m), (other, turned))]
+    np.testing.assert_allclose(*heights, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "untied"), [("EEV", "EEI"), ("VEV", "VEI"), ("EVE", "EVI"), ("VVE", "VVI")])
+def test_along_the_features_the_prior_is_that_of_the_diagonal_model(name, untied):
+    """At diagonal covariances the two differ by the frames' constant alone, where the scale matrix is diagonal."""
+    K, D = 3, 3
+    prior = bg.HierarchicalInverseWishart(D + 2.5, D + 1.5, np.diag([1.0, 4.0, 0.3]), 0.05)
+    priors = bg.Priors(np.ones(K), bg.NormalMeans(np.zeros(D), np.ones(D)), prior)
+    X = np.random.default_rng(0).normal(size=(20, D))
+    turned, straight = (Density(observations(X), np.zeros(D), priors, CovarianceModel.named(n)) for n in (name, untied))
+    m = priors.sample(5, K, untied, rng=0)
+    difference = turned.log_densities(turned.pack(m)) - straight.log_densities(straight.pack(m))
+    np.testing.assert_allclose(difference, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("D", [2, 3, 4, 7])
+def test_constant_of_frames_follows_from_normal_matrices(D):
+    """Of a standard normal matrix R has chi-distributed and standard normal entries (Bartlett 1933)."""
+
+    def expectation(distribution, center, least):
+        def integrand(r):
+            return distribution.pdf(r) * np.exp(0.5 * r**2 - 0.5 * ((r - center) / frames.SLACK) ** 2)
+
+        return np.log(integrate.quad(integrand, least, center + 3, points=[center], epsabs=0, epsrel=1e-12)[0])
+
+    columns = D - 1
+    log_integral = D * columns / 2 * np.log(2 * np.pi)
+    log_integral += sum(expectation(stats.chi(D - j), 1.0, 0.0) for j in range(columns))
+    log_integral += columns * (columns - 1) / 2 * expectation(stats.norm, 0.0, -3.0)
+    assert abs(frames.log_constant(D) + log_integral) < 1e-9
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("D", [2, 3, 4])
+def test_frames_are_drawn_as_their_density_says(D):
+    """Axes are uniform; the entries of R have the moments of their densities."""
+    rng, n = np.random.default_rng(seed()), 20_000
+    Z = frames.drawn((n,), D, rng)
+    axes = frames.axes_of(Z)
+    R = np.einsum("sij,sik->sjk", axes[..., : D - 1], Z)
+    assert np.abs(np.tril(R, -1)).max() < 1e-12 and (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+    numbers, expected = [axes.reshape(n, -1) ** 2], [np.full(D * D, 1 / D)]
+    for j in range(D - 1):
+        moments = [
+            integrate.quad(
+                lambda r, p=p, j=j: r ** (D - 1 - j + p) * np.exp(-0.5 * ((r - 1) / frames.SLACK) ** 2), 0, 3
+            )[0]
+            for p in (0, 1, 2)
+        ]
+        numbers.append(np.stack([R[:, j, j], R[:, j, j] ** 2], axis=1))
+        expected.append(np.array(moments[1:]) / moments[0])
+        numbers.append(R[:, :j, j] ** 2)
+        expected.append(np.full(j, frames.SLACK**2))
+    values, exact = np.concatenate(numbers, axis=1), np.concatenate(expected)
+    off = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0) / np.sqrt(n))
+    assert off.max() < errors_allowed(comparisons=exact.size), off.round(1)
