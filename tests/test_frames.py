@@ -1,9 +1,12 @@
 """Laws of turned axes: their coordinates, their prior, and the density and gradient of the models that have them."""
 
+import warnings
+
 import numpy as np
 import pytest
 from oracles import covariance_prior, errors_allowed, seed
 from scipy import integrate, stats
+from scipy.special import betaln, logsumexp
 
 import bayesgmm as bg
 from bayesgmm.bayes import frames
@@ -120,7 +123,8 @@ def test_frames_are_drawn_as_their_density_says(D):
     Z = frames.drawn((n,), D, rng)
     axes = frames.axes_of(Z)
     R = np.einsum("sij,sik->sjk", axes[..., : D - 1], Z)
-    assert np.abs(np.tril(R, -1)).max() < 1e-12 and (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+    assert np.abs(np.tril(R, -1)).max() < 1e-12
+    assert (np.diagonal(R, axis1=1, axis2=2) > 0).all()
     numbers, expected = [axes.reshape(n, -1) ** 2], [np.full(D * D, 1 / D)]
     for j in range(D - 1):
         moments = [
@@ -136,3 +140,77 @@ def test_frames_are_drawn_as_their_density_says(D):
     values, exact = np.concatenate(numbers, axis=1), np.concatenate(expected)
     off = np.abs(values.mean(axis=0) - exact) / (values.std(axis=0) / np.sqrt(n))
     assert off.max() < errors_allowed(comparisons=exact.size), off.round(1)
+
+
+def log_marginals(X, priors, covariances):
+    """Log marginal likelihood (draws, K, 2^N) of each set of rows in one component, its mean integrated out."""
+    N, D = X.shape
+    sets = (np.arange(2**N)[:, None] >> np.arange(N)) & 1
+    n = np.maximum(sets.sum(axis=1), 1)
+    centers = sets @ X / n[:, None]
+    scatter = np.einsum("sn,ni,nj->sij", sets, X, X) - n[:, None, None] * np.einsum("si,sj->sij", centers, centers)
+    precisions, log_det = np.linalg.inv(covariances), np.linalg.slogdet(covariances)[1]
+    value = -0.5 * (n - 1) * (D * np.log(2 * np.pi) + log_det[..., None]) - 0.5 * D * np.log(n)
+    value = value - 0.5 * np.einsum("...ij,sij->...s", precisions, scatter)
+    spread = covariances[..., None, :, :] / n[:, None, None] + np.linalg.inv(priors.means.precision)
+    off = centers - priors.means.location
+    distance = (off * np.linalg.solve(spread, np.broadcast_to(off, spread.shape[:-1])[..., None])[..., 0]).sum(axis=-1)
+    value = value - 0.5 * (D * np.log(2 * np.pi) + np.linalg.slogdet(spread)[1] + distance)
+    return np.where(sets.sum(axis=1) > 0, value, 0.0)
+
+
+def enumerated(X, priors, name, n):
+    """Log evidence with two components by the sum over all assignments, covariances drawn from the prior; its error."""
+    N, (a, b) = len(X), priors.concentration
+    counts = ((np.arange(2**N)[:, None] >> np.arange(N)) & 1).sum(axis=1)
+    log_p = betaln(a + counts, b + N - counts) - betaln(a, b)
+    covariances = priors.sample(n, 2, name, rng=seed(1)).covariances
+    each = [log_marginals(X, priors, part) for part in np.array_split(covariances, max(n // 5000, 1))]
+    logs = np.concatenate([logsumexp(log_p + part[:, 0] + part[:, 1, ::-1], axis=1) for part in each])
+    likelihood = np.exp(logs - logs.max())
+    return logs.max() + np.log(likelihood.mean()), likelihood.std() / likelihood.mean() / np.sqrt(n)
+
+
+SOME = np.array([[-1.6, -0.9], [-0.7, -0.2], [0.2, 0.1], [1.3, 0.4], [2.0, 1.3], [0.4, -0.9]])
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("kind", ["inverse Wishart", "hierarchical"])
+def test_evidence_of_two_components_equals_the_sum_over_all_assignments(name, kind):
+    prior = covariance_prior(kind, np.array([[2.0, 0.5], [0.5, 1.0]]))
+    priors = bg.Priors([1.5, 1.5], bg.NormalMeans([0.0, 0.0], [2.0, 1.0]), prior)
+    fit = bg.fit_em(SOME, 2, name, priors=priors, rng=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)
+        tree = bg.sample_posterior(SOME, fit, priors, rng=seed())
+    evidence = bg.log_evidence(tree, rng=seed())
+    exact, error = enumerated(SOME, priors, name, 40_000)
+    assert evidence.log_copies == pytest.approx(np.log(2))
+    for method in ("bridge", "thames"):
+        value, se = evidence.estimates[method]
+        assert se < 0.3, method
+        assert abs(value - exact) < 1.5 * errors_allowed(comparisons=2) * np.hypot(se, error), (method, value, exact)
+
+
+@pytest.mark.statistical
+def test_evidence_of_one_component_equals_an_integral_over_the_angle():
+    """Given the axes the two features turned to them are independent, and each mean's integral has a closed form."""
+    priors = bg.Priors(1.0, bg.NormalMeans([0.0, 0.0], [2.0, 2.0]), bg.InverseWishart(5.0, [[1.0, 0.3], [0.3, 0.5]]))
+    log_squares, angles = np.linspace(-16.0, 8.0, 801), np.pi * (np.arange(200) + 0.5) / 200
+    squares, total = np.exp(log_squares), np.zeros(len(angles))
+    log_prior = stats.chi2(4).logpdf(squares) + log_squares + np.log(log_squares[1] - log_squares[0])
+    for axis in (np.stack([np.cos(angles), np.sin(angles)]), np.stack([-np.sin(angles), np.cos(angles)])):
+        p = squares / np.einsum("ia,ij,ja->a", axis, priors.covariances.scale, axis)[:, None]
+        x = SOME @ axis
+        v = 1 + len(SOME) * p * 4
+        distance = p * ((x**2).sum(axis=0)[:, None] - 4 * p * x.sum(axis=0)[:, None] ** 2 / v)
+        log_likelihood = 0.5 * (len(SOME) * np.log(p / (2 * np.pi)) - np.log(v) - distance)
+        total += logsumexp(log_prior + log_likelihood, axis=1)
+    exact = logsumexp(total) - np.log(len(angles))
+    for name in ("EEV", "VVE"):
+        fit = bg.fit_em(SOME, 1, name, priors=priors, rng=0)
+        evidence = bg.log_evidence(bg.sample_posterior(SOME, fit, priors, rng=seed()), rng=seed())
+        value, se = evidence.estimates["bridge"]
+        assert se < 0.1
+        assert abs(value - exact) < 1.5 * errors_allowed(comparisons=2) * se, name

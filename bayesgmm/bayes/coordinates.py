@@ -221,17 +221,34 @@ class PrecisionCoordinates(ABC):
         )
         return np.concatenate([part.reshape(*mixture.batch_shape, -1) for part in parts], axis=-1)
 
+    @property
+    def log_copies(self) -> float:
+        """Log of the number of points at which the coordinates give the same covariances, up to lengths of columns."""
+        return frames.log_copies(self.layout.frames, self.layout.n_features) if self.layout.frames else 0.0
+
+    def frames_of(self, thetas: np.ndarray) -> np.ndarray:
+        """The frames (..., frames, D, D - 1) in coordinates (..., n)."""
+        n = self.layout.sizes[-1]
+        return thetas[..., thetas.shape[-1] - n :].reshape(*thetas.shape[:-1], *self.layout.frame_shape)
+
+    def with_frames(self, thetas: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Coordinates (..., n) with other frames (..., frames, D, D - 1)."""
+        n = self.layout.sizes[-1]
+        return np.concatenate([thetas[..., :-n], new.reshape(*thetas.shape[:-1], n)], axis=-1) if n else thetas
+
+    def aligned(self, thetas: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Packed coordinates (..., n) of the same mixtures, axes in the directions nearest to a reference's (n,)."""
+        axes = self.frames_of(thetas)
+        return self.with_frames(thetas, axes * frames.nearest(axes, self.frames_of(reference)))
+
     def stretched(self, thetas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Coordinates (..., n) of the same mixtures, with frames drawn anew given the axes.
 
         So packed draws of a posterior become draws of the coordinates' posterior.
         """
-        n = self.layout.sizes[-1]
-        if not n:
+        if not self.layout.frames:
             return thetas
-        packed = thetas[..., -n:].reshape(*thetas.shape[:-1], *self.layout.frame_shape)
-        drawn = frames.stretched(frames.axes_of(packed), rng)
-        return np.concatenate([thetas[..., :-n], drawn.reshape(*thetas.shape[:-1], n)], axis=-1)
+        return self.with_frames(thetas, frames.stretched(frames.axes_of(self.frames_of(thetas)), rng))
 
     def compiled(self) -> tuple[native.Chart, list[np.ndarray]]:
         """The coordinates as the compiled core takes them, and the arrays to keep alive while it does."""

@@ -105,14 +105,31 @@ def principal_axes(covariances: np.ndarray, n_frames: int) -> tuple[np.ndarray, 
     size = np.exp(np.linalg.slogdet(covariances)[1] / D)
     weight = 1 / (1 + 0.37 * np.arange(K)) / size
     axes = np.linalg.eigh((weight[..., None, None] * covariances).sum(axis=-3))[1][..., None, :, :]
-    log_precisions = -np.log(np.einsum("...kij,...kia,...kja->...ka", covariances, *[_for_all(axes, K)] * 2))
+    log_precisions = _log_precisions(axes, covariances)
     order = np.argsort(log_precisions.mean(axis=-2), axis=-1)
     axes = np.take_along_axis(axes, order[..., None, None, :], axis=-1)
     return axes, np.take_along_axis(log_precisions, order[..., None, :], axis=-1)
 
 
-def _for_all(axes: np.ndarray, n_components: int) -> np.ndarray:
-    return np.broadcast_to(axes, (*axes.shape[:-3], n_components, *axes.shape[-2:]))
+def _log_precisions(axes: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """Log precisions (..., K, D) of covariances (..., K, D, D) along their axes (..., frames, D, D)."""
+    own = np.broadcast_to(axes, covariances.shape)
+    return -np.log((own * (covariances @ own)).sum(axis=-2))
+
+
+def in_order(axes: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """Whether axes are in the order (...) that `principal_axes` gives them."""
+    return (np.diff(_log_precisions(axes, covariances).mean(axis=-2)) >= 0).all(axis=-1)
+
+
+def nearest(axes: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Signs (..., frames, 1, columns) that bring axes (..., frames, D, columns) nearest to those of a reference."""
+    return np.where((axes * reference).sum(axis=-2, keepdims=True) < 0, -1.0, 1.0)
+
+
+def log_copies(n_frames: int, n_features: int) -> float:
+    """Log of the number of frames that give the same covariances, by the directions and the order of their axes."""
+    return n_frames * (n_features - 1) * math.log(2) + math.lgamma(n_features + 1)
 
 
 def mean_scale(axes: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -124,7 +141,7 @@ def random_frames(n_frames: int, n_features: int) -> Any:
     """The frames (frames, D, D - 1) as a random variable of the PyMC model in context."""
     import pymc as pm
 
-    def draw(zeros: np.ndarray, rng: Any = None, size: Any = None) -> np.ndarray:
+    def draw(_zeros: np.ndarray, rng: Any = None, size: Any = None) -> np.ndarray:
         return drawn((*(size or ()), n_frames), n_features, rng)
 
     return pm.CustomDist(

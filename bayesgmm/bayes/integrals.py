@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, gammaln
 
 from bayesgmm.alignment import divergence, match
+from bayesgmm.bayes import frames
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import InverseWishart, Priors
@@ -43,22 +44,47 @@ FAILED = Estimate(math.nan, math.inf)
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """The region C of coordinates whose components are matched in their own order to the target's; all without one."""
+    """The region C of coordinates whose components are matched in their own order to the target's; all without one.
+
+    Where covariances have turned axes these are also in increasing order of the precision, and each is within a right
+    angle of the reference's.
+    """
 
     density: Density
     target: GaussianMixture | None
+    reference: np.ndarray | None = None  # (n,), packed coordinates whose axes the others are compared to
+
+    @property
+    def log_labellings(self) -> float:
+        """Log of the number of labellings, K!."""
+        return 0.0 if self.target is None else math.lgamma(self.target.n_components + 1)
 
     @property
     def log_copies(self) -> float:
-        """Log of the number of tiles, K!."""
-        return 0.0 if self.target is None else math.lgamma(self.target.n_components + 1)
+        """Log of the number of tiles: the labellings, times the copies of axes."""
+        return self.log_labellings + self.density.coordinates.log_copies
 
     def holds(self, thetas: np.ndarray) -> np.ndarray:
         """Which of thetas (S, n) lie in C, (S,)."""
-        if self.target is None or not len(thetas):
-            return np.ones(len(thetas), dtype=bool)
-        order = match(self.density.unpack(thetas), self.target)
-        return (order == np.arange(self.target.n_components)).all(axis=-1)
+        inside = np.ones(len(thetas), dtype=bool)
+        if (self.target is None and self.reference is None) or not len(thetas):
+            return inside
+        mixtures = self.density.unpack(thetas)
+        if self.target is not None:
+            inside = (match(mixtures, self.target) == np.arange(self.target.n_components)).all(axis=-1)
+        if self.reference is not None:
+            frames_of = self.density.coordinates.frames_of
+            axes = frames.axes_of(frames_of(thetas))
+            signs = frames.nearest(axes[..., :-1], frames_of(self.reference))
+            inside &= frames.in_order(axes, mixtures.covariances) & (signs > 0).all(axis=(-3, -2, -1))
+        return inside
+
+    def into(self, mixtures: GaussianMixture) -> np.ndarray:
+        """The coordinates (..., n) in C of mixtures (...)."""
+        if self.target is not None:
+            mixtures = mixtures.permute(match(mixtures, self.target))
+        thetas = coordinates(self.density, mixtures)
+        return thetas if self.reference is None else self.density.coordinates.aligned(thetas, self.reference)
 
     def log_values(self, thetas: np.ndarray, least: float) -> np.ndarray:
         """The density's values (S,) at thetas (S, n), -inf where they are below ``least`` or theta is not in C."""
@@ -70,21 +96,31 @@ class Tile:
 
 
 def into_tile(
-    density: Density, thetas: np.ndarray, log_values: np.ndarray, target: GaussianMixture | None
-) -> tuple[np.ndarray, Tile]:
-    """The draws relabelled to the target, and the tile they are then in.
+    density: Density,
+    thetas: np.ndarray,
+    log_values: np.ndarray,
+    target: GaussianMixture | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, Tile]:
+    """The draws relabelled to the target, the density's values there, and the tile that the draws are then in.
 
-    A target with equal components does not tell labels apart; the best draw then takes its place.
+    A target with equal components does not tell labels apart; the best draw then takes its place. Where covariances
+    have turned axes the frames are drawn anew given the axes, as they are independent of all else.
     """
-    if target is None or target.n_components == 1:
-        return thetas, Tile(density, None)
-    apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
-    if apart < 1e-6:
-        target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
-    draws = density.unpack(thetas)
-    order = match(draws, target)
-    moved = (order != np.arange(target.n_components)).any()
-    return coordinates(density, draws.permute(order)) if moved else thetas, Tile(density, target)
+    if target is not None and target.n_components == 1:
+        target = None
+    best = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
+    if target is not None:
+        apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
+        target = best if apart < 1e-6 else target
+    tile, draws = Tile(density, target), density.unpack(thetas)
+    if density.coordinates.layout.frames:
+        tile = replace(tile, reference=tile.into(best))
+        thetas = density.coordinates.stretched(tile.into(draws), rng)
+        return thetas, density.log_densities(thetas), tile
+    if target is not None and (match(draws, target) != np.arange(target.n_components)).any():
+        thetas = tile.into(draws)
+    return thetas, log_values, tile
 
 
 def coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
@@ -290,10 +326,10 @@ def by_laplace(
     Where components coincide at the mode it is on C's border and only a share of the normal lies within.
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
-    if tile.target is not None and not tile.holds(mode.origin[None])[0]:
-        at_mode = density.unpack(mode.origin)
-        mode = find_mode(density, density.pack(at_mode.permute(match(at_mode, tile.target))))
+    if not tile.holds(mode.origin[None])[0]:
+        mode = find_mode(density, tile.into(density.unpack(mode.origin)))
     points = mode.origin + rng.standard_normal((_PROPOSALS, density.n_dim)) @ mode.factor.T
     low, high = thetas.min(axis=(0, 1)), thetas.max(axis=(0, 1))  # beyond them matrices may be singular
     share = tile.holds(np.clip(points, low, high)).mean()
-    return Estimate(mode.log_integral + math.log(share), math.nan) if share > 0 else FAILED
+    log_integral = mode.log_integral + density.coordinates.laplace_excess
+    return Estimate(log_integral + math.log(share), math.nan) if share > 0 else FAILED
