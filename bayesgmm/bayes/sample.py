@@ -109,13 +109,16 @@ def sample_posterior(
     Raises
     ------
     InputError
-        If table, fit and priors do not belong together, or the covariance model is not available.
+        If table, fit and priors do not belong together, or the covariance model has no posterior under an LKJ prior.
     SamplingError
         If the sampler fails.
 
     References
     ----------
     Hoffman & Gelman (2014), The No-U-Turn sampler. Journal of Machine Learning Research 15, 1593-1623.
+
+    Jauch, Hoff & Dunson (2021), Monte Carlo simulation on the Stiefel manifold via polar expansion. Journal of
+    Computational and Graphical Statistics 30, 622-631. doi:10.1080/10618600.2020.1859382
 
     Good (1953), Biometrika 40, 237-264. doi:10.1093/biomet/40.3-4.237
 

@@ -59,16 +59,8 @@ class LKJ(CovariancePrior):
     scales: ScalesPrior
 
     title: ClassVar[str] = "LKJ"
-    unsupported: ClassVar[tuple[str, ...]] = (
-        "VEI",
-        "EVI",
-        "VEE",
-        "EVV",
-        "EEV",
-        "VEV",
-        "EVE",
-        "VVE",
-    )  # not independent draws of one prior
+    # their covariances are no independent draws of one prior
+    unsupported: ClassVar[tuple[str, ...]] = tuple("VEI EVI VEE EVV EEV VEV EVE VVE".split())
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.eta) and self.eta > 0):
