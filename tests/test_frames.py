@@ -142,6 +142,22 @@ def test_frames_are_drawn_as_their_density_says(D):
     assert off.max() < errors_allowed(comparisons=exact.size), off.round(1)
 
 
+@pytest.mark.parametrize("D", [2, 3, 4])
+def test_turns_go_there_and_back_and_have_the_density_of_uniform_orientations(D):
+    """In the plane the angle is uniform; in general the density changes by the Jacobian between references."""
+    rng = np.random.default_rng(0)
+    one, other, axes = np.linalg.qr(rng.normal(size=(3, D, D)))[0]
+    turns = frames.turns(axes, one)
+    back = frames.turned(one, turns)
+    np.testing.assert_allclose(back @ np.diag(np.sign((back * axes).sum(axis=0))), axes, atol=1e-12)
+    if D == 2:
+        np.testing.assert_allclose(frames.log_density_of_turns(turns, 2), -np.log(2 * np.pi))
+    h = 1e-5 * np.eye(turns.size)
+    J = (frames.turns(frames.turned(one, turns + h), other) - frames.turns(frames.turned(one, turns - h), other)) / 2e-5
+    there = frames.log_density_of_turns(frames.turns(back, other), D) + np.linalg.slogdet(J)[1]
+    np.testing.assert_allclose(frames.log_density_of_turns(turns, D), there, atol=1e-6)
+
+
 def log_marginals(X, priors, covariances):
     """Log marginal likelihood (draws, K, 2^N) of each set of rows in one component, its mean integrated out."""
     N, D = X.shape

@@ -241,6 +241,26 @@ class PrecisionCoordinates(ABC):
         axes = self.frames_of(thetas)
         return self.with_frames(thetas, axes * frames.nearest(axes, self.frames_of(reference)))
 
+    def turns(self, thetas: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Packed coordinates (..., n) with turns from a reference's (n,) axes in place of frames, and a log density.
+
+        That is what the turns' log density (...) has more than the frames', both without the density's constant, nats.
+        """
+        D, own, at = self.layout.n_features, self.frames_of(thetas), self.frames_of(reference)
+        turns = frames.turns(frames.axes_of(own), frames.axes_of(at))
+        flat = turns.reshape(*thetas.shape[:-1], -1)
+        points = np.concatenate([thetas[..., : -self.layout.sizes[-1]], flat], axis=-1)
+        return points, (frames.log_density_of_turns(turns, D) - frames.log_constant(D)).sum(axis=-1)
+
+    def from_turns(self, points: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The packed coordinates (..., n) that `turns` gave these for, and the same log density."""
+        D, n_frames = self.layout.n_features, self.layout.frames
+        n = n_frames * D * (D - 1) // 2
+        turns = points[..., -n:].reshape(*points.shape[:-1], n_frames, -1)
+        axes = frames.turned(frames.axes_of(self.frames_of(reference)), turns)[..., :-1]
+        further = (frames.log_density_of_turns(turns, D) - frames.log_constant(D)).sum(axis=-1)
+        return np.concatenate([points[..., :-n], axes.reshape(*points.shape[:-1], -1)], axis=-1), further
+
     def stretched(self, thetas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Coordinates (..., n) of the same mixtures, with frames drawn anew given the axes.
 

@@ -247,12 +247,12 @@ def evidence_of_draws(
         )
     if not (np.isfinite(thetas).all() and np.isfinite(log_values).all()):
         raise InputError("the coordinates of every draw and the density there must be finite")
-    thetas, log_values, tile = into_tile(density, thetas, log_values, target, rng)
+    thetas, log_values, tile = into_tile(density, thetas, log_values, target)
     constant = density.log_constant + tile.log_copies
     if method == "laplace":
         estimates = {"laplace": by_laplace(density, thetas, log_values, tile, rng)}
     else:
-        n, middle = density.n_dim, log_values.shape[1] // 2
+        n, middle = tile.n_dim, log_values.shape[1] // 2
         distinct = min(len(np.unique(half)) for half in (log_values[:, :middle], log_values[:, middle:]))
         if middle < 4 or distinct < 5 * (n + 1):
             raise InputError(

@@ -40,12 +40,16 @@ def _log_mean_length(dimension: int) -> float:
     return math.log(quad(integrand, 0, most + 40 * SLACK, points=[most], epsabs=0, epsrel=1e-12)[0])
 
 
+def _log_volume(n_features: int) -> float:
+    """Log of the volume of all orientations, those of spheres in 2, 3, ... dimensions together."""
+    dimensions = np.arange(2, n_features + 1)
+    return float((math.log(2) + dimensions / 2 * math.log(math.pi) - gammaln(dimensions / 2)).sum())
+
+
 def log_constant(n_features: int) -> float:
     """Log normalising constant, nats, of the density exp(-|R - I|^2 / (2 SLACK^2)) of a frame."""
-    value = 0.0
-    for dimension in range(2, n_features + 1):  # in which each column may turn, the last first
-        sphere = math.log(2) + dimension / 2 * math.log(math.pi) - gammaln(dimension / 2)
-        value -= sphere + _log_mean_length(dimension)
+    value = -_log_volume(n_features)
+    value -= sum(_log_mean_length(dimension) for dimension in range(2, n_features + 1))  # in which columns may turn
     above = (n_features - 1) * (n_features - 2) / 2
     return float(value - above * math.log(math.sqrt(2 * math.pi) * SLACK))
 
@@ -125,6 +129,40 @@ def in_order(axes: np.ndarray, covariances: np.ndarray) -> np.ndarray:
 def nearest(axes: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Signs (..., frames, 1, columns) that bring axes (..., frames, D, columns) nearest to those of a reference."""
     return np.where((axes * reference).sum(axis=-2, keepdims=True) < 0, -1.0, 1.0)
+
+
+def turns(axes: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The angles (..., D (D - 1) / 2) that bring reference axes to axes (..., D, D), by Cayley's transform.
+
+    Tangents of half the angles are the entries of a skew matrix A, where the axes are reference (I - A) (I + A)^-1.
+    """
+    relative = np.swapaxes(reference, -1, -2) @ axes
+    relative[..., -1] *= np.sign(np.linalg.det(relative))[..., None]
+    unit = np.eye(axes.shape[-1])
+    A = np.linalg.solve(unit + relative, unit - relative)
+    return 2 * np.arctan(A[..., *np.tril_indices(axes.shape[-1], -1)])
+
+
+def _skew(turns: np.ndarray, n_features: int) -> np.ndarray:
+    A = np.zeros((*turns.shape[:-1], n_features, n_features))
+    A[..., *np.tril_indices(n_features, -1)] = np.tan(turns / 2)
+    return A - np.swapaxes(A, -1, -2)
+
+
+def turned(reference: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """The axes (..., D, D) to which turns (..., D (D - 1) / 2) bring reference axes."""
+    unit, A = np.eye(reference.shape[-1]), _skew(turns, reference.shape[-1])
+    return reference @ np.linalg.solve(unit + A, unit - A)
+
+
+def log_density_of_turns(turns: np.ndarray, n_features: int) -> np.ndarray:
+    """Log density (...) of turns (..., D (D - 1) / 2) that are as probable as uniform orientations make them, nats.
+
+    There is none where an angle is not between -pi and pi.
+    """
+    log_det = np.linalg.slogdet(np.eye(n_features) + _skew(turns, n_features))[1]
+    stretch = np.log1p(np.tan(turns / 2) ** 2).sum(axis=-1) - (n_features - 1) * log_det
+    return np.where((np.abs(turns) < math.pi).all(axis=-1), stretch - _log_volume(n_features), -math.inf)
 
 
 def log_copies(n_frames: int, n_features: int) -> float:

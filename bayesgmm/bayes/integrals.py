@@ -47,7 +47,8 @@ class Tile:
     """The region C of coordinates whose components are matched in their own order to the target's; all without one.
 
     Where covariances have turned axes these are also in increasing order of the precision, and each is within a right
-    angle of the reference's.
+    angle of the reference's. Integrals are then over points, which have turns from the reference's axes in place of
+    frames, half as many numbers; elsewhere points are the density's coordinates.
     """
 
     density: Density
@@ -79,6 +80,18 @@ class Tile:
             inside &= frames.in_order(axes, mixtures.covariances) & (signs > 0).all(axis=(-3, -2, -1))
         return inside
 
+    @property
+    def n_dim(self) -> int:
+        """Number of coordinates of a point."""
+        return self.density.n_dim - self.density.coordinates.layout.sizes[-1] // 2
+
+    def points(self, thetas: np.ndarray, log_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The points (..., n_dim) of packed coordinates (..., n) in C, and the density's values as one of points."""
+        if self.reference is None:
+            return thetas, log_values
+        points, further = self.density.coordinates.turns(thetas, self.reference)
+        return points, log_values + further
+
     def into(self, mixtures: GaussianMixture) -> np.ndarray:
         """The coordinates (..., n) in C of mixtures (...)."""
         if self.target is not None:
@@ -86,9 +99,12 @@ class Tile:
         thetas = coordinates(self.density, mixtures)
         return thetas if self.reference is None else self.density.coordinates.aligned(thetas, self.reference)
 
-    def log_values(self, thetas: np.ndarray, least: float) -> np.ndarray:
-        """The density's values (S,) at thetas (S, n), -inf where they are below ``least`` or theta is not in C."""
-        values = self.density.log_densities(thetas)
+    def log_values(self, points: np.ndarray, least: float) -> np.ndarray:
+        """The density's values (S,) at points (S, n_dim), -inf where they are below ``least`` or not in C."""
+        thetas, further = points, np.zeros(len(points))
+        if self.reference is not None:
+            thetas, further = self.density.coordinates.from_turns(points, self.reference)
+        values = self.density.log_densities(thetas) + further
         values[values < least] = -math.inf
         candidates = np.flatnonzero(values > -math.inf)
         values[candidates[~self.holds(thetas[candidates])]] = -math.inf
@@ -100,12 +116,11 @@ def into_tile(
     thetas: np.ndarray,
     log_values: np.ndarray,
     target: GaussianMixture | None,
-    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, Tile]:
     """The draws relabelled to the target, the density's values there, and the tile that the draws are then in.
 
     A target with equal components does not tell labels apart; the best draw then takes its place. Where covariances
-    have turned axes the frames are drawn anew given the axes, as they are independent of all else.
+    have turned axes the coordinates are packed ones.
     """
     if target is not None and target.n_components == 1:
         target = None
@@ -113,14 +128,16 @@ def into_tile(
     if target is not None:
         apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
         target = best if apart < 1e-6 else target
-    tile, draws = Tile(density, target), density.unpack(thetas)
+    tile = Tile(density, target)
     if density.coordinates.layout.frames:
         tile = replace(tile, reference=tile.into(best))
-        thetas = density.coordinates.stretched(tile.into(draws), rng)
+        thetas = tile.into(density.unpack(thetas))
         return thetas, density.log_densities(thetas), tile
-    if target is not None and (match(draws, target) != np.arange(target.n_components)).any():
-        thetas = tile.into(draws)
-    return thetas, log_values, tile
+    if target is None:
+        return thetas, log_values, tile
+    draws = density.unpack(thetas)
+    moved = (match(draws, target) != np.arange(target.n_components)).any()
+    return tile.into(draws) if moved else thetas, log_values, tile
 
 
 def coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
@@ -165,6 +182,7 @@ def by_sampling(
     thetas: np.ndarray, log_values: np.ndarray, tile: Tile, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     """Estimates by method, each the mean of two: half of the draws prepares what the other half estimates."""
+    thetas, log_values = tile.points(thetas, log_values)
     middle = thetas.shape[1] // 2
     halves = _Half(thetas[:, :middle], log_values[:, :middle]), _Half(thetas[:, middle:], log_values[:, middle:])
     pairs: dict[str, list[Estimate]] = {"bridge": [], "thames": []}
@@ -269,7 +287,7 @@ def _thames(proposal: _Proposal, prepare: _Half, draws: _Half, tile: Tile, rng: 
     groups = [np.ones(labels.shape, dtype=bool)]
     if len(np.unique(labels)) > 1:
         groups += [labels == j for j in np.unique(labels)]
-    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.density.n_dim]
+    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.n_dim]
     regions = [_region(prepare, group) for group in rich]
     if len(regions) > 1:
         trials = [_reciprocal(region, prepare, tile, n_proposals(tile.density) // 10, rng).se for region in regions]

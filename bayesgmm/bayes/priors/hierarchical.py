@@ -53,8 +53,8 @@ class HierarchicalInverseWishart(ConjugatePrior):
 
     Notes
     -----
-    Models EEV, VEV, EVE and VVE have the priors of EEI, VEI, EVI and VVI along their axes, whose orientation is uniform;
-    see `InverseWishart`. Each axis, or all where the volume is shared and the shapes vary, learns its size.
+    Models EEV, VEV, EVE and VVE have the priors of EEI, VEI, EVI and VVI along their axes, of uniform orientation; see
+    `InverseWishart`. Each axis learns its size; in EVE one size is learned for all.
 
     With one feature this is the prior of Richardson & Green (1997): a variance's inverse is Gamma(df / 2, B / 2), and B
     is Gamma(scale_df / 2, 1 / (2 scale_matrix)).

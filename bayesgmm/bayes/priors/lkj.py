@@ -60,7 +60,7 @@ class LKJ(CovariancePrior):
 
     title: ClassVar[str] = "LKJ"
     # their covariances are no independent draws of one prior
-    unsupported: ClassVar[tuple[str, ...]] = tuple("VEI EVI VEE EVV EEV VEV EVE VVE".split())
+    unsupported: ClassVar[tuple[str, ...]] = ("VEI", "EVI", "VEE", "EVV", "EEV", "VEV", "EVE", "VVE")
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.eta) and self.eta > 0):
