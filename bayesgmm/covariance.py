@@ -103,6 +103,11 @@ class CovarianceModel:
         return self.orientation == "I"
 
     @property
+    def turned(self) -> bool:
+        """Whether one of shape and orientation is shared and the other is not, so that neither can do without axes."""
+        return {self.shape, self.orientation} == {"E", "V"}
+
+    @property
     def compiled(self) -> native.CovarianceModel:
         """The model as the compiled core takes it."""
         return native.CovarianceModel(_CODES[self.volume], _CODES[self.shape], _CODES[self.orientation])

@@ -212,10 +212,9 @@ class Chart(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("K", "D", "kind", "ratios", "scales", "copies", "columns")),
-        *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet")),
-        ("scale_df", c_double),
-        ("floor", c_double),
-        *((name, c_void_p) for name in ("prior_a", "prior_b", "dirichlet", "beta", "U")),
+        *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet", "frames")),
+        *((name, c_double) for name in ("scale_df", "slack", "floor")),
+        *((name, c_void_p) for name in ("prior_a", "prior_b", "dirichlet", "beta", "U", "scale")),
     )
 
 

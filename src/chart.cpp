@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "axes.hpp"
 #include "linear.hpp"
 
 namespace {
@@ -48,8 +49,36 @@ void Chart::log_weights(const double* theta, double* out) const {
     for (int64_t k = 0; k < K; k++) out[k] = log_ratio(theta, K, k) - total;
 }
 
-void Chart::factor(const double* theta, int64_t k, double* A, double* P) const {
+// Also forgets the gradient.
+void Chart::find_axes(const double* theta, double* axes) const {
+    if (!frames) return;
+    memset(axes, 0, size_t(room_for_axes()) * sizeof(double));
+    for (int64_t m = 0; m < frames; m++) {
+        double* q = axes + m * D * D;
+        axes_of_frame(theta + first_frame() + m * D * (D - 1), D, q, R(axes, m));
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t p = 0; p < D; p++)
+                for (int64_t j = 0; j < D; j++)
+                    along(axes)[j] += q[i * D + j] * scale[i * D + p] * q[p * D + j] / double(frames);
+    }
+}
+
+void Chart::roots_of_precisions(const double* theta, int64_t k, const double* axes, double* root) const {
+    const double volume = log_volume(theta, k);
+    for (int64_t j = 0; j < D; j++) {
+        double t = theta[square(k, j)] + volume;
+        if (ratios == SQUARES) t += log_ratio(theta + log_ratios() + k * (D - 1), D, j);
+        root[j] = exp(0.5 * t) / sqrt(along(axes)[j]);
+    }
+}
+
+void Chart::factor(const double* theta, int64_t k, const double* axes, double* A, double* P) const {
     if (kind == CORRELATIONS) return correlated_factor(theta, k, A, P);
+    if (frames) {
+        double* root = A;  // the first row of A, which is the last to be filled
+        roots_of_precisions(theta, k, axes, root);
+        return factor_along_axes(axes + frame(k) * D * D, root, D, P, A);
+    }
     const double volume = log_volume(theta, k), by_volume = exp(0.5 * volume);
     const double* entries = theta + entry(k);
     memset(A, 0, size_t(D * D) * sizeof(double));
@@ -86,8 +115,9 @@ void Chart::correlated_factor(const double* theta, int64_t k, double* A, double*
 }
 
 void Chart::pull_back(const double* theta, int64_t k, double count, const double* dP, const double* A, const double* P,
-                      double* work, double* gradient) const {
+                      double* axes, double* work, double* gradient) const {
     if (kind == CORRELATIONS) return pull_back_correlated(theta, k, count, dP, A, P, work, gradient);
+    if (frames) return pull_back_along_axes(theta, k, count, dP, A, P, axes, work, gradient);
     double* dA = work;  // U' dP
     memset(dA, 0, size_t(D * D) * sizeof(double));
     for (int64_t p = 0; p < D; p++)
@@ -107,6 +137,49 @@ void Chart::pull_back(const double* theta, int64_t k, double count, const double
         }
     }
     if (ratios == VOLUMES) add_by_log_ratio(gradient + log_ratios(), K, k, by_volume);
+}
+
+void Chart::pull_back_along_axes(const double* theta, int64_t k, double count, const double* dP, const double* A,
+                                 const double* P, double* axes, double* work, double* gradient) const {
+    double *C = work, *root = C + D * D, *by_scale = along(axes) + D, *turn = turns(axes, frame(k));
+    gradient_along_axes(P, A, dP, D, root + D, C);
+    roots_of_precisions(theta, k, axes, root);
+    for (int64_t i = 0; i < D; i++) {
+        const double by_square = 0.5 * (C[i * D + i] + count);
+        gradient[square(k, i)] += by_square;
+        by_scale[i] -= by_square;
+        if (ratios == SQUARES) add_by_log_ratio(gradient + log_ratios() + k * (D - 1), D, i, by_square);
+        if (ratios == VOLUMES) add_by_log_ratio(gradient + log_ratios(), K, k, by_square);
+        for (int64_t j = 0; j < i; j++) turn[i * D + j] += C[i * D + j] * (root[j] / root[i] - root[i] / root[j]);
+    }
+}
+
+double Chart::pull_back_frames(double* axes, double* work, double* gradient) const {
+    const int64_t n = D - 1;
+    const double *size = along(axes), *by_scale = size + D;
+    double *product = work, *dR = work + D * D, value = 0.0;
+    for (int64_t m = 0; m < frames; m++) {
+        const double *q = axes + m * D * D, *r = R(axes, m);
+        double* turn = turns(axes, m);
+        memset(product, 0, size_t(D * D) * sizeof(double));  // scale q
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t p = 0; p < D; p++)
+                for (int64_t j = 0; j < D; j++) product[i * D + j] += scale[i * D + p] * q[p * D + j];
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t j = 0; j < i; j++) {
+                double c = 0.0;
+                for (int64_t p = 0; p < D; p++) c += q[p * D + i] * product[p * D + j];
+                turn[i * D + j] += 2.0 * c / double(frames) * (by_scale[j] / size[j] - by_scale[i] / size[i]);
+            }
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                const double stretch = i <= j ? (r[i * n + j] - double(i == j)) / slack : 0.0;
+                value -= 0.5 * stretch * stretch;
+                dR[i * n + j] = -stretch / slack;
+            }
+        pull_back_frame(q, r, turn, dR, D, dR + D * D, gradient + first_frame() + m * D * n);
+    }
+    return value;
 }
 
 // The same through P = A^-T: the gradient by the lower A is -P dP' P.

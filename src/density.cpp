@@ -59,17 +59,18 @@ Status Density::evaluate(const double* x, double* gradient, double& value) const
 
 Status Density::at_theta(const double* theta, double* gradient, double& value) const {
     const int64_t K = chart.K, D = chart.D, square = D * D;
-    Array<double> memory(4 * K + 2 * K * D + (3 * K + 1) * square + D + chart.room());
+    Array<double> memory(4 * K + 2 * K * D + (3 * K + 1) * square + D + chart.room() + chart.room_for_axes());
     if (missing(memory)) return NO_MEMORY;
     Parts parts{memory};
     double *log_weights = parts.take(K), *log_scale = parts.take(K), *offsets = parts.take(K * D);
     double *A = parts.take(K * square), *P = parts.take(K * square), *dP = parts.take(square), *z = parts.take(D);
     double *counts = parts.take(K), *first = parts.take(K * D), *scatter = parts.take(K * square);
-    double* work = parts.take(chart.room());
+    double *work = parts.take(chart.room()), *axes = parts.take(chart.room_for_axes());
 
     chart.log_weights(theta, log_weights);
+    chart.find_axes(theta, axes);
     for (int64_t k = 0; k < K; k++) {
-        chart.factor(theta, k, A + k * square, P + k * square);
+        chart.factor(theta, k, axes, A + k * square, P + k * square);
         log_scale[k] = log_weights[k] - 0.5 * double(D) * LOG_TWO_PI;
         for (int64_t j = 0; j < D; j++) {
             log_scale[k] += log(P[k * square + j * D + j]);
@@ -92,8 +93,9 @@ Status Density::at_theta(const double* theta, double* gradient, double& value) c
             value += 0.5 * by_prior * (mean[i] - location[i]);
             by_mean[i] += by_prior;
         }
-        chart.pull_back(theta, k, counts[k], dP, A + k * square, p, work, gradient);
+        chart.pull_back(theta, k, counts[k], dP, A + k * square, p, axes, work, gradient);
     }
+    if (chart.frames) value += chart.pull_back_frames(axes, work, gradient);
     return DONE;
 }
 
@@ -160,16 +162,17 @@ API int gmm_to_theta(uint64_t, uint64_t, const double* x, double* theta, const D
 API int64_t gmm_mixtures(const Chart* chart, const double* thetas, int64_t n, double* weights, double* means,
                          double* covariances) {
     const int64_t K = chart->K, D = chart->D;
-    Array<double> memory(3 * D * D);
+    Array<double> memory(3 * D * D + chart->room_for_axes());
     if (missing(memory)) return NO_MEMORY;
-    double *A = memory, *P = A + D * D, *inverse = P + D * D;
+    double *A = memory, *P = A + D * D, *inverse = P + D * D, *axes = inverse + D * D;
     for (int64_t s = 0; s < n; s++, weights += K, means += K * D) {
         const double* theta = thetas + s * chart->n_dim();
         chart->log_weights(theta, weights);
+        chart->find_axes(theta, axes);
         memcpy(means, theta + chart->means(), size_t(K * D) * sizeof(double));
         for (int64_t k = 0; k < K; k++, covariances += D * D) {
             weights[k] = exp(weights[k]);
-            chart->factor(theta, k, A, P);
+            chart->factor(theta, k, axes, A, P);
             for (int64_t j = 0; j < D; j++)  // columns of the inverse of P
                 for (int64_t i = D - 1; i >= 0; i--) {
                     double t = i == j ? 1.0 : 0.0;

@@ -155,6 +155,8 @@ COORDINATE_CASES = [  # covariance model, K, D, family of the covariances' prior
     ("EVV", 2, 3, "inverse Wishart"),
     *[(name, 3, 3, "hierarchical") for name in ("VVV", "EEE", "VVI", "VII", "VEI", "VEE", "EVI", "EVV")],
     *[("V", 2, 1, "hierarchical"), ("VVV", 1, 2, "hierarchical")],
+    *[(name, K, D, "inverse Wishart") for name, K, D in (("EEV", 2, 3), ("VEV", 3, 2), ("EVE", 3, 4), ("VVE", 1, 3))],
+    *[(name, K, D, "hierarchical") for name, K, D in (("EEV", 1, 2), ("VEV", 3, 3), ("EVE", 2, 2), ("VVE", 3, 3))],
     *[("VVV", 3, 3, "half-normal"), ("VVV", 3, 3, "log-normal"), ("EEE", 3, 3, "exponential")],
     *[(name, 2, 2, "half-normal") for name in ("VVI", "EEI", "VII", "EII")],
     ("V", 2, 1, "exponential"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracles import COORDINATE_CASES, covariance_prior, table
+from oracles import COORDINATE_CASES, covariance_prior
 
 import bayesgmm as bg
 from bayesgmm.bayes.coordinates import log_ratios, proportions
@@ -25,13 +25,6 @@ def test_coordinates_go_there_and_back(name, K, D, kind):
     back = density.unpack(thetas)
     np.testing.assert_allclose(back.covariances, drawn.covariances, rtol=1e-6)
     np.testing.assert_allclose(back.weights, drawn.weights, rtol=1e-8)
-
-
-@pytest.mark.parametrize("name", ["EVE", "VVE", "EEV", "VEV"])
-def test_models_without_coordinates_are_refused_by_name(name):
-    X = table("iris")
-    with pytest.raises(bg.InputError, match=f"covariance {name} is not available"):
-        bg.sample_posterior(X, bg.fit_em(X, 2, name, rng=0))
 
 
 def test_log_ratios_go_there_and_back():

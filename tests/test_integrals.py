@@ -57,7 +57,7 @@ def test_without_a_target_every_labelling_is_held(labelled):
 def test_draws_are_relabelled_into_the_tile(labelled):
     density, target = labelled
     thetas = np.array([[density.pack(target.permute(order)) for order in ([2, 0, 1], [0, 1, 2], [1, 0, 2])]])
-    inside, tile = integrals.into_tile(density, thetas, np.zeros((1, 3)), target)
+    inside, _, tile = integrals.into_tile(density, thetas, np.zeros((1, 3)), target)
     assert tile.holds(inside[0]).all()
     np.testing.assert_allclose(density.log_densities(inside), density.log_densities(thetas), rtol=1e-9)
 
@@ -66,7 +66,7 @@ def test_a_target_of_equal_components_gives_way_to_the_best_draw(labelled):
     density, target = labelled
     same = bg.GaussianMixture(np.full(3, 1 / 3), np.zeros((3, 2)), np.tile(np.eye(2), (3, 1, 1)))
     thetas = np.array([[density.pack(target.permute(order)) for order in ([0, 1, 2], [1, 0, 2])]])
-    _, tile = integrals.into_tile(density, thetas, np.array([[-2.0, -1.0]]), same)
+    *_, tile = integrals.into_tile(density, thetas, np.array([[-2.0, -1.0]]), same)
     np.testing.assert_allclose(tile.target.means, target.permute([1, 0, 2]).means)
 
 

@@ -76,7 +76,7 @@ def test_where_only_a_size_is_learned_the_density_is_the_integral_over_it(name):
     integrated, plain = (Density(no_rows, np.zeros(D), p, model) for p in (priors, given))
     x = 0.5 * np.random.default_rng(0).normal(size=plain.n_dim)
     first = K - 1 + K * D
-    squares, above, _ = plain.coordinates.layout.sizes
+    squares, above, *_ = plain.coordinates.layout.sizes
 
     def log_prior_given(log_b):
         log_least = np.log(np.exp(log_b) + floor)
@@ -134,8 +134,9 @@ def test_priors_without_a_use_are_refused():
     lkj = bg.Priors(weak.concentration, weak.means, bg.LKJ(2, bg.HalfNormal([1.0, 10.0])))
     with pytest.raises(bg.InputError, match="inverse-Wishart priors of the covariances only"):
         bg.fit_em(X, 2, priors=lkj)
-    with pytest.raises(bg.InputError, match="covariance EVV is not available with LKJ"):
-        bg.sample_posterior(X, bg.fit_em(X, 2, "EVV", rng=0), lkj)
+    for name in ("EVV", "EEV"):
+        with pytest.raises(bg.InputError, match=f"covariance {name} is not available with LKJ"):
+            bg.sample_posterior(X, bg.fit_em(X, 2, name, rng=0), lkj)
     with pytest.raises(bg.InputError, match="covariances' 3"):
         bg.Priors(1.0, weak.means, bg.LKJ(1, bg.Exponential([1.0, 1.0, 1.0])))
     with pytest.raises(bg.InputError, match="eta"):

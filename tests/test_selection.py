@@ -212,8 +212,9 @@ def test_what_needs_posteriors_says_so():
         selection.probabilities()
     with pytest.raises(bg.InputError, match="'loo'"):
         selection.log_prob([[1.0, 2.0]])
+    variational = {"method": "variational"}
     with pytest.raises(bg.InputError, match="no posterior of any fit"):
-        bg.select(table("old_faithful"), 2, "EEV", "loo", n_replicates=0, rng=0)
+        bg.select(table("old_faithful"), 2, "EEV", "evidence", sampling=variational, n_replicates=0, rng=0)
 
 
 def test_a_selection_cannot_be_changed_but_copied_and_pickled():

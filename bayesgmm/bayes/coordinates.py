@@ -9,6 +9,10 @@ squares of A's diagonal, its entries above the diagonal, and ratios. How many th
 - EVI and EVV give the squares of every component the same product. Their relative sizes are a Dirichlet vector over the
   features for each component.
 
+- EEV, VEV, EVE and VVE have the squares and ratios of EEI, VEI, EVI and VVI, but along turned axes, and a frame (see
+  `bayesgmm.bayes.frames`) for each orientation. The precision along an axis q is a square over q' S q, where S is the
+  prior's scale matrix; where components have axes of their own, over the mean of q' S q over the components.
+
 A Dirichlet vector is described by the log ratios of its entries to their geometric mean, all but the last.
 
 Each family in `bayesgmm.bayes.priors` says how these coordinates are distributed, as a subclass of
@@ -27,12 +31,14 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from bayesgmm import native
-from bayesgmm.covariance import CovarianceModel
+from bayesgmm.bayes import frames
+from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 
-SUPPORTED = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVV", "VVV")  # models that have a posterior
+SUPPORTED = NAMES  # models that have a posterior
 _SMALLEST = 1e-300  # stands for a weight of zero, whose logarithm would be infinite
+_NONE = np.empty(0)
 
 
 class Ratios(IntEnum):
@@ -59,7 +65,9 @@ class Layout:
     above_copies : int
         Rows of entries above the diagonal: K, or 1 where all components share them.
     off_diagonal : int
-        Entries in such a row: D (D - 1) / 2, or 0 in diagonal models.
+        Entries in such a row: D (D - 1) / 2, or 0 in diagonal models and along turned axes.
+    frames : int
+        Frames of turned axes: K, or 1 where all components share it, or 0 in models that are described without.
     """
 
     n_components: int
@@ -69,10 +77,11 @@ class Layout:
     ratios: Ratios
     above_copies: int
     off_diagonal: int
+    frames: int
 
     @classmethod
     def of(cls, model: CovarianceModel, n_components: int, n_features: int) -> Layout:
-        """The layout of a covariance model, one of `SUPPORTED`."""
+        """The layout of a covariance model."""
         ratios = {"VE": Ratios.VOLUMES, "EV": Ratios.SQUARES}.get(model.volume + model.shape, Ratios.NONE)
         return cls(
             n_components=n_components,
@@ -81,7 +90,8 @@ class Layout:
             columns=1 if model.shape == "I" or ratios is Ratios.SQUARES else n_features,
             ratios=ratios,
             above_copies=n_components if model.orientation == "V" else 1,
-            off_diagonal=0 if model.diagonal else n_features * (n_features - 1) // 2,
+            off_diagonal=0 if model.diagonal or model.turned else n_features * (n_features - 1) // 2,
+            frames=(n_components if model.orientation == "V" else 1) if model.turned else 0,
         )
 
     @property
@@ -91,10 +101,16 @@ class Layout:
         return {Ratios.NONE: (0, 1), Ratios.VOLUMES: (1, K), Ratios.SQUARES: (K, D)}[self.ratios]
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """How many coordinates the squares, the entries above the diagonal and the ratios take."""
+    def sizes(self) -> tuple[int, int, int, int]:
+        """How many coordinates the squares, the entries above the diagonal, the ratios and the frames take."""
         vectors, entries = self.ratio_shape
-        return self.copies * self.columns, self.above_copies * self.off_diagonal, vectors * (entries - 1)
+        frames = self.frames * self.n_features * (self.n_features - 1)
+        return self.copies * self.columns, self.above_copies * self.off_diagonal, vectors * (entries - 1), frames
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Number of frames, and their rows and columns."""
+        return self.frames, self.n_features, self.n_features - 1
 
 
 def log_ratios(proportions: np.ndarray) -> np.ndarray:
@@ -147,10 +163,11 @@ class PrecisionCoordinates(ABC):
         """Draws (n, coordinates) of the coordinates other than the ratios from their prior."""
 
     @abstractmethod
-    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Squares (..., copies, columns), entries above the diagonal and ratios as coordinates of mixtures (...).
+    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Squares (..., copies, columns), entries above the diagonal, ratios and axes as coordinates of mixtures (...).
 
-        They may have further entries at the end of their last two axes, which repeat the first ones.
+        The first three may have further entries at the end of their last two axes, which repeat the first ones. The
+        axes are (..., frames, D, D).
         """
 
     @abstractmethod
@@ -172,28 +189,93 @@ class PrecisionCoordinates(ABC):
         """Logarithm of the prior's normalising constant in these coordinates, nats."""
         vectors, _ = self.layout.ratio_shape
         ratios = dirichlet_log_constant(self.dirichlet) if vectors else 0.0
-        return float(self.factor_log_constant + vectors * ratios)
+        axes = frames.log_constant(self.layout.n_features) if self.layout.frames else 0.0
+        return float(self.factor_log_constant + vectors * ratios + self.layout.frames * axes)
+
+    @property
+    def laplace_excess(self) -> float:
+        """By how much frames make an integral over the coordinates exceed Laplace's approximation to it, nats."""
+        return self.layout.frames * frames.laplace_excess(self.layout.n_features) if self.layout.frames else 0.0
 
     def prior_draws(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws (n, coordinates) from the prior."""
-        factors, (vectors, _) = self.factor_draws(n, rng), self.layout.ratio_shape
-        if not vectors:
-            return factors
-        return np.concatenate([factors, log_ratios(rng.dirichlet(self.dirichlet, (n, vectors))).reshape(n, -1)], axis=1)
+        parts, (vectors, _), n_frames = [self.factor_draws(n, rng)], self.layout.ratio_shape, self.layout.frames
+        if vectors:
+            parts.append(log_ratios(rng.dirichlet(self.dirichlet, (n, vectors))).reshape(n, -1))
+        if n_frames:
+            parts.append(frames.drawn((n, n_frames), self.layout.n_features, rng).reshape(n, -1))
+        return np.concatenate(parts, axis=1)
 
     def pack(self, mixture: GaussianMixture) -> np.ndarray:
-        """The coordinates (..., n) of the precisions of mixtures (...) that the covariance model can express."""
+        """The coordinates (..., n) of the precisions of mixtures (...) that the covariance model can express.
+
+        Of the frames that belong to a mixture these have the highest prior density: all but the last of the axes.
+        """
         layout = self.layout
-        squares, above, ratios = self.parts_of(mixture)
-        parts = squares[..., : layout.copies, : layout.columns], above[..., : layout.off_diagonal], ratios[..., :-1]
+        squares, above, ratios, axes = self.parts_of(mixture)
+        parts = (
+            squares[..., : layout.copies, : layout.columns],
+            above[..., : layout.off_diagonal],
+            ratios[..., :-1],
+            axes[..., :-1],
+        )
         return np.concatenate([part.reshape(*mixture.batch_shape, -1) for part in parts], axis=-1)
+
+    @property
+    def log_copies(self) -> float:
+        """Log of the number of points at which the coordinates give the same covariances, up to lengths of columns."""
+        return frames.log_copies(self.layout.frames, self.layout.n_features) if self.layout.frames else 0.0
+
+    def frames_of(self, thetas: np.ndarray) -> np.ndarray:
+        """The frames (..., frames, D, D - 1) in coordinates (..., n)."""
+        n = self.layout.sizes[-1]
+        return thetas[..., thetas.shape[-1] - n :].reshape(*thetas.shape[:-1], *self.layout.frame_shape)
+
+    def with_frames(self, thetas: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Coordinates (..., n) with other frames (..., frames, D, D - 1)."""
+        n = self.layout.sizes[-1]
+        return np.concatenate([thetas[..., :-n], new.reshape(*thetas.shape[:-1], n)], axis=-1) if n else thetas
+
+    def aligned(self, thetas: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Packed coordinates (..., n) of the same mixtures, axes in the directions nearest to a reference's (n,)."""
+        axes = self.frames_of(thetas)
+        return self.with_frames(thetas, axes * frames.nearest(axes, self.frames_of(reference)))
+
+    def turns(self, thetas: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Packed coordinates (..., n) with turns from a reference's (n,) axes in place of frames, and a log density.
+
+        That is what the turns' log density (...) has more than the frames', both without the density's constant, nats.
+        """
+        D, own, at = self.layout.n_features, self.frames_of(thetas), self.frames_of(reference)
+        turns = frames.turns(frames.axes_of(own), frames.axes_of(at))
+        flat = turns.reshape(*thetas.shape[:-1], -1)
+        points = np.concatenate([thetas[..., : -self.layout.sizes[-1]], flat], axis=-1)
+        return points, (frames.log_density_of_turns(turns, D) - frames.log_constant(D)).sum(axis=-1)
+
+    def from_turns(self, points: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The packed coordinates (..., n) that `turns` gave these for, and the same log density."""
+        D, n_frames = self.layout.n_features, self.layout.frames
+        n = n_frames * D * (D - 1) // 2
+        turns = points[..., -n:].reshape(*points.shape[:-1], n_frames, -1)
+        axes = frames.turned(frames.axes_of(self.frames_of(reference)), turns)[..., :-1]
+        further = (frames.log_density_of_turns(turns, D) - frames.log_constant(D)).sum(axis=-1)
+        return np.concatenate([points[..., :-n], axes.reshape(*points.shape[:-1], -1)], axis=-1), further
+
+    def stretched(self, thetas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Coordinates (..., n) of the same mixtures, with frames drawn anew given the axes.
+
+        So packed draws of a posterior become draws of the coordinates' posterior.
+        """
+        if not self.layout.frames:
+            return thetas
+        return self.with_frames(thetas, frames.stretched(frames.axes_of(self.frames_of(thetas)), rng))
 
     def compiled(self) -> tuple[native.Chart, list[np.ndarray]]:
         """The coordinates as the compiled core takes them, and the arrays to keep alive while it does."""
         layout = self.layout
         numbers, arrays = self.chart_fields()
         shared = {"prior_a": self.prior_a, "prior_b": self.prior_b, "dirichlet": self.dirichlet}
-        places, kept_alive = native.addresses(shared | {"beta": np.empty(0)} | arrays)
+        places, kept_alive = native.addresses(shared | {"beta": _NONE, "scale": _NONE} | arrays)
         chart = native.Chart(
             K=layout.n_components,
             D=layout.n_features,
@@ -204,6 +286,8 @@ class PrecisionCoordinates(ABC):
             above_copies=layout.above_copies,
             off_diagonal=layout.off_diagonal,
             n_dirichlet=len(self.dirichlet),
+            frames=layout.frames,
+            slack=frames.SLACK,
             **numbers,
             **places,
         )

@@ -1,8 +1,8 @@
 """The log posterior density and its exact gradient in unconstrained coordinates, from one pass of the kernel.
 
 The coordinates theta are in the order of the PyMC model's: K - 1 log ratios of the weights to their geometric mean, the
-means (K, D), then those of `PrecisionCoordinates`: squares (or standard deviations), entries above the diagonal and
-ratios.
+means (K, D), then those of `PrecisionCoordinates`: squares (or standard deviations), entries above the diagonal, ratios
+and frames.
 
 One C function, compiled with the package, serves all models and tables: nothing is compiled for a fit, and no Python
 runs inside a sampler.
@@ -187,9 +187,10 @@ class Density:
     def model_values(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """The variables of `build_model`'s model at the coordinates theta (n,)."""
         K, D, sizes = self.priors.n_components, self.priors.n_features, self.coordinates.layout.sizes
-        weights, means, squares, above, ratios = np.split(theta, np.cumsum([K - 1, K * D, *sizes[:-1]]))
+        weights, means, *parts, frames = np.split(theta, np.cumsum([K - 1, K * D, *sizes[:-1]]))
         values = {"weights": proportions(weights)} if K > 1 else {}
-        return values | {"means": means.reshape(K, D)} | self.coordinates.model_values(squares, above, ratios)
+        values |= {"means": means.reshape(K, D)} | self.coordinates.model_values(*parts)
+        return values | ({"frames": frames.reshape(self.coordinates.layout.frame_shape)} if frames.size else {})
 
     def unpack(self, thetas: np.ndarray) -> GaussianMixture:
         """The mixtures (...) of coordinates theta (..., n)."""

@@ -190,7 +190,7 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
         )
     density = drawn.density
     thetas = coordinates(density, drawn.draws)
-    if "lp" in drawn.statistics:
+    if "lp" in drawn.statistics and not density.coordinates.layout.frames:  # lp is of other frames than these
         heights = drawn.statistics["lp"]
     else:
         every = -(-thetas[..., 0].size // (2 * n_proposals(density)))
@@ -247,12 +247,12 @@ def evidence_of_draws(
         )
     if not (np.isfinite(thetas).all() and np.isfinite(log_values).all()):
         raise InputError("the coordinates of every draw and the density there must be finite")
-    thetas, tile = into_tile(density, thetas, log_values, target)
+    thetas, log_values, tile = into_tile(density, thetas, log_values, target)
     constant = density.log_constant + tile.log_copies
     if method == "laplace":
         estimates = {"laplace": by_laplace(density, thetas, log_values, tile, rng)}
     else:
-        n, middle = density.n_dim, log_values.shape[1] // 2
+        n, middle = tile.n_dim, log_values.shape[1] // 2
         distinct = min(len(np.unique(half)) for half in (log_values[:, :middle], log_values[:, middle:]))
         if middle < 4 or distinct < 5 * (n + 1):
             raise InputError(
@@ -262,7 +262,7 @@ def evidence_of_draws(
         estimates = by_sampling(thetas, log_values, tile, rng)
     estimates = {name: Estimate(value + constant, se) for name, (value, se) in estimates.items()}
     value, se = estimates[method]
-    return Evidence(value, se, method, estimates, tile.log_copies, tuple(_faults(estimates, method)))
+    return Evidence(value, se, method, estimates, tile.log_labellings, tuple(_faults(estimates, method)))
 
 
 def _check_method(method: str) -> None:

@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, gammaln
 
 from bayesgmm.alignment import divergence, match
+from bayesgmm.bayes import frames
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import find_mode
 from bayesgmm.bayes.priors import InverseWishart, Priors
@@ -43,26 +44,67 @@ FAILED = Estimate(math.nan, math.inf)
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """The region C of coordinates whose components are matched in their own order to the target's; all without one."""
+    """The region C of coordinates whose components are matched in their own order to the target's; all without one.
+
+    Where covariances have turned axes these are also in increasing order of the precision, and each is within a right
+    angle of the reference's. Integrals are then over points, which have turns from the reference's axes in place of
+    frames, half as many numbers; elsewhere points are the density's coordinates.
+    """
 
     density: Density
     target: GaussianMixture | None
+    reference: np.ndarray | None = None  # (n,), packed coordinates whose axes the others are compared to
+
+    @property
+    def log_labellings(self) -> float:
+        """Log of the number of labellings, K!."""
+        return 0.0 if self.target is None else math.lgamma(self.target.n_components + 1)
 
     @property
     def log_copies(self) -> float:
-        """Log of the number of tiles, K!."""
-        return 0.0 if self.target is None else math.lgamma(self.target.n_components + 1)
+        """Log of the number of tiles: the labellings, times the copies of axes."""
+        return self.log_labellings + self.density.coordinates.log_copies
 
     def holds(self, thetas: np.ndarray) -> np.ndarray:
         """Which of thetas (S, n) lie in C, (S,)."""
-        if self.target is None or not len(thetas):
-            return np.ones(len(thetas), dtype=bool)
-        order = match(self.density.unpack(thetas), self.target)
-        return (order == np.arange(self.target.n_components)).all(axis=-1)
+        inside = np.ones(len(thetas), dtype=bool)
+        if (self.target is None and self.reference is None) or not len(thetas):
+            return inside
+        mixtures = self.density.unpack(thetas)
+        if self.target is not None:
+            inside = (match(mixtures, self.target) == np.arange(self.target.n_components)).all(axis=-1)
+        if self.reference is not None:
+            frames_of = self.density.coordinates.frames_of
+            axes = frames.axes_of(frames_of(thetas))
+            signs = frames.nearest(axes[..., :-1], frames_of(self.reference))
+            inside &= frames.in_order(axes, mixtures.covariances) & (signs > 0).all(axis=(-3, -2, -1))
+        return inside
 
-    def log_values(self, thetas: np.ndarray, least: float) -> np.ndarray:
-        """The density's values (S,) at thetas (S, n), -inf where they are below ``least`` or theta is not in C."""
-        values = self.density.log_densities(thetas)
+    @property
+    def n_dim(self) -> int:
+        """Number of coordinates of a point."""
+        return self.density.n_dim - self.density.coordinates.layout.sizes[-1] // 2
+
+    def points(self, thetas: np.ndarray, log_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The points (..., n_dim) of packed coordinates (..., n) in C, and the density's values as one of points."""
+        if self.reference is None:
+            return thetas, log_values
+        points, further = self.density.coordinates.turns(thetas, self.reference)
+        return points, log_values + further
+
+    def into(self, mixtures: GaussianMixture) -> np.ndarray:
+        """The coordinates (..., n) in C of mixtures (...)."""
+        if self.target is not None:
+            mixtures = mixtures.permute(match(mixtures, self.target))
+        thetas = coordinates(self.density, mixtures)
+        return thetas if self.reference is None else self.density.coordinates.aligned(thetas, self.reference)
+
+    def log_values(self, points: np.ndarray, least: float) -> np.ndarray:
+        """The density's values (S,) at points (S, n_dim), -inf where they are below ``least`` or not in C."""
+        thetas, further = points, np.zeros(len(points))
+        if self.reference is not None:
+            thetas, further = self.density.coordinates.from_turns(points, self.reference)
+        values = self.density.log_densities(thetas) + further
         values[values < least] = -math.inf
         candidates = np.flatnonzero(values > -math.inf)
         values[candidates[~self.holds(thetas[candidates])]] = -math.inf
@@ -70,21 +112,32 @@ class Tile:
 
 
 def into_tile(
-    density: Density, thetas: np.ndarray, log_values: np.ndarray, target: GaussianMixture | None
-) -> tuple[np.ndarray, Tile]:
-    """The draws relabelled to the target, and the tile they are then in.
+    density: Density,
+    thetas: np.ndarray,
+    log_values: np.ndarray,
+    target: GaussianMixture | None,
+) -> tuple[np.ndarray, np.ndarray, Tile]:
+    """The draws relabelled to the target, the density's values there, and the tile that the draws are then in.
 
-    A target with equal components does not tell labels apart; the best draw then takes its place.
+    A target with equal components does not tell labels apart; the best draw then takes its place. Where covariances
+    have turned axes the coordinates are packed ones.
     """
-    if target is None or target.n_components == 1:
-        return thetas, Tile(density, None)
-    apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
-    if apart < 1e-6:
-        target = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
+    if target is not None and target.n_components == 1:
+        target = None
+    best = density.unpack(thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
+    if target is not None:
+        apart = divergence(target, target)[~np.eye(target.n_components, dtype=bool)].min()
+        target = best if apart < 1e-6 else target
+    tile = Tile(density, target)
+    if density.coordinates.layout.frames:
+        tile = replace(tile, reference=tile.into(best))
+        thetas = tile.into(density.unpack(thetas))
+        return thetas, density.log_densities(thetas), tile
+    if target is None:
+        return thetas, log_values, tile
     draws = density.unpack(thetas)
-    order = match(draws, target)
-    moved = (order != np.arange(target.n_components)).any()
-    return coordinates(density, draws.permute(order)) if moved else thetas, Tile(density, target)
+    moved = (match(draws, target) != np.arange(target.n_components)).any()
+    return tile.into(draws) if moved else thetas, log_values, tile
 
 
 def coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
@@ -129,6 +182,7 @@ def by_sampling(
     thetas: np.ndarray, log_values: np.ndarray, tile: Tile, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     """Estimates by method, each the mean of two: half of the draws prepares what the other half estimates."""
+    thetas, log_values = tile.points(thetas, log_values)
     middle = thetas.shape[1] // 2
     halves = _Half(thetas[:, :middle], log_values[:, :middle]), _Half(thetas[:, middle:], log_values[:, middle:])
     pairs: dict[str, list[Estimate]] = {"bridge": [], "thames": []}
@@ -233,7 +287,7 @@ def _thames(proposal: _Proposal, prepare: _Half, draws: _Half, tile: Tile, rng: 
     groups = [np.ones(labels.shape, dtype=bool)]
     if len(np.unique(labels)) > 1:
         groups += [labels == j for j in np.unique(labels)]
-    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.density.n_dim]
+    rich = [group for group in groups if len(np.unique(values[group])) > 4 * tile.n_dim]
     regions = [_region(prepare, group) for group in rich]
     if len(regions) > 1:
         trials = [_reciprocal(region, prepare, tile, n_proposals(tile.density) // 10, rng).se for region in regions]
@@ -290,10 +344,10 @@ def by_laplace(
     Where components coincide at the mode it is on C's border and only a share of the normal lies within.
     """
     mode = find_mode(density, thetas[np.unravel_index(log_values.argmax(), log_values.shape)])
-    if tile.target is not None and not tile.holds(mode.origin[None])[0]:
-        at_mode = density.unpack(mode.origin)
-        mode = find_mode(density, density.pack(at_mode.permute(match(at_mode, tile.target))))
+    if not tile.holds(mode.origin[None])[0]:
+        mode = find_mode(density, tile.into(density.unpack(mode.origin)))
     points = mode.origin + rng.standard_normal((_PROPOSALS, density.n_dim)) @ mode.factor.T
     low, high = thetas.min(axis=(0, 1)), thetas.max(axis=(0, 1))  # beyond them matrices may be singular
     share = tile.holds(np.clip(points, low, high)).mean()
-    return Estimate(mode.log_integral + math.log(share), math.nan) if share > 0 else FAILED
+    log_integral = mode.log_integral + density.coordinates.laplace_excess
+    return Estimate(log_integral + math.log(share), math.nan) if share > 0 else FAILED

@@ -83,11 +83,12 @@ def _psis(log_ratios: np.ndarray, efficiency: float) -> tuple[np.ndarray, float]
 
 
 def _matched(
-    inputs: RepairInputs, rows: np.ndarray, _elpd: np.ndarray, _rng: np.random.Generator
+    inputs: RepairInputs, rows: np.ndarray, _elpd: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[int, Estimate]]:
     if inputs.switched:
         return
-    thetas = inputs.density.pack(inputs.draws)
+    coordinates = inputs.density.coordinates
+    thetas = coordinates.stretched(coordinates.aligned(inputs.density.pack(inputs.draws), inputs.start), rng)
     log_density = inputs.density.log_densities(thetas)
     for row in rows.tolist():
         try:

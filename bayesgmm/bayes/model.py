@@ -37,7 +37,7 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     Raises
     ------
     InputError
-        For a table that is not the fitted one, or a covariance model that is not available.
+        For a table that is not the fitted one, or a covariance model that has no posterior under an LKJ prior.
 
     See Also
     --------

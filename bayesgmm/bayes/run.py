@@ -96,7 +96,9 @@ class Run:
             yield f"{self.sampler}_version", version(self.sampler)
         if len(self.starts) > 1:
             copies = math.lgamma(self.fit.n_components + 1) if self.density.priors.exchangeable else 0.0
-            each = (f"{mode.log_integral + self.density.log_constant + copies:.1f}" for mode in self.starts)
+            axes = self.density.coordinates.laplace_excess + self.density.coordinates.log_copies
+            constant = self.density.log_constant + copies + axes
+            each = (f"{mode.log_integral + constant:.1f}" for mode in self.starts)
             yield "maxima", f"log evidence by Laplace of the maxima near which chains start: {', '.join(each)}"
         if self.searched.text:
             yield "search", self.searched.text

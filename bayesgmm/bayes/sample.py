@@ -120,8 +120,8 @@ def sample_posterior(
     Raises
     ------
     InputError
-        If table, fit and priors do not belong together, or the covariance model is not available, or not with this
-        sampler.
+        If table, fit and priors do not belong together, or the covariance model has no posterior under an LKJ prior, or
+        not with this sampler.
     SamplingError
         If the sampler fails.
 
@@ -133,6 +133,9 @@ def sample_posterior(
     Statistical Society B 56, 363-375.
 
     Neal (2000), Journal of Computational and Graphical Statistics 9, 249-265. doi:10.1080/10618600.2000.10474879
+
+    Jauch, Hoff & Dunson (2021), Monte Carlo simulation on the Stiefel manifold via polar expansion. Journal of
+    Computational and Graphical Statistics 30, 622-631. doi:10.1080/10618600.2020.1859382
 
     Good (1953), Biometrika 40, 237-264. doi:10.1093/biomet/40.3-4.237
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Key
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError, ConvergenceWarning, InputError
@@ -47,21 +46,15 @@ class _Derived:
 def contenders(selection: Selection) -> list[Key]:
     """The fits to draw posteriors of: the best by each criterion and those within 10 BIC of the best, at most five.
 
-    If fewer than three of these are of a covariance model that has a posterior, the next fits by BIC that are of such a
-    model are added.
+    If these are fewer than three, the next fits by BIC are added.
     """
-    from bayesgmm.bayes.coordinates import SUPPORTED
-
-    def available(key: Key) -> bool:
-        return CovarianceModel.named(key[0]).name in SUPPORTED
-
     bests = [keys_of(selection.ranking(name).head(1))[0] for name in selection.criteria]
     ranking = selection.ranking("bic")
     order = keys_of(ranking)
     near = order[: int((ranking["behind"] <= _CONTENDER_BIC).sum())]
     chosen = list(dict.fromkeys(bests + near))[:_CONTENDERS]
-    further = [key for key in order if available(key) and key not in chosen]
-    return chosen + further[: max(_COMPARED - sum(map(available, chosen)), 0)]
+    further = [key for key in order if key not in chosen]
+    return chosen + further[: max(_COMPARED - len(chosen), 0)]
 
 
 def check_sampling(criteria: Sequence[str], sampling: Mapping[str, Any]) -> None:

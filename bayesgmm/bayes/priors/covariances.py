@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from bayesgmm.bayes.coordinates import SUPPORTED, Layout, PrecisionCoordinates
-from bayesgmm.covariance import CovarianceModel
+from bayesgmm.bayes.coordinates import Layout, PrecisionCoordinates
+from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.errors import InputError
 
 
@@ -17,7 +17,7 @@ class CovariancePrior(ABC):
     """A prior of the component covariances."""
 
     title: ClassVar[str]  # of the family, as messages have it
-    unsupported: ClassVar[tuple[str, ...]] = ()  # models that have a posterior, but not under this family
+    unsupported: ClassVar[tuple[str, ...]] = ()  # models that have no posterior under this family
 
     @property
     @abstractmethod
@@ -31,11 +31,11 @@ class CovariancePrior(ABC):
     def coordinates(self, model: CovarianceModel, n_components: int, n_features: int) -> PrecisionCoordinates:
         """The coordinates of a covariance model, or an `InputError` that names the models there are."""
         model = model.for_features(n_features)
-        possible = [name for name in SUPPORTED if name not in self.unsupported]
-        if model.name not in possible:
+        if model.name in self.unsupported:
+            possible = (name for name in NAMES if name not in self.unsupported)
             raise InputError(
                 f"the posterior of covariance {model.name} is not available with {self.title} covariances; fit one of "
-                f"{', '.join(possible)}" + (", or give an inverse-Wishart prior" if model.name in SUPPORTED else "")
+                f"{', '.join(possible)}, or give an inverse-Wishart prior"
             )
         return self.coordinates_in(Layout.of(model, n_components, n_features), model)
 

@@ -53,6 +53,9 @@ class HierarchicalInverseWishart(ConjugatePrior):
 
     Notes
     -----
+    Models EEV, VEV, EVE and VVE have the priors of EEI, VEI, EVI and VVI along their axes, of uniform orientation; see
+    `InverseWishart`. Each axis learns its size; in EVE one size is learned for all.
+
     With one feature this is the prior of Richardson & Green (1997): a variance's inverse is Gamma(df / 2, B / 2), and B
     is Gamma(scale_df / 2, 1 / (2 scale_matrix)).
 
@@ -113,7 +116,7 @@ class HierarchicalInverseWishart(ConjugatePrior):
         model a chi-square of its own for each feature, in a spherical one a single one.
         """
         D, copies = self.n_features, 1 if model.volume == "E" else n_components
-        df = self.df - D + 1 if model.diagonal else self.df
+        df = self.df - D + 1 if model.diagonal or model.turned else self.df
         scale = np.diag(np.diag(self.scale_matrix)) if model.diagonal else self.scale_matrix
         if model.diagonal and model.shape == "I":
             return (self.scale_df + copies * df) / D, np.eye(D) * np.diag(scale).mean()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import gammaln
 
+from bayesgmm.bayes import frames
 from bayesgmm.bayes.coordinates import Layout, PrecisionCoordinates, Ratios, proportions
 from bayesgmm.bayes.priors.covariances import ConjugatePrior, ScalePrior
 from bayesgmm.bayes.priors.values import frozen, shown
@@ -42,6 +43,10 @@ class InverseWishart(ConjugatePrior):
     -----
     Where the covariance model has diagonal covariances each variance has its inverse-Wishart margin, an inverse gamma
     ((df - D + 1)/2, scale_jj / 2). In a spherical model the variance has that of the average scale_jj.
+
+    Models EEV, VEV, EVE and VVE have the priors of EEI, VEI, EVI and VVI for the variances along their axes, and all
+    orientations of the axes are equally probable: along an axis q the scale is q' scale q, or its mean over the
+    components where each has axes of its own. Turning the features leaves these priors as they are.
 
     References
     ----------
@@ -97,10 +102,13 @@ class InverseWishart(ConjugatePrior):
     def equivalent_data(self, model: CovarianceModel) -> tuple[float, np.ndarray]:
         """Number of rows, and their scatter (D, D), that have the effect of this prior of a covariance on an M-step.
 
-        Models for which no proper prior is defined here take the inverse Wishart's density on their covariances.
+        Where axes are turned (EEV, VEV, EVE, VVE) that is the prior given the axes, without the factor that makes all
+        orientations equally probable.
         """
         D = len(self.scale)
         diagonal = np.diag(np.diag(self.scale))
+        if model.turned:
+            return self.df - D + 3, self.scale
         if not model.diagonal:
             return self.df + D + 1, self.scale
         if model.shape != "I":
@@ -125,7 +133,7 @@ def bartlett_parameters(prior: ConjugatePrior, layout: Layout, model: Covariance
     """The fields of `BartlettCoordinates`, given the scale matrix or its prior mean."""
     K, D, scale = layout.n_components, layout.n_features, prior.typical_scale
     U = np.zeros((D, D))
-    if model.diagonal:
+    if model.diagonal or layout.frames:
         variances = np.full(D, np.diag(scale).mean()) if model.shape == "I" else np.diag(scale)
         np.fill_diagonal(U, 1 / np.sqrt(variances))
         degrees = np.full(D, prior.df - D + 1.0)
@@ -143,6 +151,7 @@ def bartlett_parameters(prior: ConjugatePrior, layout: Layout, model: Covariance
         "prior_b": np.zeros(layout.columns),
         "dirichlet": dirichlet[layout.ratios],
         "U": U,
+        "scale": scale,
     }
 
 
@@ -157,15 +166,18 @@ class BartlettCoordinates(PrecisionCoordinates):
     ----------
     U : (D, D)
         Upper triangular.
+    scale : (D, D)
+        The prior's scale matrix, relative to which precisions along turned axes are taken.
     """
 
     U: np.ndarray
+    scale: np.ndarray
 
     kind: ClassVar[int] = 0
 
     def chart_fields(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The matrix U."""
-        return {}, {"U": self.U}
+        """The matrix U, and the scale matrix."""
+        return {}, {"U": self.U, "scale": self.scale}
 
     @property
     def factor_log_constant(self) -> float:
@@ -185,10 +197,14 @@ class BartlettCoordinates(PrecisionCoordinates):
         above = rng.standard_normal((n, layout.above_copies, layout.off_diagonal))
         return rng.chisquare(self.prior_a, (n, layout.copies, layout.columns)), above
 
-    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log squares, entries above the diagonal, and centered log ratios."""
+    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Log squares, entries above the diagonal, centered log ratios, and axes."""
         A = np.linalg.solve(self.U, mixture.precisions_cholesky)
         squares = 2 * np.log(np.diagonal(A, axis1=-2, axis2=-1))
+        axes = np.empty((*mixture.batch_shape, 0, 1, 1))
+        if self.layout.frames:
+            axes, squares = frames.principal_axes(mixture.covariances, self.layout.frames)
+            squares = squares + np.log(frames.mean_scale(axes, self.scale))[..., None, :]
         ratios = np.empty((*mixture.batch_shape, 0))
         if self.layout.ratios is Ratios.VOLUMES:
             volumes = squares.mean(axis=-1)
@@ -199,7 +215,7 @@ class BartlettCoordinates(PrecisionCoordinates):
             ratios = squares - squares.mean(axis=-1, keepdims=True)
             squares = squares - ratios
         above = A[..., : self.layout.above_copies, *np.triu_indices(self.layout.n_features, 1)]
-        return squares, above, ratios
+        return squares, above, ratios, axes
 
     def model_values(self, squares: np.ndarray, above: np.ndarray, ratios: np.ndarray) -> dict[str, np.ndarray]:
         """Squares, entries above the diagonal, and ratios, each where the model has them."""
@@ -241,6 +257,9 @@ class BartlettCoordinates(PrecisionCoordinates):
             log_ratios = log_q - log_q.mean(axis=-1, keepdims=True)
         if layout.ratios is Ratios.SQUARES:
             squares, copies = squares * pt.exp(log_ratios), layout.n_components
+        if layout.frames:
+            relative = squares * pt.exp(log_ratios[0])[:, None] if layout.ratios is Ratios.VOLUMES else squares
+            return frames.symbolic_factors(frames.random_frames(layout.frames, layout.n_features), relative, self.scale)
         A = symbolic.upper_triangular(squares, above, copies, layout.n_features)
         if layout.ratios is Ratios.VOLUMES:
             A = A * pt.exp(0.5 * log_ratios[0])[:, None, None]

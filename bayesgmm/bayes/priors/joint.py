@@ -107,7 +107,8 @@ class Priors:
         hundredth as wide as expected.
 
         A linear map of the features leaves the posterior as it is, where the covariance model can follow the map. EVV
-        is the exception, because its shapes depend on the axes.
+        is the exception, because its shapes depend on the axes. EEV, VEV, EVE and VVE follow turns and changes of the
+        unit that all features have.
 
         References
         ----------

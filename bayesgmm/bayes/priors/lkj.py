@@ -34,8 +34,8 @@ class LKJ(CovariancePrior):
 
     Notes
     -----
-    Components must be independent draws of one prior, or all equal: models VEI, EVI, VEE and EVV have no posterior
-    under this prior. EM cannot maximise under it either; it fits without priors.
+    Components must be independent draws of one prior, or all equal: models VEI, EVI, VEE, EVV, EEV, VEV, EVE and VVE
+    have no posterior under this prior. EM cannot maximise under it either; it fits without priors.
 
     References
     ----------
@@ -59,7 +59,8 @@ class LKJ(CovariancePrior):
     scales: ScalesPrior
 
     title: ClassVar[str] = "LKJ"
-    unsupported: ClassVar[tuple[str, ...]] = ("VEI", "EVI", "VEE", "EVV")  # not independent draws of one prior
+    # their covariances are no independent draws of one prior
+    unsupported: ClassVar[tuple[str, ...]] = ("VEI", "EVI", "VEE", "EVV", "EEV", "VEV", "EVE", "VVE")
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.eta) and self.eta > 0):
@@ -134,15 +135,16 @@ class CorrelationCoordinates(PrecisionCoordinates):
         logits = np.log(u) - np.log1p(-u)
         return np.concatenate([np.log(sds).reshape(n, -1), logits.reshape(n, -1)], axis=1)
 
-    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log standard deviations and logits of partial correlations; no ratios."""
+    def parts_of(self, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Log standard deviations and logits of partial correlations; no ratios, no axes."""
         covariances = mixture.covariances[..., : self.layout.copies, :, :]
         sds = np.sqrt(np.diagonal(covariances, axis1=-2, axis2=-1))
         L = np.linalg.cholesky(covariances) / sds[..., None]
         used = np.cumsum(L**2, axis=-1) - L**2  # of each row's unit length, by the entries to the left
         z = np.clip(L / np.sqrt(np.maximum(1 - used, 1e-300)), -1 + 1e-12, 1 - 1e-12)
         logits = 2 * np.arctanh(z[..., *np.tril_indices(self.layout.n_features, -1)])
-        return np.log(sds), logits, np.empty((*mixture.batch_shape, 0))
+        none = np.empty((*mixture.batch_shape, 0))
+        return np.log(sds), logits, none, none
 
     def model_values(self, squares: np.ndarray, above: np.ndarray, ratios: np.ndarray) -> dict[str, np.ndarray]:
         """Standard deviations, and partial correlations mapped to (0, 1)."""
