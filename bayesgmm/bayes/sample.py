@@ -73,11 +73,11 @@ def sample_posterior(
     method : {"nuts", "laplace", "variational"}
         "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
-        "variational" draws from the mean-field approximation, likewise judged, and resamples the draws by their
-        importance weights where these can be trusted; it is there for EII, VII, EEI, VVI, EEE and VVV under
-        inverse-Wishart priors.
+        "variational" draws from the mean-field approximation, which is judged in the same way, and resamples the draws
+        by their importance weights where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV
+        under inverse-Wishart priors.
     draws, tune, chains : int
-        Draws to keep and to tune with, per chain; at least 10 to tune with, for the step size to be found.
+        Draws to keep and to tune with, per chain, and chains. At least 10 tuning draws are needed to find a step size.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
         "nutpie" samples the compiled density by NUTS, whitened by its curvature at the mode; "pymc" samples
         `build_model`'s model with PyMC's own NUTS. "gibbs" samples the rows' assignments and the components given them,
@@ -88,8 +88,8 @@ def sample_posterior(
         (200 or more of each chain) have not converged and the prior and the model allow; the verdict tells which the
         draws are from.
     out : path, optional
-        netCDF file. Draws are written to it as they come; those of an interrupted run of the same table, model and
-        priors are taken up from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
+        netCDF file, to which draws are written as they come. An interrupted run of the same table, model and priors
+        continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
     rng : Generator, seed or None
     progress : callable, optional
         Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their
@@ -103,19 +103,14 @@ def sample_posterior(
         words), ``verdict`` (a name of `Convergence`, such as "CONVERGED") and ``convergence`` (the verdict in words,
         see `diagnose`), ``seed``, and what `relabel` tells of the labels (``relabelling``, "none" where the prior tells
         the components apart, ``switch_rate``, ``ambiguous_rate``, ``margin_mean``, ``margin_min``). `posterior` reads
-        all of it back.
-
-        EM searches for the maxima under the priors, until a further climb would hardly find another, and ``search``
-        says how sure it is. Chains start from the modes near them and near the fit's own maxima, if within 10 nats of
-        the best, and ``maxima`` has each one's log evidence by Laplace's approximation (all K! labellings counted);
-        should chains stay apart, ``modes`` says so, and draws are taken from the modes in proportion to their evidence
-        by bridge sampling. Interrupted (Ctrl-C), what there is comes back, with an attribute ``partial``.
+        all of it back. If interrupted (Ctrl-C), the function returns the draws made so far, with the attribute
+        ``partial``.
 
     Warns
     -----
     ConvergenceWarning
-        If the chains disagree, mix badly or diverge, or keep to modes of which some may have been missed; the message
-        says which. Also if the search finds a higher maximum of the likelihood than the fit is.
+        If the chains disagree, mix badly or diverge, or stay in separate modes of which some may have been missed; the
+        message says which. Also if the search finds a higher maximum of the likelihood than the fit.
 
     Raises
     ------
@@ -124,6 +119,14 @@ def sample_posterior(
         not with this sampler.
     SamplingError
         If the sampler fails.
+
+    Notes
+    -----
+    EM searches for the maxima under the priors, until the chance that another climb finds a new one is below 5 %; the
+    attribute ``search`` says how often the highest was reached. Chains start from the modes near these maxima, and near
+    the fit's own, that are within 10 nats of the best; ``maxima`` has the log evidence of each by Laplace's
+    approximation, all K! labellings counted. Where chains stay in separate modes, draws are taken from the modes in
+    proportion to their evidence by bridge sampling, and the attribute ``modes`` says so.
 
     References
     ----------

@@ -28,7 +28,7 @@ _LEAST_ACCEPTANCE = 1e-4  # share of the scale matrices drawn that a floor must 
 
 @dataclass(frozen=True, eq=False)
 class HierarchicalInverseWishart(ConjugatePrior):
-    """Inverse-Wishart covariances whose scale matrix, the same for all components, has a Wishart prior itself.
+    """Inverse-Wishart covariances whose scale matrix, the same for all components, itself has a Wishart prior.
 
     Covariances given B are inverse Wishart(df, B); B is Wishart(scale_df, scale_matrix), of mean M = scale_df
     scale_matrix. In this way the components learn their common size from each other.
