@@ -32,11 +32,10 @@ from scipy.special import gammaln, softmax
 
 from bayesgmm import native
 from bayesgmm.bayes import frames
-from bayesgmm.covariance import NAMES, CovarianceModel
+from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 
-SUPPORTED = NAMES  # models that have a posterior
 _SMALLEST = 1e-300  # stands for a weight of zero, whose logarithm would be infinite
 _NONE = np.empty(0)
 

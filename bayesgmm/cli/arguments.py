@@ -124,7 +124,7 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
         "--covariance",
         default="full",
         metavar="MODEL",
-        help="full (default), tied, diag, spherical, or EII, EEI, VEI, EVI, VEE or EVV",
+        help="full (default), tied, diag, spherical, or one of the 14 names EII, VII, EEI, ..., VVV",
     )
     _add_input_and_output(fit, "bayesgmm-TABLE-kK")
     fit.add_argument("--draws", type=int, default=1000, metavar="N", help="posterior draws per chain (%(default)s)")

@@ -78,8 +78,8 @@ class PosteriorState:
     >>> selection = bg.select(bg.datasets.old_faithful(), 2, criteria="bic", **quick)
     >>> selection.posterior_states["VVV", 2].verdict.convergence.name
     'APPROXIMATION_GOOD'
-    >>> bg.PosteriorState(None, no_draws="covariance EEV is not available").text
-    'none: covariance EEV is not available'
+    >>> bg.PosteriorState(None, no_draws="the sampler failed").text
+    'none: the sampler failed'
     """
 
     verdict: Verdict | None
