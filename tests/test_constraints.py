@@ -105,6 +105,13 @@ def log_hierarchical_prior(m, p, covariance, B):
     df, g, S0 = prior.df, prior.scale_df, prior.scale_matrix
     floor = np.einsum("ij,kji->", prior.floor * prior.typical_scale, np.linalg.inv(covariances))
     value -= 0.5 * floor / (D if covariance[1] == "I" else 1)  # the constant that goes with it is left out
+    if covariance in ("EEV", "VEV", "EVE", "VVE"):  # given the axes, chi-square along each; constants are left out
+        own = df - D + 1
+        inverse = np.linalg.inv(covariances)
+        each = own * np.linalg.slogdet(B)[1] + (own + 2) * np.linalg.slogdet(inverse)[1]
+        value += 0.5 * (each - np.einsum("ij,kji->k", B, inverse)).sum()
+        after = stats.wishart(g + len(covariances) * own, np.linalg.inv(np.linalg.inv(S0) + inverse.sum(axis=0)))
+        return value + stats.wishart(g, S0).logpdf(B) - after.logpdf(B)
     if covariance[2] != "I":
         value += sum(stats.invwishart(df, B).logpdf(S) for S in covariances)
         posterior = np.linalg.inv(np.linalg.inv(S0) + np.linalg.inv(covariances).sum(axis=0))
