@@ -81,21 +81,21 @@ def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Ite
     return results
 
 
-def _work(n: int, K: int, D: int, diagonal: bool) -> float:
+def multiply_adds(n: int, K: int, D: int, diagonal: bool) -> float:
     """Multiply-adds of a pass over n rows."""
     return n * K * (10.0 + (4 * D if diagonal else D * (D + 4)))
 
 
 def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     """Whether a pass over n rows is long enough to be shared between threads."""
-    return n >= 2 * _CHUNK_ROWS and _work(n, K, D, diagonal) > 2 * _CHUNK_WORK
+    return n >= 2 * _CHUNK_ROWS and multiply_adds(n, K, D, diagonal) > 2 * _CHUNK_WORK
 
 
 def _ranges(n: int, K: int, D: int, diagonal: bool) -> list[tuple[int, int]]:
     """The chunks of rows that threads take, or one where threads would not pay."""
     chunks = 1
     if parallel_pays(n, K, D, diagonal):
-        chunks = int(min(_work(n, K, D, diagonal) / _CHUNK_WORK, _CHUNKS, n // _CHUNK_ROWS))
+        chunks = int(min(multiply_adds(n, K, D, diagonal) / _CHUNK_WORK, _CHUNKS, n // _CHUNK_ROWS))
     return list(pairwise(np.linspace(0, n, chunks + 1).astype(int).tolist()))
 
 

@@ -17,6 +17,9 @@ from bayesgmm.observations import check_names, numeric_table, positive_integer
 _LOWEST = -1e300  # stands for the logarithm of zero
 
 
+PARAMETERS = ("weights", "means", "covariances")  # of a mixture, in the order in which it takes them
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
     """A finite mixture of Gaussian densities, or a batch of them.
@@ -59,7 +62,7 @@ class GaussianMixture:
     features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weights", "means", "covariances"):
+        for name in PARAMETERS:
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)

@@ -22,7 +22,7 @@ from bayesgmm import native
 from bayesgmm.bayes.coordinates import PrecisionCoordinates, dirichlet_log_constant, log_ratios, proportions
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.expectation import in_threads, n_threads
+from bayesgmm.expectation import in_threads, multiply_adds, n_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 from bayesgmm.observations import Observations
@@ -178,6 +178,12 @@ class Density:
     def whitened(self, origin: np.ndarray, factor: np.ndarray) -> Density:
         """The same density as a function of u, theta = origin + factor u, with a lower triangular factor."""
         return replace(self, origin=origin, factor=factor)
+
+    @property
+    def multiply_adds(self) -> float:
+        """About how many multiply-adds one evaluation takes, by which budgets are set; as of full covariances."""
+        N, D = self.table.values.shape
+        return multiply_adds(N, self.priors.n_components, D, diagonal=False)
 
     def pack(self, mixture: GaussianMixture) -> np.ndarray:
         """The coordinates theta (..., n) of mixtures (...) that the covariance model can express."""

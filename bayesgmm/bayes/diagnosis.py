@@ -11,12 +11,12 @@ from scipy.special import chdtri
 
 from bayesgmm.alignment import divergence
 from bayesgmm.bayes.findings import Diagnosis, Finding, Symptom
-from bayesgmm.bayes.posterior import VARIABLES, Posterior, posterior as as_posterior
+from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
 from bayesgmm.bayes.relabel import blocks_of_rows, relabelling
 from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 
 _APART = 2.0  # chains whose means differ by so many of their own standard deviations sit in different modes
 _OFTEN = 0.05  # what happens in fewer of the draws is not worth a sentence
@@ -182,7 +182,7 @@ def _diagnostics(drawn: Posterior) -> Diagnostics:
 def _by_name(draws: GaussianMixture, features: tuple[str, ...], diagnostic: Any, **settings: Any) -> dict[str, float]:
     """A diagnostic of each parameter by its name, such as "means[1, waiting]", without those that are fixed."""
     values = {}
-    for name in VARIABLES:
+    for name in PARAMETERS:
         array = np.asarray(diagnostic(getattr(draws, name), chain_axis=0, draw_axis=1, **settings))
         for k, *which in np.ndindex(array.shape):
             if np.isfinite(array[k, *which]):
@@ -346,7 +346,7 @@ def _members(members: MemberCounts, k: int) -> np.ndarray:
 
 def _pairs(draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:
     """Pairs of components that overlap wholly, or of which a draw has only one."""
-    middle = GaussianMixture(*(getattr(draws, name).mean(axis=(0, 1)) for name in VARIABLES))
+    middle = GaussianMixture(*(getattr(draws, name).mean(axis=(0, 1)) for name in PARAMETERS))
     nearest = divergence(draws, middle).argmin(axis=-2)
     between = np.median(divergence(draws, draws), axis=(0, 1))
     for j in components.tolist():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.integrals import Estimate, by_laplace, by_sampling, coordinates, into_tile, n_proposals
+from bayesgmm.bayes.integrals import Estimate, by_laplace, by_sampling, into_tile, n_proposals
 from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
@@ -189,7 +189,7 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
             "method='nuts', or ask for log_evidence(tree, 'laplace')"
         )
     density = drawn.density
-    thetas = coordinates(density, drawn.draws)
+    thetas = density.pack(drawn.draws)
     if "lp" in drawn.statistics and not density.coordinates.layout.frames:  # lp is of other frames than these
         heights = drawn.statistics["lp"]
     else:

@@ -42,9 +42,7 @@ from bayesgmm.native import address
 
 MODELS = ("EII", "VII", "EEI", "VVI", "EEE", "VVV")  # whose covariances have conjugate conditionals
 FULL, DIAGONAL, SPHERICAL = range(3)  # as gibbs.cpp numbers them
-_BUDGET = (
-    1.5e9  # densities of a row in a component of one feature, all sweeps together: about eight seconds of two cores
-)
+_BUDGET = 1.5e9  # densities of a row in a component of one feature, in all sweeps: some eight seconds of two cores
 _ROUNDS = 6  # in which the sweeps are doubled until the chains have mixed
 _BLOCK = 2e7  # of the same, between which a run can be interrupted
 

@@ -96,7 +96,7 @@ class Tile:
         """The coordinates (..., n) in C of mixtures (...)."""
         if self.target is not None:
             mixtures = mixtures.permute(match(mixtures, self.target))
-        thetas = coordinates(self.density, mixtures)
+        thetas = self.density.pack(mixtures)
         return thetas if self.reference is None else self.density.coordinates.aligned(thetas, self.reference)
 
     def log_values(self, points: np.ndarray, least: float) -> np.ndarray:
@@ -140,18 +140,9 @@ def into_tile(
     return tile.into(draws) if moved else thetas, log_values, tile
 
 
-def coordinates(density: Density, draws: GaussianMixture) -> np.ndarray:
-    """The coordinates (..., n) of draws, whose weights may be tiny where the concentration is."""
-    thetas, log_weights = density.pack(draws), np.log(np.maximum(draws.weights, 1e-300))
-    thetas[..., : draws.n_components - 1] = (log_weights - log_weights.mean(axis=-1, keepdims=True))[..., :-1]
-    return thetas
-
-
 def n_proposals(density: Density) -> int:
     """Evaluations of the density that a half of the draws is worth."""
-    N, D = density.table.values.shape
-    work = N * density.priors.n_components * (10 + D * (D + 4))
-    return int(np.clip(_MULTIPLY_ADDS / work, 250, _PROPOSALS))
+    return int(np.clip(_MULTIPLY_ADDS / density.multiply_adds, 250, _PROPOSALS))
 
 
 def _effective(values: np.ndarray, method: str = "mean") -> float:

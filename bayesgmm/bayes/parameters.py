@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesgmm.bayes.posterior import VARIABLES, posterior as as_posterior
+from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def describe(
     import xarray as xr
 
     dims = ("chain", "draw", "component", "feature", "feature_bis")
-    values = {name: getattr(draws, name) for name in VARIABLES}
+    values = {name: getattr(draws, name) for name in PARAMETERS}
     posterior = xr.Dataset({name: (dims[: array.ndim], array) for name, array in values.items()})
     with np.errstate(invalid="ignore"):  # what is fixed, as the weight of a single component, has neither
         ess, r_hat = az.ess(posterior), az.rhat(posterior) if posterior.sizes["chain"] > 1 else None
@@ -94,7 +94,7 @@ def describe(
 
 def _entries(mixture: GaussianMixture, diagonal: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and index of each parameter: covariances on and above the diagonal, or on it alone."""
-    for name in VARIABLES:
+    for name in PARAMETERS:
         for index in np.ndindex(getattr(mixture, name).shape[len(mixture.batch_shape) :]):
             if len(index) < 3 or index[1] == index[2] or (index[1] < index[2] and not diagonal):
                 yield name, index

@@ -21,10 +21,9 @@ from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 from bayesgmm.observations import made_up_names, numeric_table, observations
 
-VARIABLES = ("weights", "means", "covariances")
 _LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 
 
@@ -309,9 +308,9 @@ def as_mixture(source: Any) -> GaussianMixture:
 
 def _laid_out(group: Any) -> Any:
     """The parameters' draws with the dimensions (chain, draw, ..., component, feature, feature_bis)."""
-    if missing := [name for name in VARIABLES if name not in group]:
+    if missing := [name for name in PARAMETERS if name not in group]:
         raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
-    group = group[list(VARIABLES)]
+    group = group[list(PARAMETERS)]
     indexes = {name: index for name, index in group.indexes.items() if name in group.dims}
     group = group.unstack([name for name, index in indexes.items() if set(index.names) == {"chain", "draw"}])
     if "draw" not in group.dims:
@@ -349,7 +348,7 @@ def _names(group: Any, dim: str) -> tuple[str, ...]:
 def _mixture(group: Any) -> GaussianMixture:
     """The mixture, or batch of them, whose parameters a group holds."""
     names = _names(group, "feature")
-    ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore").values for name in VARIABLES}
+    ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore").values for name in PARAMETERS}
     return GaussianMixture(**ordered, features=None if names == made_up_names(len(names)) else names)
 
 

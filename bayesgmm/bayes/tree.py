@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesgmm.bayes.posterior import VARIABLES, Posterior
+from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.em.record import fit_to_arrays
 from bayesgmm.files import beside
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 _BLOCK = 16e6  # bytes of it that are held in double precision at a time
 _CHUNK_DRAWS, _CHUNK_ROWS = 4096, 16  # of pointwise log-likelihoods, compressed at a time
-_COMPRESSED: dict[str, Any] = {
-    "zlib": True,
-    "shuffle": True,
-    "complevel": 1,
-}  # higher levels take longer and gain a hundredth
+# Higher levels of compression take longer and gain a hundredth.
+_COMPRESSED: dict[str, Any] = {"zlib": True, "shuffle": True, "complevel": 1}
 _DIMS = {
     "weights": ("component",),
     "means": ("component", "feature"),
@@ -48,7 +45,7 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     feature = {"feature": list(drawn.features), "feature_bis": list(drawn.features)}
     groups = {
         "posterior": xr.Dataset(
-            {name: (("chain", "draw", *_DIMS[name]), getattr(drawn.draws, name)) for name in VARIABLES},
+            {name: (("chain", "draw", *_DIMS[name]), getattr(drawn.draws, name)) for name in PARAMETERS},
             coords={**draw, **component, **feature},
         ),
         "sample_stats": xr.Dataset(

@@ -287,7 +287,7 @@ def variational_draws(
     """
     rng = np.random.default_rng(seed)
     n_wanted = chains * draws
-    many = int(np.clip(_MULTIPLY_ADDS / (n_wanted * _work(density)), *_OVERSAMPLED))
+    many = int(np.clip(_MULTIPLY_ADDS / (n_wanted * density.multiply_adds), *_OVERSAMPLED))
     approximation = mean_field(density, start)
     mixture, log_density = approximation.draw((many * chains, draws), rng)
     thetas = density.pack(mixture)
@@ -300,9 +300,3 @@ def variational_draws(
     picked = rng.permuted(np.argpartition(-keys, n_wanted - 1)[:n_wanted]).reshape(chains, draws)
     resampled = made.picked(np.unravel_index(picked, values.shape))
     return resampled._replace(statistics={"lp": resampled.statistics["lp"]}), verdict
-
-
-def _work(density: Density) -> float:
-    """Multiply-adds of one evaluation of the density."""
-    (N, D), K = density.table.values.shape, density.priors.n_components
-    return float(N * K * (10 + D * (D + 4)))

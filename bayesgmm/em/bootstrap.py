@@ -18,13 +18,12 @@ from bayesgmm.em.initialize import moments_of_mixture
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 from bayesgmm.observations import Observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
 _CHUNK_BYTES = 16e6  # of replicates' row weights held at a time
 _METHODS = ("nonparametric", "weighted", "parametric")
-_PARAMETERS = ("weights", "means", "covariances")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +66,7 @@ class Bootstrap:
         n = len(self.log_likelihood)
         if n < 2:
             raise InputError("standard errors need at least two replicates that did not collapse; there is one")
-        parameters = np.concatenate([getattr(self.mixture, name).reshape(n, -1) for name in _PARAMETERS], axis=1)
+        parameters = np.concatenate([getattr(self.mixture, name).reshape(n, -1) for name in PARAMETERS], axis=1)
         root = (parameters - parameters.mean(axis=0)) / np.sqrt(n - 1)
         return StandardErrors.of_root(root, self.mixture.n_components, self.mixture.n_features)
 
@@ -80,7 +79,7 @@ class Bootstrap:
             Probability of the intervals; by default ``arviz.rcParams["stats.ci_prob"]``.
         """
         ends = tails(level(ci_prob))
-        return {name: np.quantile(getattr(self.mixture, name), ends, axis=0) for name in _PARAMETERS}
+        return {name: np.quantile(getattr(self.mixture, name), ends, axis=0) for name in PARAMETERS}
 
 
 def bootstrap(

@@ -11,9 +11,8 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.result import EMFit, Maximum, Start, Status
-from bayesgmm.mixture import GaussianMixture
+from bayesgmm.mixture import PARAMETERS, GaussianMixture
 
-_PARAMETERS = ("weights", "means", "covariances")
 _OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
 
 
@@ -44,9 +43,9 @@ def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
     record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail, m.mixture is not None) for m in fit.maxima]
     mixtures = [maximum.mixture for maximum in fit.maxima if maximum.mixture is not None]
-    arrays = {name: getattr(fit.mixture, name) for name in _PARAMETERS}
+    arrays = {name: getattr(fit.mixture, name) for name in PARAMETERS}
     if mixtures:
-        arrays |= {f"maxima_{name}": np.stack([getattr(m, name) for m in mixtures]) for name in _PARAMETERS}
+        arrays |= {f"maxima_{name}": np.stack([getattr(m, name) for m in mixtures]) for name in PARAMETERS}
     return arrays | {"log_likelihood_path": fit.log_likelihood_path, "record": np.array(json.dumps(record))}
 
 
@@ -65,7 +64,7 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     """
     record = json.loads(str(arrays["record"]))
     features = record.pop("mixture_features")
-    best = GaussianMixture(**{name: arrays[name] for name in _PARAMETERS}, features=features)
+    best = GaussianMixture(**{name: arrays[name] for name in PARAMETERS}, features=features)
     path = np.array(arrays["log_likelihood_path"], dtype=float)
     path.flags.writeable = False
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
@@ -81,6 +80,6 @@ def _maxima(records: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> Itera
     for log_likelihood, hits, spurious, detail, has_parameters in records:
         mixture = None
         if has_parameters:
-            mixture = GaussianMixture(*(arrays[f"maxima_{name}"][i] for name in _PARAMETERS))
+            mixture = GaussianMixture(*(arrays[f"maxima_{name}"][i] for name in PARAMETERS))
             i += 1
         yield Maximum(log_likelihood, hits, spurious, detail, mixture)
