@@ -19,10 +19,10 @@ class InputError(BayesGMMError, ValueError):
     --------
     >>> import bayesgmm as bg
     >>> try:
-    ...     bg.fit_em([[1.0, 2.0], [3.0, float("nan")]], 1)
+    ...     bg.fit_em([[1.0, 2.0], [3.0, float("inf")]], 1)
     ... except bg.InputError as error:
     ...     print(error)
-    row 1, column 'x1' is missing or NaN; drop these rows or fill them in (rows count from 0)
+    row 1, column 'x1' is infinite; drop these rows or fill them in (rows count from 0)
     """
 
 

@@ -7,6 +7,7 @@ The pass itself is in `src/kernel.cpp`; here its arguments are put together and 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -18,10 +19,13 @@ import numpy as np
 
 from bayesgmm import native
 from bayesgmm.native import address
+from bayesgmm.patterns import Patterns
 
 _CHUNKS = 32  # fixed, so that the sums, and with them every result, do not depend on the number of cores
 _CHUNK_WORK = 1e6  # multiply-adds that a chunk has at least: about 50 microseconds, which repay handing it over
 _CHUNK_ROWS = 512  # and rows
+
+NO_LABELS = np.empty(0, dtype=np.int64)
 
 
 class Parameters(NamedTuple):
@@ -34,6 +38,49 @@ class Parameters(NamedTuple):
     log_scale: np.ndarray
     offsets: np.ndarray
     precisions_cholesky: np.ndarray
+    log_noise: float = 0.0  # log weight of the noise, which counts only where the rows have a density of it
+
+
+class Rows(NamedTuple):
+    """Rows as the kernel reads them.
+
+    Attributes
+    ----------
+    values : (N, D)
+        Where there are patterns, these say which of them count.
+    weight : (N,), or (1,) for all rows
+    labels : (N,) components, -1 where unknown; or empty
+    center : (D,)
+        Origin of the means' offsets.
+    patterns : Patterns or None
+        None where all values are known and exact.
+    noise : (N,) or None
+        Log density of the noise at each row, in nats.
+    """
+
+    values: np.ndarray
+    weight: np.ndarray
+    labels: np.ndarray
+    center: np.ndarray
+    patterns: Patterns | None = None
+    noise: np.ndarray | None = None
+
+    @property
+    def n_read(self) -> int:
+        """Number of rows that the kernel reads: those with a value."""
+        return len(self.values) if self.patterns is None else self.patterns.n_rows
+
+    def compiled(self) -> native.Rows:
+        """The rows as the compiled kernel takes them; the caller keeps them alive while it does."""
+        return native.Rows(
+            address(self.values),
+            address(self.center),
+            address(self.weight),
+            self.weight.size,
+            address(self.labels, np.int64) if self.labels.size else None,
+            None if self.noise is None else address(self.noise),
+            None if self.patterns is None else ctypes.pointer(self.patterns.compiled),
+        )
 
 
 class Statistics(NamedTuple):
@@ -99,42 +146,25 @@ def _ranges(n: int, K: int, D: int, diagonal: bool) -> list[tuple[int, int]]:
     return list(pairwise(np.linspace(0, n, chunks + 1).astype(int).tolist()))
 
 
-def compiled_rows(X: np.ndarray, row_weight: np.ndarray, labels: np.ndarray, center: np.ndarray) -> native.Rows:
-    """Rows as the compiled kernel takes them; the caller keeps the arrays alive while it does."""
-    labels_at = address(labels, np.int64) if labels.size else None
-    return native.Rows(address(X), address(center), address(row_weight), row_weight.size, labels_at)
-
-
 class Pass:
     """Rows and a mixture as the compiled kernel takes them; keeps their arrays alive.
 
     Parameters
     ----------
-    X : (N, D)
-    row_weight : (N,), or (1,) for all rows
-    labels : (N,) components, -1 where unknown; or empty
-    center : (D,)
+    rows : Rows
     parameters : Parameters
     diagonal : bool
         Whether ``precisions_cholesky`` are diagonal; then only the diagonals of the scatters are computed.
     """
 
-    def __init__(
-        self,
-        X: np.ndarray,
-        row_weight: np.ndarray,
-        labels: np.ndarray,
-        center: np.ndarray,
-        parameters: Parameters,
-        diagonal: bool,
-    ) -> None:
-        self.X = np.ascontiguousarray(X)
-        self.parameters = Parameters(*(np.ascontiguousarray(part) for part in parameters))
-        self._held = row_weight, labels, center
-        (self.n, self.D), self.K = self.X.shape, len(self.parameters.log_scale)
-        self.rows = compiled_rows(self.X, row_weight, labels, center)
-        self.mixture = native.Mixture(self.K, self.D, *map(address, self.parameters), diagonal)
-        self.ranges = _ranges(self.n, self.K, self.D, diagonal)
+    def __init__(self, rows: Rows, parameters: Parameters, diagonal: bool) -> None:
+        self.rows = rows._replace(values=np.ascontiguousarray(rows.values))
+        log_scale, offsets, P = arrays = [np.ascontiguousarray(part) for part in parameters[:3]]
+        self.parameters = Parameters(log_scale, offsets, P, parameters.log_noise)
+        self.K, self.D = self.parameters.offsets.shape
+        self.compiled = self.rows.compiled()
+        self.mixture = native.Mixture(self.K, self.D, *map(address, arrays), diagonal, parameters.log_noise)
+        self.ranges = _ranges(rows.n_read, self.K, self.D, diagonal)
         self._parts = np.empty((len(self.ranges), self.K * (1 + self.D + self.D**2)))  # statistics of each chunk
 
     def statistics(self, moments: bool = True) -> tuple[float, float, Statistics]:
@@ -145,7 +175,7 @@ class Pass:
         into = [native.Statistics(*(start + 8 * n * skip for skip in (0, 1, 1 + D))) for start in starts]
 
         def task(i: int) -> None:
-            native.accumulate(self.rows, self.mixture, *self.ranges[i], moments, into[i], sums[i])
+            native.accumulate(self.compiled, self.mixture, *self.ranges[i], moments, into[i], sums[i])
 
         in_threads(task, range(len(self.ranges)))
         counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
@@ -154,22 +184,17 @@ class Pass:
 
 
 def expected_statistics(
-    X: np.ndarray,
-    row_weight: np.ndarray,
-    labels: np.ndarray,
-    center: np.ndarray,
-    parameters: Parameters,
-    diagonal: bool = False,
-    moments: bool = True,
+    rows: Rows, parameters: Parameters, diagonal: bool = False, moments: bool = True
 ) -> tuple[float, float, Statistics]:
     """Log-likelihood and expected statistics of all rows.
 
     The statistics are the gradient of the log-likelihood (Fisher's identity): d/d log w_k = counts_k, with weights
-    taken as unnormalised, and d/d mean_k = P_k P_k' first_k.
+    taken as unnormalised, and d/d mean_k = P_k P_k' first_k. Of rows with missing values, or measured with errors, they
+    are those that their true values are expected to have, whose gradient is the same.
 
     Parameters
     ----------
-    X, row_weight, labels, center, parameters, diagonal
+    rows, parameters, diagonal
         As in `Pass`.
     moments : bool
         Whether to compute the statistics, which are zero otherwise.
@@ -182,7 +207,7 @@ def expected_statistics(
         Sum over the rows of the log responsibility of each row's most probable component, in nats.
     statistics : Statistics
     """
-    return Pass(X, row_weight, labels, center, parameters, diagonal).statistics(moments)
+    return Pass(rows, parameters, diagonal).statistics(moments)
 
 
 def empty_statistics(K: int, D: int) -> Statistics:
@@ -190,28 +215,27 @@ def empty_statistics(K: int, D: int) -> Statistics:
     return Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
 
 
-def log_prob(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
-    """Log mixture density of each row, shape (N,), in nats."""
-    return _pointwise(native.log_prob, np.empty(len(X)), X, center, parameters, diagonal)
+def log_prob(rows: Rows, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+    """Log mixture density of each row's values, shape (N,), in nats; zero of a row without any."""
+    return _pointwise(native.log_prob, np.zeros(len(rows.values)), rows, parameters, diagonal)
 
 
-def log_joint(X: np.ndarray, center: np.ndarray, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
-    """log w_k + log N(x | mean_k, covariance_k), shape (N, K), in nats."""
-    out = np.empty((len(X), len(parameters.offsets)))
-    return _pointwise(native.log_joint, out, X, center, parameters, diagonal)
+def log_joint(rows: Rows, parameters: Parameters, diagonal: bool = False) -> np.ndarray:
+    """log w_k + log N(x | mean_k, covariance_k), shape (N, K), in nats; log w_k for a row without values."""
+    out = np.empty((len(rows.values), len(parameters.offsets)))
+    if rows.n_read < len(out):
+        P = parameters.precisions_cholesky
+        at_mean = np.log(np.einsum("kjj->kj", P)).sum(axis=1) - 0.5 * P.shape[-1] * math.log(2 * math.pi)
+        out[:] = parameters.log_scale - at_mean
+    return _pointwise(native.log_joint, out, rows, parameters, diagonal)
 
 
 def _pointwise(
-    function: Callable[..., int],
-    out: np.ndarray,
-    X: np.ndarray,
-    center: np.ndarray,
-    parameters: Parameters,
-    diagonal: bool,
+    function: Callable[..., int], out: np.ndarray, rows: Rows, parameters: Parameters, diagonal: bool
 ) -> np.ndarray:
     """Fill ``out`` with a compiled function of each row."""
-    over, out_at = Pass(X, np.ones(1), np.empty(0, np.int64), center, parameters, diagonal), address(out)
-    in_threads(lambda rows: function(over.rows, over.mixture, *rows, out_at), over.ranges)
+    over, out_at = Pass(rows, parameters, diagonal), address(out)
+    in_threads(lambda part: function(over.compiled, over.mixture, *part, out_at), over.ranges)
     return out
 
 

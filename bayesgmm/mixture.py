@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
-from bayesgmm.observations import check_names, numeric_table, positive_integer
+from bayesgmm.observations import any_rows, check_names, positive_integer
 
 _LOWEST = -1e300  # stands for the logarithm of zero
 
@@ -185,33 +185,43 @@ class GaussianMixture:
         between = np.einsum("...k,...ki,...kj->...ij", self.weights, offsets, offsets)
         return np.einsum("...k,...kij->...ij", self.weights, self.covariances) + between
 
-    def log_joint(self, X: Any) -> np.ndarray:
-        """log w_k + log N(x | mean_k, covariance_k) in nats, (..., N, K)."""
+    def log_joint(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
+        """log w_k + log N(x | mean_k, covariance_k) in nats, (..., N, K).
+
+        Parameters
+        ----------
+        X : (N, D) table
+            Of a row's missing values the density is integrated over; a row without any value has log w_k.
+        error_sd : (D,) or (N, D), optional
+            Standard deviations of the errors that the values were measured with; the mixture is of the true values.
+        error_covariance : (D, D) or (N, D, D), optional
+            Their covariances, instead.
+        """
         from bayesgmm.expectation import log_joint
 
-        return self._each(log_joint, X)
+        return self._each(log_joint, X, error_sd, error_covariance)
 
-    def log_prob(self, X: Any) -> np.ndarray:
-        """Log density of each row in nats, (..., N)."""
+    def log_prob(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
+        """Log density of each row's values in nats, (..., N); parameters as in `log_joint`."""
         from bayesgmm.expectation import log_prob
 
-        return self._each(log_prob, X)
+        return self._each(log_prob, X, error_sd, error_covariance)
 
-    def responsibilities(self, X: Any) -> np.ndarray:
-        """Probability of each component given the row, (..., N, K); rows sum to one."""
-        log_joint = self.log_joint(X)
+    def responsibilities(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
+        """Probability of each component given the row, (..., N, K); rows sum to one; parameters as in `log_joint`."""
+        log_joint = self.log_joint(X, error_sd=error_sd, error_covariance=error_covariance)
         log_joint -= log_joint.max(axis=-1, keepdims=True)
         np.exp(log_joint, out=log_joint)
         log_joint /= log_joint.sum(axis=-1, keepdims=True)
         return log_joint
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Label of the most probable component of each row, (..., N)."""
-        return self.log_joint(X).argmax(axis=-1)
+    def predict(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
+        """Label of the most probable component of each row, (..., N); parameters as in `log_joint`."""
+        return self.log_joint(X, error_sd=error_sd, error_covariance=error_covariance).argmax(axis=-1)
 
-    def log_likelihood(self, X: Any) -> np.ndarray:
-        """Sum of the rows' log densities in nats, (...)."""
-        return self.log_prob(X).sum(axis=-1)
+    def log_likelihood(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
+        """Sum of the rows' log densities in nats, (...); parameters as in `log_joint`."""
+        return self.log_prob(X, error_sd=error_sd, error_covariance=error_covariance).sum(axis=-1)
 
     def sample(self, n: int, *, rng: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows from each mixture.
@@ -430,14 +440,13 @@ class GaussianMixture:
         """Names of some of the features, if they have any."""
         return None if self.features is None else tuple(self.features[j] for j in index)
 
-    def _each(self, function: Callable[..., np.ndarray], X: Any) -> np.ndarray:
-        """Stack ``function(X, center, parameters, diagonal)`` over the batch."""
+    def _each(self, function: Callable[..., np.ndarray], X: Any, error_sd: Any, error_covariance: Any) -> np.ndarray:
+        """Stack ``function(rows, parameters, diagonal)`` over the batch."""
         from bayesgmm.expectation import Parameters
 
-        table, (X, _) = X, numeric_table(X)
-        D, K = self.n_features, self.n_components
-        if X.shape[1] != D:
-            raise InputError(f"the table has {X.shape[1]} columns, the mixture {D} features")
+        table, D, K = any_rows(X, error_sd, error_covariance), self.n_features, self.n_components
+        if table.n_features != D:
+            raise InputError(f"the table has {table.n_features} columns, the mixture {D} features")
         check_names(table, self.features)
         P = self.precisions_cholesky.reshape(-1, K, D, D)
         means, weights = self.means.reshape(-1, K, D), self.weights.reshape(-1, K)
@@ -445,12 +454,7 @@ class GaussianMixture:
         log_scale = self.log_scale.reshape(-1, K)
         centers = np.einsum("bk,bkd->bd", weights, means)
         results = [
-            function(
-                X,
-                centers[b],
-                Parameters(log_scale[b], means[b] - centers[b], P[b]),
-                diagonal,
-            )
+            function(table.rows(centers[b]), Parameters(log_scale[b], means[b] - centers[b], P[b]), diagonal)
             for b in range(len(P))
         ]
         return np.stack(results).reshape(*self.batch_shape, *results[0].shape) if results else np.empty(0)

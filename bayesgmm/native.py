@@ -45,6 +45,17 @@ class Mixture(ctypes.Structure):
         ("offsets", c_void_p),
         ("P", c_void_p),
         ("diagonal", c_int64),
+        ("log_noise", c_double),
+    )
+
+
+class Patterns(ctypes.Structure):
+    """Groups of rows that share which values are missing, and the errors."""
+
+    _fields_ = (
+        ("D", c_int64),
+        ("n", c_int64),
+        *((name, c_void_p) for name in ("order", "start", "n_observed", "columns", "errors")),
     )
 
 
@@ -57,6 +68,8 @@ class Rows(ctypes.Structure):
         ("weight", c_void_p),
         ("n_weights", c_int64),
         ("labels", c_void_p),
+        ("noise", c_void_p),
+        ("patterns", POINTER(Patterns)),
     )
 
 
@@ -69,7 +82,7 @@ class Statistics(ctypes.Structure):
 class Sums(ctypes.Structure):
     """What one pass over the rows adds up to."""
 
-    _fields_ = (("log_likelihood", c_double), ("map_log_responsibility", c_double))
+    _fields_ = (("log_likelihood", c_double), ("map_log_responsibility", c_double), ("noise", c_double))
 
 
 class Draws(ctypes.Structure):
@@ -258,7 +271,7 @@ class GibbsDraws(ctypes.Structure):
 
 
 STRUCTS = (
-    *(Mixture, Rows, Statistics, Sums, Draws, Memberships, Partitions),
+    *(Mixture, Patterns, Rows, Statistics, Sums, Draws, Memberships, Partitions),
     *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
     *(Chart, Density, GibbsPrior, GibbsState, GibbsDraws),
 )

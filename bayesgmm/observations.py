@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.errors import InputError
+from bayesgmm.expectation import NO_LABELS, Rows, column_ranges
+from bayesgmm.measurement import covariances_of, error_variances
+from bayesgmm.patterns import Patterns
 
 _RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
 _LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64 leaves too few digits
@@ -25,19 +28,22 @@ class Observations:
     Attributes
     ----------
     values : (N, D)
-        float64, C-contiguous, read-only.
+        float64, C-contiguous, read-only; NaN where a value is missing.
     features : tuple of D str
         Names of the columns; x0, x1, ... if the table has none.
     sample_weight : (N,) or (1,)
         Non-negative weights of the rows, read-only; a single one where every row counts once.
     named : bool
         Whether the names are the table's own.
+    errors : (N or 1, D) or (N or 1, D, D), or None
+        Variances or covariances of the errors of measurement; one of them where all rows share it.
     """
 
     values: np.ndarray
     features: tuple[str, ...]
     sample_weight: np.ndarray
     named: bool = False
+    errors: np.ndarray | None = None
 
     @property
     def n_observations(self) -> int:
@@ -49,29 +55,91 @@ class Observations:
         """Number of columns D."""
         return self.values.shape[1]
 
-    @property
+    @cached_property
+    def missing(self) -> np.ndarray:
+        """Which values are missing, (N, D)."""
+        return np.isnan(self.values)
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return not np.isnan(column_ranges(self.values)[0]).any()
+
+    @cached_property
+    def patterns(self) -> Patterns | None:
+        """The rows in groups that share their missing columns and errors; None where all values are known and exact."""
+        if self.complete and self.errors is None:
+            return None
+        return Patterns.of(self.missing, None if self.errors is None else covariances_of(self.errors))
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """Positions of the rows without any value."""
+        return np.empty(0, np.int64) if self.complete else np.flatnonzero(self.missing.all(axis=1))
+
+    @cached_property
+    def weight_of_rows(self) -> np.ndarray:
+        """The weight of each row (N,), zero where it has no value."""
+        weight = np.broadcast_to(self.sample_weight, self.n_observations)
+        if len(self.empty):
+            weight = weight.copy()
+            weight[self.empty] = 0.0
+        return weight
+
+    @cached_property
     def total_weight(self) -> float:
-        """Sum of the weights of the rows; without weights, N."""
-        return float(self.n_observations if self.sample_weight.size == 1 else self.sample_weight.sum())
+        """Sum of the weights of the rows that have a value; without weights, their number."""
+        return float(self.weight_of_rows.sum())
 
     @cached_property
     def resolution(self) -> np.ndarray:
         """Least difference (D,) between two values of a column: the step that measurements were rounded to, if any."""
-        columns = self.values[:_RESOLUTION_ROWS].T
-        return np.array([np.diff(values).min() if (values := np.unique(x)).size > 1 else 0.0 for x in columns])
+        columns = (np.unique(x[~np.isnan(x)]) for x in self.values[:_RESOLUTION_ROWS].T)
+        return np.array([np.diff(values).min() if values.size > 1 else 0.0 for values in columns])
+
+    def missing_columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The missing columns of each group of rows that share them, and the rows' positions; not of empty rows."""
+        patterns = Patterns.of(self.missing)
+        for columns, n_observed, rows in zip(
+            patterns.columns, patterns.n_observed, np.split(patterns.order, patterns.start[1:-1]), strict=True
+        ):
+            if n_observed < self.n_features:
+                yield columns[n_observed:], rows
+
+    def rows(
+        self, center: np.ndarray, labels: np.ndarray | None = None, sample_weight: np.ndarray | None = None
+    ) -> Rows:
+        """The rows as the kernel reads them, with other weights than the table's where they are given."""
+        weight = self.sample_weight if sample_weight is None else sample_weight
+        return Rows(self.values, weight, NO_LABELS if labels is None else labels, center, self.patterns)
+
+    def take(self, rows: np.ndarray, sample_weight: np.ndarray | None = None) -> Observations:
+        """Some of the rows, by position or by a mask, with their weights or with others."""
+        if sample_weight is None:
+            sample_weight = self.sample_weight if self.sample_weight.size == 1 else self.sample_weight[rows]
+        values, errors = self.values[rows], self.errors
+        values.flags.writeable = False
+        if errors is not None and len(errors) > 1:
+            errors = errors[rows]
+        return replace(self, values=values, sample_weight=sample_weight, errors=errors)
 
 
-def observations(X: Any, sample_weight: Any = None) -> Observations:
+def observations(X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None) -> Observations:
     """Check a table that is to be fitted.
 
-    Its entries must be finite numbers, in at least two rows, and its columns must vary and differ from one another.
+    Its values must be finite numbers or missing, at least two rows must have some, and its columns must vary and differ
+    from one another.
 
     Parameters
     ----------
     X : (N, D) table
-        Array, nested lists, or a pandas, polars or Arrow table.
+        Array, nested lists, or a pandas, polars or Arrow table; or `Observations`, which are checked already.
     sample_weight : (N,), optional
         Non-negative weights of the rows.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values were measured with.
+    error_covariance : (D, D) or (N, D, D), optional
+        Their covariances, instead.
 
     Returns
     -------
@@ -82,22 +150,57 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
     InputError
         Naming the row and the column.
     """
-    values, features, low, high = _checked(X)
-    n, d = values.shape
+    table = any_rows(X, error_sd, error_covariance)
+    n, d = table.values.shape
     if d == 0:
         raise InputError("the table has no columns; at least one numeric column is needed")
     if n == 0:
         raise InputError("the table is empty: it has no rows")
     if n == 1:
         raise InputError("the table has one row; no spread can be estimated from fewer than two")
-    weight = _sample_weight(sample_weight, n)
-    used = values
-    if weight.size > 1 and weight.min() == 0:
-        used = values[weight > 0]
+    if sample_weight is not None:
+        table = replace(table, sample_weight=_sample_weight(sample_weight, n))
+    _check_columns(table)
+    return table
+
+
+def any_rows(X: Any, error_sd: Any = None, error_covariance: Any = None) -> Observations:
+    """Rows to evaluate a mixture at: finite numbers or missing, nothing else is asked of them.
+
+    Raises
+    ------
+    InputError
+        Naming the row and the column.
+    """
+    if isinstance(X, Observations):
+        if error_sd is not None or error_covariance is not None:
+            raise InputError("these rows have been checked with their errors already; give errors with a plain table")
+        return X
+    values, features = _values_and_names(X)
+    weight = np.ones(1)
+    weight.flags.writeable = False
+    table = Observations(values, features, weight, names_of(X) is not None)
+    if error_sd is None and error_covariance is None:
+        return table
+    return replace(table, errors=error_variances(error_sd, error_covariance, np.isnan(values), features))
+
+
+def _check_columns(table: Observations) -> None:
+    """Refuse columns from which no spread can be learnt, and those that say the same."""
+    used, features = table.values, table.features
+    if table.sample_weight.size > 1 and table.sample_weight.min() == 0:
+        used = used[table.sample_weight > 0]
         if len(used) < 2:
             raise InputError("fewer than two rows have a positive sample_weight")
-        low, high = used.min(axis=0), used.max(axis=0)
-    for j in range(d):
+    low, high = column_ranges(np.ascontiguousarray(used))
+    for j in np.flatnonzero(np.isnan(low)).tolist():
+        known = used[~np.isnan(used[:, j]), j]
+        if not known.size:
+            raise InputError(f"column {features[j]!r} has no values; leave it out")
+        low[j], high[j] = known.min(), known.max()
+    if table.n_observations - len(table.empty) < 2:
+        raise InputError("fewer than two rows have any value")
+    for j in range(table.n_features):
         if low[j] == high[j]:
             raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
         spread = float(high[j]) - float(low[j])
@@ -106,15 +209,16 @@ def observations(X: Any, sample_weight: Any = None) -> Observations:
                 f"column {features[j]!r} spans {spread:g} around {low[j]:g}, beyond float64's resolution; rescale it, "
                 "or subtract what all rows share before they become float64"
             )
-    for j in range(1, d):
+    for j in range(1, table.n_features):
         for i in range(j):
-            if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j]):
+            if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j], equal_nan=True):
                 raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
-    return Observations(values, features, weight, names_of(X) is not None)
 
 
 def names_of(X: Any) -> tuple[str, ...] | None:
     """Column names of a table that has some (pandas, polars, Arrow); None for an array."""
+    if isinstance(X, Observations):
+        return X.features if X.named else None
     names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's columns are the values
     return None if names is None else tuple(str(name) for name in names)
 
@@ -152,31 +256,44 @@ def numeric_table(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     InputError
         Naming the row and the column of the first entry that is not a finite number.
     """
-    return _checked(X)[:2]
+    values, names = _values_and_names(X)
+    refuse_missing(values, names)
+    return values, names
 
 
-def _checked(X: Any) -> tuple[np.ndarray, tuple[str, ...], np.ndarray, np.ndarray]:
-    """Values, column names, and the least and largest entry of each column."""
-    if names_of(X) is None:
-        values, names = _from_array(X)
-    else:
-        values, names = _from_columns(X)
-    from bayesgmm.expectation import column_ranges
+def refuse_missing(values: np.ndarray, names: tuple[str, ...]) -> None:
+    """Refuse values (N, D) some of which are missing.
 
+    Raises
+    ------
+    InputError
+        Naming the row and the column of the first.
+    """
+    if values.size and np.isnan(column_ranges(values)[0]).any():
+        raise _unusable(np.isnan(values), names, "missing or NaN")
+
+
+def _values_and_names(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read-only float64 values (N, D), NaN where missing, and column names."""
+    if isinstance(X, Observations):
+        return X.values, X.features
+    values, names = _from_array(X) if names_of(X) is None else _from_columns(X)
     values = np.ascontiguousarray(values).view()
     values.flags.writeable = False
-    low, high = column_ranges(values)
-    if values.size and not np.isfinite(low).all():
-        bad = ~np.isfinite(values)
-        row, column = np.argwhere(bad)[0]
-        others = int(bad.any(axis=1).sum()) - 1
-        kind = "missing or NaN" if np.isnan(values[row, column]) else "infinite"
-        raise InputError(
-            f"row {row}, column {names[column]!r} is {kind}"
-            + (f", and {others} more row{'s have' if others > 1 else ' has'} such entries" if others else "")
-            + "; drop these rows or fill them in (rows count from 0)"
-        )
-    return values, tuple(names), low, high
+    if values.size and np.isnan(column_ranges(values)[0]).any() and (infinite := np.isinf(values)).any():
+        raise _unusable(infinite, tuple(names), "infinite")
+    return values, tuple(names)
+
+
+def _unusable(bad: np.ndarray, names: tuple[str, ...], kind: str) -> InputError:
+    """The error for entries of a table that cannot be used, from which of them are bad (N, D)."""
+    row, column = np.argwhere(bad)[0]
+    others = int(bad.any(axis=1).sum()) - 1
+    return InputError(
+        f"row {row}, column {names[column]!r} is {kind}"
+        + (f", and {others} more row{'s have' if others > 1 else ' has'} such entries" if others else "")
+        + "; drop these rows or fill them in (rows count from 0)"
+    )
 
 
 def _from_columns(X: Any) -> tuple[np.ndarray, list[str]]:
@@ -277,22 +394,17 @@ def _float_column(column: np.ndarray, name: str) -> np.ndarray:
 
 
 def _sample_weight(sample_weight: Any, n: int) -> np.ndarray:
-    if sample_weight is None:
-        weight = np.ones(1)
-    else:
-        try:
-            weight = np.array(sample_weight, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError("sample_weight must hold one number per row") from error
-        if weight.shape != (n,):
-            raise InputError(f"sample_weight has shape {weight.shape}; one weight for each of the {n} rows is needed")
-        wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
-        if wrong.size:
-            raise InputError(
-                f"sample_weight of row {wrong[0]} is {weight[wrong[0]]}; weights are finite and not negative"
-            )
-        if not weight.any():
-            raise InputError("every sample_weight is zero")
+    try:
+        weight = np.array(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("sample_weight must hold one number per row") from error
+    if weight.shape != (n,):
+        raise InputError(f"sample_weight has shape {weight.shape}; one weight for each of the {n} rows is needed")
+    wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if wrong.size:
+        raise InputError(f"sample_weight of row {wrong[0]} is {weight[wrong[0]]}; weights are finite and not negative")
+    if not weight.any():
+        raise InputError("every sample_weight is zero")
     weight.flags.writeable = False
     return weight
 

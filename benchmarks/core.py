@@ -14,7 +14,7 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import make_climber
 from bayesgmm.em.initialize import moments_of_labels
-from bayesgmm.expectation import Pass
+from bayesgmm.expectation import NO_LABELS, Pass, Rows
 from bayesgmm.observations import observations
 
 TURNS = 5
@@ -41,7 +41,7 @@ def case(N, D, K, name):
     problem, _held = climber.problem.compiled()
     state = ascent.State(K, D, iterations)
     moments = moments_of_labels(X - climber.center, labels, K)
-    rows = Pass(X, np.ones(1), np.empty(0, np.int64), climber.center, state.parameters, model.diagonal)
+    rows = Pass(Rows(X, np.ones(1), NO_LABELS, climber.center), state.parameters, model.diagonal)
     outcomes = ascent.Outcomes(
         np.zeros(1, np.dtype(native.Progress)),
         moments[None],
@@ -52,7 +52,7 @@ def case(N, D, K, name):
 
     def task():
         compiled = state.compiled, native.address(moments), 0, 1, outcomes.compiled()
-        native.climb(rows.rows, N, 0, model.diagonal, problem, *compiled)
+        native.climb(rows.compiled, N, 0, model.diagonal, problem, *compiled)
 
     return task, iterations, rows
 

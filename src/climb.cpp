@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "patterns.hpp"
+
 namespace {
 
 constexpr double LOG_2PI = 1.8378770664093454836;
@@ -491,7 +493,7 @@ API int64_t gmm_begin(const Problem* problem, State* state, const double* moment
     if (room.missing()) return NO_MEMORY;
     Climb climb{*problem, *state, room};
     climb.begin(moments);
-    state->progress.code = climb.advance({0.0, 0.0});
+    state->progress.code = climb.advance({0.0, 0.0, 0.0});
     return DONE;
 }
 
@@ -516,17 +518,17 @@ API int64_t gmm_climb(const Rows* rows, int64_t N, int64_t stride, int64_t diago
     if (room.missing()) return NO_MEMORY;
     State& s = *state;
     Climb climb{*problem, s, room};
-    const Mixture mixture{problem->K, problem->D, s.log_scale, s.offsets, s.P, diagonal};
+    const Mixture mixture{problem->K, problem->D, s.log_scale, s.offsets, s.P, diagonal, 0.0};
     const Statistics statistics{s.counts, s.first, s.scatter};
     for (int64_t i = first; i < last; i++) {
         Rows own = *rows;
         own.weight += i * stride;
         climb.begin(moments + i * problem->size());
-        Sums sums{0.0, 0.0};
+        Sums sums{0.0, 0.0, 0.0};
         Code code;
         while ((code = climb.advance(sums)) == RUNNING) {
             const bool more = s.progress.iteration < problem->max_iterations;
-            const Status status = kernels().accumulate(own, mixture, 0, N, more, statistics, sums);
+            const Status status = accumulate(own, mixture, 0, N, more, statistics, sums);
             if (status != DONE) return status;
         }
         s.progress.code = code;

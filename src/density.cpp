@@ -5,6 +5,7 @@
 
 #include "likelihood.hpp"
 #include "memory.hpp"
+#include "patterns.hpp"
 
 namespace {
 
@@ -77,7 +78,7 @@ Status Density::at_theta(const double* theta, double* gradient, double& value) c
             offsets[k * D + j] = theta[chart.means() + k * D + j] - rows.center[j];
         }
     }
-    const Status status = likelihood({K, D, log_scale, offsets, P, diagonal}, {counts, first, scatter}, value);
+    const Status status = likelihood({K, D, log_scale, offsets, P, diagonal, 0.0}, {counts, first, scatter}, value);
     if (status != DONE) return status;
 
     memset(gradient, 0, size_t(chart.n_dim()) * sizeof(double));
@@ -115,7 +116,7 @@ double Density::log_prior_of_weights(const double* log_weights, const double* co
 
 Status Density::likelihood(const Mixture& mixture, const Statistics& statistics, double& value) const {
     Sums sums;
-    const Status status = kernels().accumulate(rows, mixture, 0, N, true, statistics, sums);
+    const Status status = accumulate(rows, mixture, 0, N, true, statistics, sums);
     value = sums.log_likelihood;
     return status == DONE && n_left_out ? leave_out(mixture, statistics, value) : status;
 }
@@ -125,7 +126,7 @@ Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, 
     const int64_t M = n_left_out, K = chart.K, D = chart.D;
     Array<double> share(M), counts(K), first(K * D), scatter(K * D * D);
     if (missing(share, counts, first, scatter)) return NO_MEMORY;
-    Status status = kernels().log_prob({left_out, rows.center, &ONE, 1, nullptr}, mixture, 0, M, share);
+    Status status = log_prob({left_out, rows.center, &ONE, 1, nullptr, nullptr, nullptr}, mixture, 0, M, share);
     if (status != DONE) return status;
     double largest = -INFINITY, total = 0.0;
     for (int64_t i = 0; i < M; i++) {
@@ -136,9 +137,9 @@ Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, 
     for (int64_t i = 0; i < M; i++) share[i] /= -total;
     value += largest + log(total);
 
-    const Rows lost{left_out, rows.center, share, M, nullptr};
+    const Rows lost{left_out, rows.center, share, M, nullptr, nullptr, nullptr};
     Sums sums;
-    status = kernels().accumulate(lost, mixture, 0, M, true, {counts, first, scatter}, sums);
+    status = accumulate(lost, mixture, 0, M, true, {counts, first, scatter}, sums);
     for (int64_t i = 0; i < K && status == DONE; i++) statistics.counts[i] += counts[i];
     for (int64_t i = 0; i < K * D && status == DONE; i++) statistics.first[i] += first[i];
     for (int64_t i = 0; i < K * D * D && status == DONE; i++) statistics.scatter[i] += scatter[i];

@@ -57,19 +57,25 @@ int64_t block_rows(int64_t n, int64_t lines) {
     return ((rows < 1 ? 1 : rows) + GROUP - 1) / GROUP * GROUP;
 }
 
-int64_t n_lines(const Mixture& m) { return 3 + m.K + 2 * m.D; }
+// Joint densities have a line for each component, and one for the noise.
+int64_t n_lines(const Mixture& m, int64_t joints) { return 3 + joints + 2 * m.D; }
 
-Block block_in(const Mixture& m, int64_t B, double* memory) {
+Block block_in(const Mixture& m, int64_t joints, int64_t B, double* memory) {
     int64_t w = B + PAD;
-    return {B, w, memory, memory, memory + w, memory + 2 * w, memory + 3 * w, memory + (3 + m.K) * w,
-            memory + (3 + m.K + m.D) * w};
+    return {B, w, memory, memory, memory + w, memory + 2 * w, memory + 3 * w, memory + (3 + joints) * w,
+            memory + (3 + joints + m.D) * w};
 }
 
 template <int DD>
-void load_rows(const Rows& rows, int64_t D_, int64_t begin, int64_t end, const Block& b) {
+void load_rows(const Rows& rows, const View& view, int64_t D_, int64_t begin, int64_t end, const Block& b) {
     const int64_t D = DD ? DD : D_, n = end - begin;
     const double* __restrict X = rows.X + begin * D;
-    if constexpr (DD > 0) {
+    if (view.order) {
+        for (int64_t i = 0; i < n; i++) {
+            const double* x = rows.X + view.order[begin + i] * view.width;
+            for (int64_t j = 0; j < D; j++) b.x[j * b.width + i] = x[view.columns[j]] - rows.center[view.columns[j]];
+        }
+    } else if constexpr (DD > 0) {
         for (int64_t i = 0; i < n; i++)
             UNROLL for (int j = 0; j < DD; j++) b.x[j * b.width + i] = X[i * D + j] - rows.center[j];
     } else {
@@ -178,14 +184,14 @@ UNROLL for (int r = 0; r < GROUP; r += WIDTH) store(d + j * GROUP + r, load(b.x_
 }
 
 // Joint densities become weighted responsibilities; their maximum, the log-sum-exp; certainty, log of the largest.
-void normalise(const Mixture& m, const Block& b) {
+void normalise(int64_t joints, const Block& b) {
     constexpr int R = MANY_REGISTERS ? 4 : 2;
     for (int64_t at = 0; at < b.B; at += R * WIDTH) {
         lanes largest[R], total[R], log[R], r[R];
         EACH largest[i] = load(b.log_prob + at + i * WIDTH);
         EACH total[i] = lanes{};
         double* line = b.joint + at;
-        for (int64_t k = 0; k < m.K; k++, line += b.width) {
+        for (int64_t k = 0; k < joints; k++, line += b.width) {
             EACH r[i] = load(line + i * WIDTH) - largest[i];
             exp_nonpositive<R>(r);
             EACH store(line + i * WIDTH, r[i]);
@@ -196,7 +202,7 @@ void normalise(const Mixture& m, const Block& b) {
         EACH store(b.certainty + at + i * WIDTH, -log[i]);
         EACH store(b.log_prob + at + i * WIDTH, largest[i] + log[i]);
         line = b.joint + at;
-        for (int64_t k = 0; k < m.K; k++, line += b.width)
+        for (int64_t k = 0; k < joints; k++, line += b.width)
             EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
     }
 }
@@ -371,7 +377,7 @@ int64_t unpack_large(const Mixture& m, const double* packed, const Statistics* s
 }
 
 struct Steps {
-    void (*load)(const Rows&, int64_t, int64_t, int64_t, const Block&);
+    void (*load)(const Rows&, const View&, int64_t, int64_t, int64_t, const Block&);
     void (*joint)(const Mixture&, const Block&);
     void (*moments)(const Mixture&, const Block&, double*);
     int64_t (*unpack)(const Mixture&, const double*, const Statistics*);
@@ -407,29 +413,45 @@ Steps steps_for(const Mixture& m) {
 // A block of rows in memory of its own, and what fills it.
 struct Work {
     const Rows& rows;
+    const View& view;
     const Mixture& m;
     const Steps steps;
-    const int64_t B;
+    const int64_t joints, B;
     Array<double> memory;
     Block b;
 
-    Work(const Rows& rows, const Mixture& m, int64_t n)
-        : rows(rows), m(m), steps(steps_for(m)), B(block_rows(n, n_lines(m))), memory(n_lines(m) * (B + PAD)),
-          b(block_in(m, B, memory)) {}
+    Work(const Rows& rows, const View& view, const Mixture& m, int64_t n)
+        : rows(rows), view(view), m(m), steps(steps_for(m)), joints(m.K + (rows.noise != nullptr)),
+          B(block_rows(n, n_lines(m, joints))), memory(n_lines(m, joints) * (B + PAD)),
+          b(block_in(m, joints, B, memory)) {}
+
+    int64_t row(int64_t i) const { return view.order ? view.order[i] : i; }
 
     void joint(int64_t begin, int64_t end) {
-        steps.load(rows, m.D, begin, end, b);
+        steps.load(rows, view, m.D, begin, end, b);
         steps.joint(m, b);
+        if (rows.noise) add_noise(begin, end - begin);
+    }
+
+    // The noise's line, as of one more component.
+    void add_noise(int64_t begin, int64_t n) {
+        double* line = b.joint_of(m.K);
+        for (int64_t i = 0; i < b.B; i++) {
+            const double value = i < n ? m.log_noise + rows.noise[row(begin + i)] : LOWEST;
+            line[i] = value > LOWEST ? value : LOWEST;
+            b.log_prob[i] = line[i] > b.log_prob[i] ? line[i] : b.log_prob[i];
+        }
     }
 };
 
-// Rows of a known component have no other.
-void set_known(const Work& w, const int64_t* labels, int64_t n) {
+// Rows of a known component have no other, and are no noise.
+void set_known(const Work& w, int64_t begin, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        if (labels[i] < 0) continue;
-        for (int64_t k = 0; k < w.m.K; k++) {
+        const int64_t label = w.rows.labels[w.row(begin + i)];
+        if (label < 0) continue;
+        for (int64_t k = 0; k < w.joints; k++) {
             double& joint = w.b.joint_of(k)[i];
-            if (k == labels[i])
+            if (k == label)
                 w.b.log_prob[i] = joint;
             else
                 joint = LOWEST;
@@ -450,23 +472,25 @@ void about_means(const Mixture& m, const Statistics& s) {
     }
 }
 
-Status accumulate(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, bool moments, const Statistics& s,
-                  Sums& sums) {
-    Work w(rows, m, stop - start);
+Status accumulate(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, bool moments,
+                  const Statistics& s, Sums& sums) {
+    Work w(rows, view, m, stop - start);
     const Block& b = w.b;
     const int64_t n_packed = moments ? w.steps.unpack(m, nullptr, nullptr) : 0;
     Array<double> packed(n_packed, 0.0);
     if (missing(w.memory, packed)) return NO_MEMORY;
-    sums = {0.0, 0.0};
+    sums = {0.0, 0.0, 0.0};
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t n = (begin + w.B < stop ? begin + w.B : stop) - begin;
-        for (int64_t i = 0; i < n; i++) b.weight[i] = rows.n_weights == 1 ? rows.weight[0] : rows.weight[begin + i];
+        for (int64_t i = 0; i < n; i++) b.weight[i] = rows.weight[rows.n_weights == 1 ? 0 : w.row(begin + i)];
         for (int64_t i = n; i < w.B; i++) b.weight[i] = 0.0;
         w.joint(begin, begin + n);
-        if (rows.labels) set_known(w, rows.labels + begin, n);
-        normalise(m, b);
+        if (rows.labels) set_known(w, begin, n);
+        normalise(w.joints, b);
         sums.log_likelihood += dot(b.log_prob, b.weight, w.B);
         sums.certainty += dot(b.certainty, b.weight, w.B);
+        if (rows.noise)
+            for (int64_t i = 0; i < n; i++) sums.noise += b.joint_of(m.K)[i];
         if (moments) w.steps.moments(m, b, packed);
     }
     memset(s.counts, 0, size_t(m.K) * 8);
@@ -477,27 +501,30 @@ Status accumulate(const Rows& rows, const Mixture& m, int64_t start, int64_t sto
     return DONE;
 }
 
-Status log_prob(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, double* out) {
-    Work w(rows, m, stop - start);
+Status log_prob(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    Work w(rows, view, m, stop - start);
     if (missing(w.memory)) return NO_MEMORY;
     for (int64_t i = 0; i < w.B; i++) w.b.weight[i] = 1.0;
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t end = begin + w.B < stop ? begin + w.B : stop;
         w.joint(begin, end);
-        normalise(m, w.b);
-        memcpy(out + begin, w.b.log_prob, size_t(end - begin) * 8);
+        normalise(w.joints, w.b);
+        if (view.order)
+            for (int64_t i = begin; i < end; i++) out[view.order[i]] = w.b.log_prob[i - begin];
+        else
+            memcpy(out + begin, w.b.log_prob, size_t(end - begin) * 8);
     }
     return DONE;
 }
 
-Status log_joint(const Rows& rows, const Mixture& m, int64_t start, int64_t stop, double* out) {
-    Work w(rows, m, stop - start);
+Status log_joint(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    Work w(rows, view, m, stop - start);
     if (missing(w.memory)) return NO_MEMORY;
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t end = begin + w.B < stop ? begin + w.B : stop;
         w.joint(begin, end);
         for (int64_t k = 0; k < m.K; k++)
-            for (int64_t i = begin; i < end; i++) out[i * m.K + k] = w.b.joint_of(k)[i - begin];
+            for (int64_t i = begin; i < end; i++) out[w.row(i) * m.K + k] = w.b.joint_of(k)[i - begin];
     }
     return DONE;
 }

@@ -12,14 +12,26 @@ struct Mixture {
     const double* offsets;    // (K, D) means minus the center
     const double* P;          // (K, D, D) upper triangular
     int64_t diagonal;         // whether every P_k is known to be diagonal: then no more of the scatters is filled
+    double log_noise;         // log weight of the noise, nats; counts only where the rows have a density of it
 };
 
+struct Patterns;  // patterns.hpp
+
 struct Rows {
-    const double* X;        // (N, D), D the mixture's
-    const double* center;   // (D,) that the mixture's offsets are taken from
-    const double* weight;   // (n_weights,)
-    int64_t n_weights;      // N, or 1 for a weight that all rows share
-    const int64_t* labels;  // (N,) component, -1 where unknown; null where all are unknown
+    const double* X;           // (N, D), D the mixture's
+    const double* center;      // (D,) that the mixture's offsets are taken from
+    const double* weight;      // (n_weights,)
+    int64_t n_weights;         // N, or 1 for a weight that all rows share
+    const int64_t* labels;     // (N,) component, -1 where unknown; null where all are unknown
+    const double* noise;       // (N,) log density of the noise, nats; null where there is none
+    const Patterns* patterns;  // which cells count, and errors; null where all do and there are none
+};
+
+// Where a kernel finds the rows it is told to read: row i of a range is order[i], feature j in column columns[j] of X.
+struct View {
+    const int64_t* order;    // null: rows in their order, and all columns in theirs
+    const int64_t* columns;  // (D,)
+    int64_t width;           // columns of X
 };
 
 // Expected statistics about the components' own means, summed over weighted rows.
@@ -32,6 +44,7 @@ struct Statistics {
 struct Sums {
     double log_likelihood;  // nats
     double certainty;       // sum of the rows' largest log responsibilities, nats
+    double noise;           // expected count of the noise
 };
 
 // Mixtures, one for each of many draws, eight side by side; the last eight are filled up with copies of the last draw.
@@ -49,15 +62,17 @@ struct Memberships {
     int64_t width;
 };
 
-// The kernels of one level. Rows are [start, stop).
+// The kernels of one level. Rows are [start, stop); their patterns do not count here, but in the functions of the same
+// names in patterns.hpp.
 struct Kernels {
     const char* level;
     // Sums and, where `moments` is set, statistics of the rows; both are overwritten.
-    Status (*accumulate)(const Rows&, const Mixture&, int64_t start, int64_t stop, bool moments, const Statistics&, Sums&);
+    Status (*accumulate)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, bool moments,
+                         const Statistics&, Sums&);
     // out (N,): log mixture densities of the rows, nats; only their entries are written. Weights and labels do not count.
-    Status (*log_prob)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
+    Status (*log_prob)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, double* out);
     // out (N, K): log w_k + log N(x | mean_k, covariance_k) of the rows, nats.
-    Status (*log_joint)(const Rows&, const Mixture&, int64_t start, int64_t stop, double* out);
+    Status (*log_joint)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, double* out);
     // low, high (D,): least and largest entry of each column of X (N, D); NaN where an entry is not finite.
     Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
     // The n rows of X (n, D) under all draws.

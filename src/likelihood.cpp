@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "kernel.hpp"
 #include "memory.hpp"
+#include "patterns.hpp"
 
 void by_mean_and_precision(int64_t D, const double* P, const double* first, const double* scatter, double* room,
                            double* by_mean, double* by_P) {
@@ -27,7 +27,8 @@ static const double one = 1.0;
 // out (N,), nats.
 API int64_t gmm_rows_log_prob(int64_t N, int64_t D, int64_t K, int64_t diagonal, const double* X, const double* center,
                               const double* log_scale, const double* offsets, const double* P, double* out) {
-    return kernels().log_prob({X, center, &one, 1, nullptr}, {K, D, log_scale, offsets, P, diagonal}, 0, N, out);
+    const Rows rows{X, center, &one, 1, nullptr, nullptr, nullptr};
+    return log_prob(rows, {K, D, log_scale, offsets, P, diagonal, 0.0}, 0, N, out);
 }
 
 // Gradient of sum_i cotangent_i log p(x_i) by log_scale (K,), offsets (K, D) and the upper triangles of P (K, D, D).
@@ -37,8 +38,9 @@ API int64_t gmm_rows_pullback(int64_t N, int64_t D, int64_t K, int64_t diagonal,
     Array<double> first(K * D), scatter(K * D * D), room(D);
     if (missing(first, scatter, room)) return NO_MEMORY;
     Sums sums;
-    const Status status = kernels().accumulate({X, center, cotangent, N, nullptr}, {K, D, log_scale, offsets, P, diagonal},
-                                               0, N, true, {by_log_scale, first, scatter}, sums);
+    const Rows rows{X, center, cotangent, N, nullptr, nullptr, nullptr};
+    const Mixture mixture{K, D, log_scale, offsets, P, diagonal, 0.0};
+    const Status status = accumulate(rows, mixture, 0, N, true, {by_log_scale, first, scatter}, sums);
     for (int64_t k = 0; k < K && status == DONE; k++)
         by_mean_and_precision(D, P + k * D * D, first + k * D, scatter + k * D * D, room, by_offsets + k * D,
                               by_P + k * D * D);

@@ -12,8 +12,6 @@ from scipy.special import logsumexp
 import bayesgmm as bg
 from bayesgmm import expectation as kernel, native
 
-NO_LABELS = np.empty(0, dtype=np.int64)
-
 
 def parameters_of(mixture, center):
     P = mixture.precisions_cholesky
@@ -31,7 +29,7 @@ def test_statistics_equal_the_direct_sums(N, D, K, diagonal):
     X, weight = rng.normal(size=(N, D)) * 3, rng.uniform(0, 2, size=N)
     center = X.mean(axis=0)
     value, map_log_responsibility, statistics = kernel.expected_statistics(
-        X, weight, NO_LABELS, center, parameters_of(m, center), diagonal
+        kernel.Rows(X, weight, kernel.NO_LABELS, center), parameters_of(m, center), diagonal
     )
     L = direct_log_joint(m, X)
     R = weight[:, None] * np.exp(L - logsumexp(L, axis=1, keepdims=True))
@@ -49,13 +47,14 @@ def test_statistics_equal_the_direct_sums(N, D, K, diagonal):
 def test_threads_and_chunks_change_no_answer():
     rng = np.random.default_rng(3)
     m, X = random_mixture(rng, 4, 5), rng.normal(size=(40_000, 5))
-    center, one = np.zeros(5), np.ones(1)
+    center = np.zeros(5)
+    rows = kernel.Rows(X, np.ones(1), kernel.NO_LABELS, center)
     p = parameters_of(m, center)
     assert kernel.parallel_pays(len(X), 4, 5, False)
-    value, _, statistics = kernel.expected_statistics(X, one, NO_LABELS, center, p)
+    value, _, statistics = kernel.expected_statistics(rows, p)
     alone, sums = kernel.empty_statistics(4, 5), native.Sums()
-    over, into = kernel.Pass(X, one, NO_LABELS, center, p, False), native.Statistics(*map(native.address, alone))
-    native.accumulate(over.rows, over.mixture, 0, len(X), True, into, sums)
+    over, into = kernel.Pass(rows, p, False), native.Statistics(*map(native.address, alone))
+    native.accumulate(over.compiled, over.mixture, 0, len(X), True, into, sums)
     assert value == pytest.approx(sums.log_likelihood, rel=1e-13)
     for shared, own in zip(statistics, alone, strict=True):
         np.testing.assert_allclose(shared, own, rtol=1e-10, atol=1e-9)
@@ -65,12 +64,13 @@ def test_gradient_is_the_expected_statistics():
     """Fisher's identity, against central differences of the log-likelihood."""
     rng = np.random.default_rng(1)
     m, X = random_mixture(rng, 3, 2), rng.normal(size=(200, 2)) * 2
-    _, _, (counts, first, _) = kernel.expected_statistics(X, np.ones(1), NO_LABELS, np.zeros(2), parameters_of(m, 0.0))
+    rows = kernel.Rows(X, np.ones(1), kernel.NO_LABELS, np.zeros(2))
+    _, _, (counts, first, _) = kernel.expected_statistics(rows, parameters_of(m, 0.0))
 
     def log_likelihood(means=m.means, log_scale_shift=0.0):
         p = parameters_of(bg.GaussianMixture(m.weights, means, m.covariances), 0.0)
         p = p._replace(log_scale=p.log_scale + log_scale_shift)
-        return kernel.log_prob(X, np.zeros(2), p).sum()
+        return kernel.log_prob(rows, p).sum()
 
     h = 1e-5
     for k in range(3):
@@ -90,7 +90,9 @@ def test_known_labels_fix_the_responsibilities():
     m, X = random_mixture(rng, 3, 2), rng.normal(size=(60, 2))
     labels = rng.integers(3, size=60)
     labels[::2] = -1
-    value, _, statistics = kernel.expected_statistics(X, np.ones(1), labels, np.zeros(2), parameters_of(m, 0.0))
+    value, _, statistics = kernel.expected_statistics(
+        kernel.Rows(X, np.ones(1), labels, np.zeros(2)), parameters_of(m, 0.0)
+    )
     L = direct_log_joint(m, X)
     known = labels >= 0
     R = np.exp(L - logsumexp(L, axis=1, keepdims=True))

@@ -12,7 +12,8 @@ from oracles import random_mixture
 import bayesgmm as bg
 from bayesgmm import native
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
-from bayesgmm.expectation import Parameters, expected_statistics
+from bayesgmm.expectation import Parameters, Rows, expected_statistics
+from bayesgmm.patterns import Patterns
 
 
 @pytest.fixture(params=native.levels())
@@ -37,12 +38,16 @@ def test_every_level_gives_the_same_answers(D, covariance):
     labels = np.where(rng.uniform(size=333) < 0.1, 1, -1)
     diagonal = covariance == "diag"
     P = m.precisions_cholesky * np.eye(D) if diagonal else m.precisions_cholesky
+    holes, errors = rng.random(X.shape) < 0.2, np.array([np.diag(rng.random(D)) for _ in X])
+    some_patterns = None, Patterns.of(holes), Patterns.of(holes, errors), Patterns.of(holes, errors[:1])
     batch = bg.GaussianMixture(*(np.stack([part, part, part]) for part in (m.weights, m.means, m.covariances)))
     parameters = Parameters(np.log(m.weights), m.means, P)
 
     def answers():
-        yield from expected_statistics(X, weight, labels, np.zeros(D), parameters, diagonal)[:2]
-        yield from expected_statistics(X, weight, labels, np.zeros(D), parameters, diagonal)[2]
+        for patterns in some_patterns:
+            rows = Rows(X, weight, labels, np.zeros(D), patterns)
+            *sums, statistics = expected_statistics(rows, parameters, diagonal)
+            yield from (*sums, *statistics)
         yield m.log_prob(X)
         yield m.log_joint(X)
         yield from rows_under_draws(batch, X).block(X)

@@ -35,9 +35,10 @@ def spoilt(value):
 
 
 BAD = {
-    "nan": (spoilt(np.nan), "row 3, column 'x1' is missing or NaN"),
     "inf": (spoilt(np.inf), "row 3, column 'x1' is infinite"),
-    "several": (np.where(X > 1, np.nan, X), "more rows have such entries"),
+    "several": (np.where(X > 1, np.inf, X), "more rows have such entries"),
+    "no values": (np.c_[X, np.full(50, np.nan)], "column 'x2' has no values; leave it out"),
+    "empty rows": (np.where(np.arange(50)[:, None] > 0, np.nan, X), "fewer than two rows have any value|is constant"),
     "empty": (np.empty((0, 2)), "no rows"),
     "no columns": (np.empty((5, 0)), "no columns"),
     "one row": (X[:1], "one row"),
@@ -56,7 +57,6 @@ BAD = {
     "structured": (np.zeros(9, dtype=[("a", float)]), r"give pandas.DataFrame\(X\)"),
     "tensor": (Tensor(X, RuntimeError("use tensor.detach()")), r"type Tensor \(use tensor.detach\(\)\)"),
     "no rows": ([], "no rows"),
-    "Arrow with a gap": (pa.table({"a": [1.0, None], "b": [2.0, 3.0]}), "row 1, column 'a' is missing"),
     "several columns": (
         pd.DataFrame({"a": X[:, 0], "kind": ["u"] * 50, "when": pd.date_range("2020", periods=50), "b": X[:, 1]}),
         r"'kind' holds text .* \(nor can 'when' be used\)",
@@ -67,14 +67,6 @@ BAD = {
     "text": (np.array([["a", "b"]] * 9), "text"),
     "numeric text": (X.astype(str), "text"),
     "dates": (np.array([["2020-01-01", "2020-01-02"]] * 9, "datetime64[D]"), "dates"),
-    "masked": (
-        np.ma.masked_array(X, mask=np.arange(100).reshape(50, 2) == 5),
-        "row 2, column 'x1' is missing",
-    ),
-    "NA": (
-        pd.DataFrame({"a": pd.array([1.0, None] * 9, "Float64"), "b": np.arange(18.0)}),
-        "row 1, column 'a'",
-    ),
     "text column": (pd.DataFrame({"a": X[:, 0], "kind": ["u"] * 50}), "'kind' holds text"),
     "same names": (pd.DataFrame(X, columns=["a", "a"]), "two columns are called 'a'"),
     "overflow": (X * 1e200, "rescale"),
@@ -87,6 +79,50 @@ def test_a_bad_table_is_refused_with_the_place(what):
     table, message = BAD[what]
     with pytest.raises(bg.InputError, match=message):
         observations(table)
+
+
+GAPS = {  # tables with missing values, and where the first is
+    "nan": (spoilt(np.nan), 3, 1),
+    "Arrow": (pa.table({"a": [1.0, None, 4.0], "b": [2.0, 3.0, 1.0]}), 1, 0),
+    "masked": (np.ma.masked_array(X, mask=np.arange(100).reshape(50, 2) == 5), 2, 1),
+    "NA": (pd.DataFrame({"a": pd.array([1.0, None, 3.0] * 9, "Float64"), "b": np.arange(27.0)}), 1, 0),
+    "None": ([[1.0, 2.0], [None, 3.0], [4.0, 5.0]], 1, 0),
+}
+
+
+@pytest.mark.parametrize("what", GAPS)
+def test_missing_values_are_nan_and_refused_where_none_may_be(what):
+    table, row, column = GAPS[what]
+    checked = observations(table)
+    assert np.argwhere(checked.missing)[0].tolist() == [row, column]
+    with pytest.raises(bg.InputError, match=f"row {row}, column '{checked.features[column]}' is missing or NaN"):
+        numeric_table(table)
+
+
+def test_some_rows_keep_their_weights_and_errors():
+    table = observations(X, np.arange(50.0), error_sd=np.abs(X))
+    some = table.take(np.array([4, 9]))
+    np.testing.assert_array_equal(some.values, X[[4, 9]])
+    np.testing.assert_array_equal(some.sample_weight, [4, 9])
+    np.testing.assert_array_equal(some.errors, X[[4, 9]] ** 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"error_sd": np.ones(3)}, r"shape \(3,\); \(2,\) or \(50, 2\) is needed"),
+        ({"error_sd": np.where(X > 1, -1.0, 1.0)}, "error_sd of column 'x[01]', row [0-9]+ is -1"),
+        ({"error_sd": [1.0, np.nan]}, "error_sd of column 'x1' is nan"),
+        ({"error_sd": "small"}, "error_sd must hold numbers"),
+        ({"error_covariance": np.ones(2)}, "for standard deviations use error_sd"),
+        ({"error_covariance": [[1.0, 2.0], [2.0, 1.0]]}, "not a covariance"),
+        ({"error_sd": np.ones(2), "error_covariance": np.eye(2)}, "not both"),
+    ],
+    ids=["shape", "negative", "nan", "text", "covariance of two dimensions", "indefinite", "both"],
+)
+def test_errors_that_cannot_be_used_are_refused_with_the_place(given, message):
+    with pytest.raises(bg.InputError, match=message):
+        observations(X, **given)
 
 
 @pytest.mark.parametrize(

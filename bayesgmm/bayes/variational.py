@@ -29,7 +29,6 @@ from bayesgmm.bayes.gibbs import DIAGONAL, FULL, MODELS, SPHERICAL, structure_of
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.bayes.verdict import Verdict
 from bayesgmm.covariance import precisions_cholesky
-from bayesgmm.em.initialize import NO_LABELS
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import Parameters, Statistics, expected_statistics
 from bayesgmm.mixture import GaussianMixture
@@ -182,14 +181,12 @@ def mean_field(density: Density, start: GaussianMixture) -> MeanField:
             f"the variational approximation is there for covariance {', '.join(MODELS)}, not {density.model.name}; use "
             "method='laplace' or method='nuts'"
         )
-    center, X = density.center, density.table.values
+    center, rows = density.center, density.table.rows(density.center)
     parameters = Parameters(start.log_scale, start.means - center, start.precisions_cholesky)
     rounds = _Rounds(density, prior)
     state = None
     for _ in range(_MOST_ROUNDS):
-        statistics = expected_statistics(
-            X, density.table.sample_weight, NO_LABELS, center, parameters, density.model.diagonal
-        )[2]
+        statistics = expected_statistics(rows, parameters, density.model.diagonal)[2]
         state, parameters = rounds.next(state, parameters, statistics)
         if state.settled:
             break

@@ -14,7 +14,7 @@ import numpy as np
 
 from bayesgmm import native
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.expectation import Parameters, Pass, Statistics, compiled_rows, in_threads, n_threads, parallel_pays
+from bayesgmm.expectation import Parameters, Pass, Rows, Statistics, in_threads, n_threads, parallel_pays
 from bayesgmm.native import address
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
@@ -188,25 +188,17 @@ class Outcomes(NamedTuple):
         return native.Outcomes(address(self.progress, _PROGRESS), *map(address, self[1:]))
 
 
-def climb(
-    X: np.ndarray,
-    row_weights: np.ndarray,
-    labels: np.ndarray,
-    center: np.ndarray,
-    problem: Problem,
-    moments: np.ndarray,
-) -> tuple[Outcomes, State]:
+def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.ndarray) -> tuple[Outcomes, State]:
     """Run EM from each of several moments until it converges, exhausts its iterations or degenerates.
 
     Threads share the climbs of a small table, and the rows of a large one.
 
     Parameters
     ----------
-    X : (N, D)
+    rows : Rows
+        Their own weights do not count.
     row_weights : (S or 1, N or 1)
         Weights of the rows, of each climb's own or of all climbs'; a single one where all rows count alike.
-    labels : (N,) components, -1 where unknown; or empty
-    center : (D,)
     problem : Problem
     moments : (S, K + K D + K D D)
 
@@ -216,7 +208,7 @@ def climb(
     state : State
         Of the last climb.
     """
-    S, (N, D), K = len(moments), X.shape, problem.penalty.concentration.size
+    S, N, (K, D) = len(moments), rows.n_read, problem.fixed.offsets.shape
     moments, row_weights = np.ascontiguousarray(moments), np.ascontiguousarray(row_weights, dtype=np.float64)
     outcomes = Outcomes(
         np.zeros(S, _PROGRESS), np.empty_like(moments), np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D))
@@ -226,18 +218,18 @@ def climb(
         state = State(K, D, problem.max_iterations)
         for i in range(S):
             weight = row_weights[i if len(row_weights) > 1 else 0]
-            over = Pass(X, weight, labels, center, state.parameters, problem.model.diagonal)
+            over = Pass(rows._replace(weight=weight), state.parameters, problem.model.diagonal)
             _climb_in_threads(compiled, over, state, address(moments[i]))
             native.keep(compiled, state.compiled, i, into)
         return outcomes, state
 
-    rows = compiled_rows(X, row_weights[0], labels, center)
+    of_first = rows._replace(weight=row_weights[0]).compiled()
     stride = row_weights.shape[1] if len(row_weights) > 1 else 0
     edges = np.linspace(0, S, (min(n_threads(), S) if S > 1 else 1) + 1).astype(int).tolist()
     states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
     def task(i: int) -> None:
-        shared = rows, N, stride, problem.model.diagonal, compiled
+        shared = of_first, N, stride, problem.model.diagonal, compiled
         native.climb(*shared, states[i].compiled, starts, *edges[i : i + 2], into)
 
     in_threads(task, range(len(states)))

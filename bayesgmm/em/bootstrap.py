@@ -11,7 +11,7 @@ import numpy as np
 from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
-from bayesgmm.em.climber import Climber, make_climber
+from bayesgmm.em.climber import make_climber
 from bayesgmm.em.fit import fit_em, fit_quietly
 from bayesgmm.em.information import StandardErrors
 from bayesgmm.em.initialize import moments_of_mixture
@@ -149,7 +149,7 @@ def bootstrap(
     outcomes: list[ascent.Outcomes] = []
     if method == "parametric":
         for done in range(n_replicates):
-            outcomes.append(_on_a_new_table(climber, fit.mixture, rng).climb(start)[0])
+            outcomes.append(replace(climber, table=_drawn_like(table, fit.mixture, rng)).climb(start)[0])
             tell(done + 1, n_replicates)
     else:
         for row_weights, done in _random_weights(table, method, n_replicates, rng):
@@ -158,13 +158,23 @@ def bootstrap(
     return _aligned_replicates(outcomes, fit, climber.center, method)
 
 
-def _on_a_new_table(climber: Climber, mixture: GaussianMixture, rng: np.random.Generator) -> Climber:
-    """The same climber on as many rows drawn from the mixture."""
-    N = climber.table.n_observations
-    values = mixture.sample(N, rng=rng)[0]
+def _drawn_like(table: Observations, mixture: GaussianMixture, rng: np.random.Generator) -> Observations:
+    """A table of rows drawn from the mixture, with the missing values, errors and total weight of another."""
+    values = mixture.sample(table.n_observations, rng=rng)[0]
+    if table.errors is not None:
+        deviates = rng.standard_normal(values.shape)
+        if table.errors.ndim == 2:
+            values += np.sqrt(table.errors) * deviates
+        else:
+            level, axes = np.linalg.eigh(table.errors)
+            values += np.einsum("...ij,...j->...i", axes * np.sqrt(np.maximum(level, 0.0))[:, None, :], deviates)
+    if not table.complete:
+        values[table.missing] = np.nan
     values.flags.writeable = False
-    weight = np.full(1, climber.table.total_weight / N)
-    return replace(climber, table=Observations(values, climber.table.features, weight))
+    n_filled = table.n_observations - len(table.empty)
+    return Observations(
+        values, table.features, np.full(1, table.total_weight / n_filled), table.named, errors=table.errors
+    )
 
 
 def _random_weights(
@@ -173,7 +183,7 @@ def _random_weights(
     """Random row weights (n, N) in chunks that fit into memory, each with the number of replicates made so far."""
     N, total = table.n_observations, table.total_weight
     chunk = max(int(_CHUNK_BYTES / (8 * N)), 1)
-    probabilities = np.broadcast_to(table.sample_weight / total, N)
+    probabilities = table.weight_of_rows / total
     for done in range(0, n_replicates, chunk):
         size = min(chunk, n_replicates - done)
         if method == "nonparametric":

@@ -11,8 +11,9 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky
 from bayesgmm.em import ascent
-from bayesgmm.em.initialize import NO_LABELS, mean_and_covariance
+from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.errors import InputError
+from bayesgmm.expectation import NO_LABELS
 from bayesgmm.observations import Observations
 
 TOLERANCE = 1e-6  # nats that may be left to gain where a climb ends, unless told otherwise
@@ -46,7 +47,7 @@ class Climber:
     def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
         """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
         weights = self.table.sample_weight[None] if row_weights is None else row_weights
-        return ascent.climb(self.table.values, weights, self.labels, self.center, self.problem, moments)
+        return ascent.climb(self.table.rows(self.center, self.labels), weights, self.problem, moments)
 
     def limited(self, max_iterations: int) -> Climber:
         """The same climber with ``max_iterations``, unless it has fewer already."""
@@ -66,7 +67,7 @@ class Climber:
         problem = self.limited(_SHORT).problem
         if problem.tolerance > 0:
             problem = problem._replace(tolerance=max(problem.tolerance, SHORT_TOLERANCE))
-        sample = Observations(table.values[picked], table.features, weight * scale)
+        sample = table.take(picked, weight * scale)
         return Climber(sample, labels, self.center, self.model, problem)
 
     def why_spurious(self, outcomes: ascent.Outcomes) -> str | None:
@@ -122,6 +123,8 @@ def make_climber(
     InputError
         If columns are collinear, or the priors or fixed parts cannot be used.
     """
+    if priors is None and not model.diagonal:
+        _refuse_unpaired(table)
     center, spread = _center_and_spread(table)
     problem = ascent.Problem(
         model=model,
@@ -137,15 +140,27 @@ def make_climber(
     return Climber(table, labels, center, model, problem), spread
 
 
+def _refuse_unpaired(table: Observations) -> None:
+    """Refuse two columns that no row has values of both of: nothing says how they vary together."""
+    if table.complete:
+        return
+    known = (~table.missing).astype(float)
+    apart = np.argwhere(np.triu(known.T @ known == 0))
+    if len(apart):
+        i, j = apart[0]
+        raise InputError(
+            f"no row has values of both {table.features[i]!r} and {table.features[j]!r}, so that their correlation "
+            "cannot be estimated; leave one out, give priors, or use covariance 'diag' or 'spherical'"
+        )
+
+
 def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) that set origin and units; of a long table, those of evenly spaced rows."""
     step = table.n_observations // _SPREAD_ROWS
     if step > 1:
         weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[::step].copy()
         if weight.sum() > 0:
-            values = table.values[::step].copy()
-            values.flags.writeable = False
-            center, spread = mean_and_covariance(Observations(values, table.features, weight))
+            center, spread = mean_and_covariance(table.take(np.arange(0, table.n_observations, step), weight))
             if precision_cholesky(spread, np.empty_like(spread)) > 1e-6:
                 return center, spread
     return mean_and_covariance(table)

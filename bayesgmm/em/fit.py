@@ -14,10 +14,11 @@ from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
-from bayesgmm.em.initialize import NO_LABELS, Candidates, portfolio, user_starts
+from bayesgmm.em.initialize import Candidates, portfolio, user_starts
 from bayesgmm.em.result import EMFit
 from bayesgmm.em.search import search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
+from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
@@ -259,10 +260,11 @@ def fit_from_starts(
 
 def enough_rows(table: Observations, K: int) -> None:
     """Refuse more components than distinct rows, looking only as far as needed."""
-    if table.n_observations < K:
-        raise InputError(f"{K} components cannot be fitted to {table.n_observations} rows without priors")
+    n_rows = table.n_observations - len(table.empty)
+    if n_rows < K:
+        raise InputError(f"{K} components cannot be fitted to {n_rows} rows without priors")
     distinct: set[bytes] = set()
-    for row in table.values:
+    for row in np.delete(table.values, table.empty, axis=0) if len(table.empty) else table.values:
         distinct.add(row.tobytes())
         if len(distinct) > K:
             return
@@ -288,7 +290,7 @@ def _starts_under(priors: Any, starts: Any, table: Observations, K: int) -> Any:
     def usable(start: Any) -> bool:
         return isinstance(start, GaussianMixture) and start.means.shape == (K, table.n_features)
 
-    return [start.responsibilities(table.values) if usable(start) else start for start in starts]
+    return [start.responsibilities(table) if usable(start) else start for start in starts]
 
 
 def _known_labels(labels: Any, table: Observations, K: int) -> np.ndarray:

@@ -16,9 +16,10 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import Climber, make_climber
 from bayesgmm.em.fit import enough_rows, fit_from_starts
-from bayesgmm.em.initialize import NO_LABELS, Candidates, moments_of_mixture, portfolio
+from bayesgmm.em.initialize import Candidates, moments_of_mixture, portfolio
 from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.errors import BayesGMMError
+from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 

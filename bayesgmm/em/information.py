@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.initialize import NO_LABELS
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.mixture import GaussianMixture
@@ -101,9 +100,7 @@ def _score(theta: np.ndarray, shape: tuple[int, int], table: Observations, cente
     m = GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2)
     P = m.precisions_cholesky
     parameters = Parameters(m.log_scale, means - center, P)
-    _, _, (counts, first, scatter) = expected_statistics(
-        table.values, table.sample_weight, NO_LABELS, center, parameters
-    )
+    _, _, (counts, first, scatter) = expected_statistics(table.rows(center), parameters)
     precision = P @ np.swapaxes(P, 1, 2)
     d_means = np.einsum("kij,kj->ki", precision, first)
     d_covariances = 0.5 * (precision @ scatter @ precision - counts[:, None, None] * precision)

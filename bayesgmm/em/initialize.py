@@ -7,6 +7,7 @@ get the same starts. Nothing here climbs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,77 @@ from bayesgmm.observations import Observations
 
 type Candidates = list[tuple[str, np.ndarray]]  # moments to climb from, and what kind of start they are
 
-NO_LABELS = np.empty(0, dtype=np.int64)
+_GAUSSIAN_STEPS = 200  # of EM to the covariance of an incomplete table, which only sets units
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
 _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
 _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
 
 
 def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and covariance (D, D) of a table, exact even where the mean is large beside the spread.
+    """Mean (D,) and covariance (D, D) of a table's values, exact even where the mean is large beside the spread.
 
     The kernel sums deviations from a center, at first the first row. Where the mean turns out to lie more than ten
-    standard deviations from it, the sums are taken again about that mean.
+    standard deviations from it, the sums are taken again about that mean. With missing values they are the
+    maximum-likelihood estimates of one Gaussian, by EM from the columns' own means and variances: the covariance of
+    pairs of columns, each from other rows, need not be one. Errors are part of the values' spread.
     """
+    if not table.complete:
+        return _of_incomplete(table)
     D = table.n_features
     center = table.values[0].copy()
     one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
     while True:
-        _, _, (counts, first, scatter) = expected_statistics(table.values, table.sample_weight, NO_LABELS, center, one)
+        _, _, (counts, first, scatter) = expected_statistics(replace(table, errors=None).rows(center), one)
         shift = first[0] / counts[0]
         covariance = scatter[0] / counts[0] - np.outer(shift, shift)
         center += shift
         if (shift**2 <= 100 * np.diag(covariance)).all():
             return center, covariance
+
+
+def _of_incomplete(table: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """`mean_and_covariance` of a table with missing values."""
+    table, D = replace(table, errors=None), table.n_features
+    known, weight = ~table.missing, np.broadcast_to(table.sample_weight, table.n_observations)
+    total = weight @ known
+    center = np.array([np.average(x[k], weights=weight[k]) for x, k in zip(table.values.T, known.T, strict=True)])
+    deviations = np.where(known, table.values - center, 0.0)
+    covariance, offset, P = np.diag(weight @ deviations**2 / total), np.zeros(D), np.zeros((D, D))
+    rows = table.rows(center)
+    for _ in range(_GAUSSIAN_STEPS):
+        if not precision_cholesky(covariance, P) > 1e-13:
+            break
+        one = Parameters(np.log(np.diag(P)).sum(keepdims=True), offset[None], P[None])
+        _, _, (counts, first, scatter) = expected_statistics(rows, one)
+        shift = first[0] / counts[0]
+        offset = offset + shift
+        before, covariance = covariance, scatter[0] / counts[0] - np.outer(shift, shift)
+        sd = np.sqrt(np.diag(covariance))
+        if np.abs(covariance - before).max(initial=0.0) <= 1e-6 * sd.min() ** 2 and (np.abs(shift) <= 1e-6 * sd).all():
+            break
+    return center + offset, covariance
+
+
+def completed(table: Observations, rng: np.random.Generator | None = None) -> np.ndarray:
+    """The table's values (N, D), with missing ones filled in from those of the same row as under one Gaussian.
+
+    By their expectation, or drawn where there is a generator. Only starts are made of them.
+    """
+    if table.complete:
+        return table.values
+    center, covariance = mean_and_covariance(table)
+    values = np.where(table.missing, center, table.values)
+    for columns, rows in table.missing_columns():
+        there = np.setdiff1d(np.arange(table.n_features), columns)
+        gain = np.linalg.lstsq(covariance[np.ix_(there, there)], covariance[np.ix_(there, columns)], rcond=None)[0]
+        filled = center[columns] + (table.values[np.ix_(rows, there)] - center[there]) @ gain
+        if rng is not None:
+            rest = covariance[np.ix_(columns, columns)] - covariance[np.ix_(columns, there)] @ gain
+            level, axes = np.linalg.eigh((rest + rest.T) / 2)
+            deviates = rng.standard_normal((len(rows), len(columns)))
+            filled += deviates @ (axes * np.sqrt(np.maximum(level, 0.0))).T
+        values[np.ix_(rows, columns)] = filled
+    return values
 
 
 def _plus_plus(Z: np.ndarray, seeds: np.ndarray, seeded: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
@@ -116,12 +166,15 @@ def portfolio(
     -------
     list of (kind, moments)
     """
-    X, labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
-    X = X - center
-    systems = [X @ whitener for whitener in _whiteners(X, covariance, min(n_starts, 2), rng)]
+    table, labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
+    X = completed(table) - center
+    whiteners = _whiteners(X, covariance, min(n_starts, 2), rng)
+    fillings = [X] if table.complete else [X, completed(table, rng) - center]  # each sees other clusters
+    systems = [X @ whitener for whitener in whiteners for X in fillings]
     starts = []
     for i in range(n_starts):
-        kind, partition = _partition(i, systems[i % 2], labels, n_components, rng)
+        X = fillings[i % len(fillings)]
+        kind, partition = _partition(i, systems[i % len(systems)], labels, n_components, rng)
         if labels.size:
             partition = np.where(labels >= 0, labels, partition)
         moments = moments_of_labels(X, partition, n_components)
@@ -132,17 +185,17 @@ def portfolio(
 
 def _seeding_rows(
     table: Observations, labels: np.ndarray, n_rows: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Observations, np.ndarray]:
     """Rows for seeding and their labels: at most ``n_rows`` unlabelled ones, drawn by weight, and all labelled ones."""
     N, weighted = table.n_observations, table.sample_weight.size > 1
     if n_rows >= N and not weighted:
-        return table.values, labels
-    probability = table.sample_weight / table.total_weight if weighted else None
+        return table, labels
+    probability = table.weight_of_rows / table.total_weight if weighted else None
     picked = np.sort(rng.choice(N, min(n_rows, N), p=probability))
     if labels.size:
         picked = np.union1d(picked, np.flatnonzero(labels >= 0))
         labels = labels[picked]
-    return table.values[picked], labels
+    return table.take(picked), labels
 
 
 def _partition(
@@ -243,8 +296,8 @@ def moments_of_mixture(mixture: GaussianMixture, total: float, center: np.ndarra
 
 
 def _moments_of_responsibilities(R: np.ndarray, table: Observations, center: np.ndarray) -> np.ndarray:
-    X = table.values - center
-    R = R * table.sample_weight[:, None]
+    X = completed(table) - center
+    R = R * table.weight_of_rows[:, None]
     counts = np.maximum(R.sum(axis=0), 1e-300)  # an empty component is anywhere
     means = R.T @ X / counts[:, None]
     S = np.stack([(X - means[k]).T @ ((X - means[k]) * R[:, [k]]) / counts[k] for k in range(R.shape[1])])

@@ -74,16 +74,15 @@ def _held_out(grid: Grid, left_out: np.ndarray, seed: int) -> dict[str, np.ndarr
 
     Fits go by their position among the grid's keys, since arrays are stored by name.
     """
-    table, seen = grid.table, ~left_out
-    weight = None if table.sample_weight.size == 1 else table.sample_weight[seen]
+    table, seen, held_out = grid.table, ~left_out, grid.table.take(left_out)
     fits: dict[Key, EMFit | BayesGMMError]
     try:
-        rest = replace(grid, table=observations(table.values[seen], weight))
+        rest = replace(grid, table=observations(table.take(seen)))
         fits = fit_grid(rest, np.random.default_rng(seed), lambda key, make: make(), lambda done, total: None)
     except BayesGMMError as error:
         fits = dict.fromkeys(grid.keys, error)
     return {
-        str(i): fit.mixture.log_prob(table.values[left_out]) if isinstance(fit, EMFit) else np.array(str(fit))
+        str(i): fit.mixture.log_prob(held_out) if isinstance(fit, EMFit) else np.array(str(fit))
         for i, fit in enumerate(fits[key] for key in grid.keys)
     }
 
@@ -140,9 +139,9 @@ def replicates(fit: EMFit, table: Observations, n_replicates: int, seed: int) ->
     N, total = table.n_observations, table.total_weight
     rng = np.random.default_rng(seed)
     start = moments_of_mixture(fit.mixture, total, climber.center)
-    probabilities = np.broadcast_to(table.sample_weight / total, N)
-    log_joint = fit.mixture.log_joint(table.values)
-    log_prob = fit.mixture.log_prob(table.values)
+    probabilities = table.weight_of_rows / total
+    log_joint = fit.mixture.log_joint(table)
+    log_prob = fit.mixture.log_prob(table)
     of_rows = np.stack((log_prob, log_joint.max(axis=1) - log_prob))  # (2, N)
     columns = np.full((4, n_replicates), np.nan)
     chunk = max(int(_CHUNK_BYTES / (8 * N)), 1)

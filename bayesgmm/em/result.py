@@ -341,7 +341,7 @@ def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unsupported: tuple[str,
         if name in fit.constraints:
             raise InputError(f"{user} cannot take account of {name}=, which the fit was made with; refit without")
     if "labels" not in fit.constraints:
-        log_likelihood = float((fit.mixture.log_prob(table.values) * table.sample_weight).sum())
+        log_likelihood = float((fit.mixture.log_prob(table) * table.sample_weight).sum())
         if abs(log_likelihood - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
             raise InputError(
                 f"this is another table than was fitted, though as large: its log-likelihood under the fit is "

@@ -117,8 +117,8 @@ def _worth_climbing(short: Climber, outcomes: ascent.Outcomes, order: list[int])
     weight = np.broadcast_to(short.table.sample_weight, short.table.n_observations)
 
     def log_prob(i: int) -> np.ndarray:
-        mixture = GaussianMixture(outcomes.weights[i], outcomes.offsets[i], outcomes.covariances[i])
-        return mixture.log_prob(short.table.values - short.center) * weight
+        mixture = GaussianMixture(outcomes.weights[i], outcomes.offsets[i] + short.center, outcomes.covariances[i])
+        return mixture.log_prob(short.table) * weight
 
     def hopeless(i: int) -> bool:
         if not outcomes.codes[i] == outcomes.codes[best] == ascent.CONVERGED:
