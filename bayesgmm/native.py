@@ -159,6 +159,7 @@ class Problem(ctypes.Structure):
         ("center", c_void_p),
         ("reference", c_void_p),
         ("metric", c_void_p),
+        ("row_variance", c_void_p),
         ("penalty", Penalty),
         ("fixed", Fixed),
         ("tolerance", c_double),

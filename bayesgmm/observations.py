@@ -124,7 +124,13 @@ class Observations:
         return replace(self, values=values, sample_weight=sample_weight, errors=errors)
 
 
-def observations(X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None) -> Observations:
+def observations(
+    X: Any,
+    sample_weight: Any = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
+    may_be_constant: bool = False,
+) -> Observations:
     """Check a table that is to be fitted.
 
     Its values must be finite numbers or missing, at least two rows must have some, and its columns must vary and differ
@@ -140,6 +146,8 @@ def observations(X: Any, sample_weight: Any = None, error_sd: Any = None, error_
         Standard deviations of the errors that the values were measured with.
     error_covariance : (D, D) or (N, D, D), optional
         Their covariances, instead.
+    may_be_constant : bool
+        Whether columns need neither vary nor differ, for fits in which no component can collapse.
 
     Returns
     -------
@@ -160,7 +168,7 @@ def observations(X: Any, sample_weight: Any = None, error_sd: Any = None, error_
         raise InputError("the table has one row; no spread can be estimated from fewer than two")
     if sample_weight is not None:
         table = replace(table, sample_weight=_sample_weight(sample_weight, n))
-    _check_columns(table)
+    _check_columns(table, may_be_constant)
     return table
 
 
@@ -185,7 +193,7 @@ def any_rows(X: Any, error_sd: Any = None, error_covariance: Any = None) -> Obse
     return replace(table, errors=error_variances(error_sd, error_covariance, np.isnan(values), features))
 
 
-def _check_columns(table: Observations) -> None:
+def _check_columns(table: Observations, may_be_constant: bool) -> None:
     """Refuse columns from which no spread can be learnt, and those that say the same."""
     used, features = table.values, table.features
     if table.sample_weight.size > 1 and table.sample_weight.min() == 0:
@@ -201,17 +209,25 @@ def _check_columns(table: Observations) -> None:
     if table.n_observations - len(table.empty) < 2:
         raise InputError("fewer than two rows have any value")
     for j in range(table.n_features):
-        if low[j] == high[j]:
-            raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
         spread = float(high[j]) - float(low[j])
+        if may_be_constant and spread < 1e100:
+            continue
+        if spread == 0:
+            raise InputError(f"column {features[j]!r} is constant ({low[j]:g} in every row); leave it out")
         if not 1e-100 < spread < 1e100 or spread < _LEAST_RANGE * max(abs(low[j]), abs(high[j])):
             raise InputError(
                 f"column {features[j]!r} spans {spread:g} around {low[j]:g}, beyond float64's resolution; rescale it, "
                 "or subtract what all rows share before they become float64"
             )
-    for j in range(1, table.n_features):
+    if not may_be_constant:
+        _different_columns(used, features, low, high)
+
+
+def _different_columns(values: np.ndarray, features: tuple[str, ...], low: np.ndarray, high: np.ndarray) -> None:
+    """Refuse columns, with these least and largest entries, of which two are the same."""
+    for j in range(1, len(features)):
         for i in range(j):
-            if low[i] == low[j] and high[i] == high[j] and np.array_equal(used[:, i], used[:, j], equal_nan=True):
+            if low[i] == low[j] and high[i] == high[j] and np.array_equal(values[:, i], values[:, j], equal_nan=True):
                 raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
 
 

@@ -196,14 +196,15 @@ double Climb::log_prior() {
     return value;
 }
 
-// The scatter of component k about its mean, prior included; whether it is finite.
+// The scatter of component k about its mean, blobs and prior included; whether it is finite.
 bool Climb::fill_scatter(int64_t k) {
     const double *S = s.z + K + K * D + k * D * D, *mean = mean_of(k), *offset = s.offsets + k * D;
     double* W = s.scatter + k * D * D;
     for (int64_t i = 0; i < D; i++)
         for (int64_t j = 0; j < D; j++) {
             const double shift = (mean[i] - offset[i]) * (mean[j] - offset[j]);
-            W[i * D + j] = s.z[k] * (S[i * D + j] + shift) + share * room.scatter[i * D + j];
+            const double blob = i == j ? problem.row_variance[i] : 0.0;
+            W[i * D + j] = s.z[k] * (S[i * D + j] + shift + blob) + share * room.scatter[i * D + j];
             if (!(fabs(W[i * D + j]) < 1e300)) return false;
         }
     return true;
@@ -256,7 +257,13 @@ int64_t Climb::maximise() {
     }
     for (int64_t k = 0; k < K; k++) {
         s.log_scale[k] = log(s.weights[k]) - 0.5 * double(D) * LOG_2PI;
-        for (int64_t j = 0; j < D; j++) s.log_scale[k] += log(s.P[(k * D + j) * D + j]);
+        for (int64_t j = 0; j < D; j++) {
+            s.log_scale[k] += log(s.P[(k * D + j) * D + j]);
+            for (int64_t i = 0; i <= j; i++) {
+                const double p = s.P[(k * D + i) * D + j];
+                s.log_scale[k] -= 0.5 * problem.row_variance[i] * p * p;
+            }
+        }
     }
     if (!fill_rounding()) return at.component;
     at.log_prior = penalty.rows > 0.0 ? log_prior() : 0.0;

@@ -3,6 +3,10 @@
 // The state between two passes over the data is the moments, the flat vector z of expected counts (K,), means (K, D) and
 // covariances (K, D, D) that the E-step returned. `maximise` turns them into the parameters of any covariance model, so
 // that extrapolating z instead of the parameters serves all models alike.
+//
+// A row may count as a blob, normal about it with given variances R. Each component's log density is then averaged over the
+// blob: it loses tr(S^-1 R) / 2, which `maximise` puts into the log scales, and the scatters gain R a row. With these
+// densities it is EM as before, of a likelihood that no component can raise without bound by collapsing.
 #pragma once
 #include <stdint.h>
 
@@ -43,6 +47,7 @@ struct Problem {
     const double* center;     // (D,) of the table, from which means are offset
     const double* reference;  // (D,) diagonal of the data's own precision factor
     const double* metric;     // (K + K D + K D D,) units of the moments
+    const double* row_variance;  // (D,) of the blob that each row is; zero where rows are points
     Penalty penalty;
     Fixed fixed;
     double tolerance;  // nats that may be left to gain; 0 never stops
@@ -54,7 +59,7 @@ struct Problem {
 // How far a climb has come, in nats where not said otherwise.
 struct Progress {
     double value;           // log-likelihood plus log prior
-    double log_likelihood;
+    double log_likelihood;  // of rows as blobs, where they are
     double log_prior;       // of the parameters that the next E-step takes
     double certainty;       // sum of the rows' largest log responsibilities
     double gain;            // of the last step

@@ -1,14 +1,16 @@
-"""Laws of EM under priors, known labels and fixed parts."""
+"""Laws of EM under priors, known labels, fixed parts and rows that count as blobs."""
 
 import warnings
 
 import numpy as np
 import pytest
-from oracles import direct_log_prob, table
+from oracles import direct_log_joint, direct_log_prob, quiet, table
 from scipy import stats
 from scipy.linalg import expm
+from scipy.special import logsumexp
 
 import bayesgmm as bg
+from bayesgmm.covariance import NAMES
 
 BASIC = ["full", "tied", "diag", "spherical"]
 
@@ -270,3 +272,139 @@ def test_fixed_parameters_are_not_counted_as_free():
         ({"covariances": free.mixture.covariances}, 6),
     ):
         assert bg.fit_em(X, 2, fixed=fixed, rng=0).n_parameters == free.n_parameters - n
+
+
+REG = np.array([0.02, 0.1, 0.05, 0.01])  # a variance for each of iris's columns
+
+
+def blurred(m, X, weight=1.0):
+    """The objective with `REG`: log densities averaged over rows that are normal with these variances."""
+    loss = np.einsum("kii,i->k", np.linalg.inv(m.covariances), REG) / 2
+    return float((logsumexp(direct_log_joint(m, X) - loss, axis=1) * weight).sum())
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_reg_covar_climbs_the_likelihood_of_blobs(covariance):
+    X = table("iris")
+    fit = bg.fit_em(X, 3, covariance, reg_covar=REG, rng=0)
+    assert fit.status is bg.Status.CONVERGED
+    assert fit.constraints == ("reg_covar",)
+    np.testing.assert_array_less(-1e-9, np.diff(fit.log_likelihood_path))
+    assert fit.log_likelihood_path[-1] == pytest.approx(blurred(fit.mixture, X), rel=1e-12)
+    assert fit.log_likelihood == pytest.approx(direct_log_prob(fit.mixture, X).sum(), rel=1e-12)
+    assert fit.log_likelihood_path[-1] < fit.log_likelihood
+    assert fit.maxima[0].log_likelihood == fit.log_likelihood_path[-1]
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_reg_covar_ends_at_a_maximum(covariance):
+    """In what all models leave free: weights, means, and the volumes, of all components at once if they share it."""
+    X = table("iris")
+    m = bg.fit_em(X, 3, covariance, reg_covar=REG, rng=0, tolerance=1e-11, max_iterations=100_000).mixture
+    scale = np.sqrt(np.einsum("kii->ki", m.covariances))
+    alone = [np.eye(3)[k] for k in range(3)]
+
+    def objective(weights=0.0, means=0.0, volumes=(0.0, 0.0, 0.0)):
+        w = m.weights * np.exp(weights)
+        volumes = np.exp(volumes)[:, None, None]
+        return blurred(bg.GaussianMixture(w / w.sum(), m.means + means * scale, m.covariances * volumes), X)
+
+    moves = [{"weights": e} for e in alone]
+    moves += [{"means": np.outer(e, f)} for e in alone for f in np.eye(4)]
+    moves += [{"volumes": e} for e in (alone if covariance[0] == "V" else [np.ones(3)])]
+    for move in moves:
+        (name, value), h = next(iter(move.items())), 1e-4
+        up, down = objective(**{name: h * value}), objective(**{name: -h * value})
+        assert abs(up - down) / (2 * h) < 2e-3, (move, up - down)
+        assert up + down < 2 * objective(), move
+
+
+def test_reg_covar_ends_at_a_maximum_in_every_entry_of_a_covariance():
+    X, h = table("iris"), 1e-5
+    m = bg.fit_em(X, 2, reg_covar=REG, rng=0, tolerance=1e-11, max_iterations=100_000).mixture
+    for k in range(2):
+        for i, j in zip(*np.triu_indices(4), strict=True):
+            entry = np.zeros((2, 4, 4))
+            entry[k, i, j] = entry[k, j, i] = h * np.sqrt(m.covariances[k, i, i] * m.covariances[k, j, j])
+            up, down = (blurred(bg.GaussianMixture(m.weights, m.means, m.covariances + s * entry), X) for s in (1, -1))
+            assert abs(up - down) / (2 * h) < 2e-3, (k, i, j)
+            assert up + down < 2 * blurred(m, X), (k, i, j)
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_with_one_component_reg_covar_is_added_to_the_closed_form(covariance):
+    X = table("iris")
+    S = np.cov(X.T, bias=True) + np.diag(REG)
+    expected = {"I": np.diag(np.diag(S))}.get(covariance[2], S)
+    if covariance.endswith("II"):
+        expected = np.eye(4) * np.trace(S) / 4
+    fit = bg.fit_em(X, 1, covariance, reg_covar=REG)
+    np.testing.assert_allclose(fit.mixture.covariances[0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_a_vanishing_reg_covar_is_none(covariance):
+    X = table("iris")
+    plain, tiny = (bg.fit_em(X, 3, covariance, reg_covar=reg, rng=0) for reg in (0.0, 1e-13))
+    assert plain.constraints == ()
+    assert tiny.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-6)
+    np.testing.assert_allclose(tiny.mixture.means, plain.mixture.means, atol=1e-5)
+
+
+def test_integer_weights_are_duplicated_rows_with_reg_covar_too():
+    X, weight = table("iris"), np.random.default_rng(4).integers(0, 4, size=150)
+    start = bg.fit_em(X, 2, rng=0).mixture
+    weighted = bg.fit_em(X, 2, reg_covar=REG, sample_weight=weight, starts=[start], tolerance=1e-9)
+    repeated = bg.fit_em(np.repeat(X, weight, axis=0), 2, reg_covar=REG, starts=[start], tolerance=1e-9)
+    np.testing.assert_allclose(weighted.mixture.covariances, repeated.mixture.covariances, rtol=1e-6)
+    assert weighted.log_likelihood_path[-1] == pytest.approx(blurred(weighted.mixture, X, weight), rel=1e-12)
+    assert weighted.bic == pytest.approx(repeated.bic)
+
+
+@pytest.mark.parametrize("covariance", BASIC)
+def test_reg_covar_and_priors_climb_together(covariance):
+    X = table("iris")
+    priors = priors_for(X, 2)
+    start = np.arange(150) % 3 // 2
+    fits = [
+        bg.fit_em(X, 2, covariance, priors=priors, reg_covar=REG, starts=[start], max_iterations=m, tolerance=0.0)
+        for m in (1, 3, 200)
+    ]
+    objectives = [blurred(f.mixture, X) + log_prior(f.mixture, priors, covariance) for f in fits]
+    assert objectives[0] < objectives[1] < objectives[2]
+    assert np.ptp([o - f.log_likelihood_path[-1] for o, f in zip(objectives, fits, strict=True)]) < 1e-8
+
+
+def test_with_reg_covar_a_mixture_is_begun_from():
+    X = table("iris")
+    start = bg.fit_em(X, 3, reg_covar=REG, rng=0, max_iterations=3).mixture
+    again = bg.fit_em(X, 3, reg_covar=REG, starts=[start], max_iterations=0)
+    np.testing.assert_allclose(again.mixture.covariances, start.covariances, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_with_reg_covar_nothing_collapses(covariance):
+    """Constant, equal and collinear columns, as many components as rows, fewer distinct rows than components."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    constant = np.c_[X, np.full(40, 3.0), X[:, 0], X @ [1.0, 2.0]]
+    for rows, K in ((constant, 2), (X[:6], 6), (np.repeat(X[:2], 5, axis=0), 5)):
+        fit = quiet(bg.fit_em, rows, K, covariance, reg_covar=1e-6, rng=0)
+        assert fit.status is bg.Status.CONVERGED
+        np.testing.assert_array_less(-1e-8, np.diff(fit.log_likelihood_path))
+        assert np.linalg.eigvalsh(fit.mixture.covariances).min() > 1e-7
+
+
+def test_what_needs_a_maximum_of_the_likelihood_refuses_reg_covar():
+    X = table("old_faithful")
+    fit = bg.fit_em(X, 2, reg_covar=0.01, rng=0)
+    assert fit.penalised
+    for call in (lambda: fit.standard_errors(X), lambda: bg.bootstrap(X, fit)):
+        with pytest.raises(bg.InputError, match=r"cannot take account of reg_covar="):
+            call()
+
+
+@pytest.mark.parametrize("reg", [-1.0, np.nan, np.inf, "much", [[1.0]], [1.0, 1.0, 1.0], [0.1, -0.1], None])
+def test_bad_reg_covar_is_refused(reg):
+    with pytest.raises(bg.InputError, match="reg_covar"):
+        bg.fit_em(table("old_faithful"), 2, reg_covar=reg)

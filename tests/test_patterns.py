@@ -1,4 +1,4 @@
-"""Laws of rows with missing values or errors: they equal exact arithmetic, marginals, and complete rows in the limit."""
+"""Laws of rows with missing values or errors: exact arithmetic, marginals, complete rows in the limit."""
 
 import json
 

@@ -75,7 +75,7 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
         searched = Searched(tuple(near), climbs)
         if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
             break
-    if searched.maxima and "priors" not in fit.constraints:
+    if searched.maxima and not fit.penalised:
         with suppress(DegenerateFitError):
             best = fit_quietly(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
             if not best.spurious:
@@ -116,7 +116,7 @@ def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mo
 def candidates(fit: EMFit, searched: Searched, most: int) -> list[GaussianMixture]:
     """Mixtures near which modes may be: the fit, then by turns the highest maxima of the search and of the fit."""
     of_fit: list[GaussianMixture] = []
-    if "priors" not in fit.constraints:  # with them, the maxima's heights are not those of the likelihood
+    if not fit.penalised:  # else the maxima's heights are not those of the likelihood
         near = (m for m in fit.maxima if 0 < fit.log_likelihood - m.log_likelihood < RIVALS and not m.spurious)
         of_fit = [m.mixture for m in near if m.mixture is not None]
     of_search = [m.mixture for m in searched.maxima if m.mixture is not None]

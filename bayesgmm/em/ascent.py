@@ -80,6 +80,8 @@ class Problem(NamedTuple):
         Diagonal of the precision factor of the table's covariance, against which a component's collapse is judged.
     metric : (K + K D + K D D,)
         Factors that make the residuals of the moments comparable.
+    row_variance : (D,)
+        Each row counts as a blob, normal about it with these variances; zero where rows are points.
     penalty : Penalty
     fixed : Fixed
     tolerance : float
@@ -92,6 +94,7 @@ class Problem(NamedTuple):
     center: np.ndarray
     reference: np.ndarray
     metric: np.ndarray
+    row_variance: np.ndarray
     penalty: Penalty
     fixed: Fixed
     tolerance: float
@@ -109,7 +112,7 @@ class Problem(NamedTuple):
             return address(arrays[-1], arrays[-1].dtype)
 
         K, D = self.penalty.concentration.size, self.reference.size
-        units = self.total, place(self.center), place(self.reference), place(self.metric)
+        units = self.total, *map(place, (self.center, self.reference, self.metric, self.row_variance))
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
         limits = self.tolerance, self.max_iterations
         return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
@@ -137,7 +140,7 @@ class State:
     statistics : Statistics
         Of the last one.
     path : (max_iterations + 1,)
-        The objective after each iteration: log-likelihood plus log prior.
+        The objective after each iteration: log-likelihood, of rows as blobs where they are, plus log prior.
     compiled : native.State
     """
 

@@ -142,7 +142,7 @@ def bootstrap(
     n_replicates = positive_integer(n_replicates, "n_replicates", least=2)
     if method not in _METHODS:
         raise InputError(f"unknown method {method!r}; use 'nonparametric', 'weighted' or 'parametric'")
-    table = fitted_table(fit, X, sample_weight, ("labels", "fixed", "priors"), "bootstrap")
+    table = fitted_table(fit, X, sample_weight, ("labels", "fixed", "priors", "reg_covar"), "bootstrap")
     rng, tell = np.random.default_rng(rng), of_stage(progress, "bootstrap replicates")
     climber, _ = make_climber(table, fit.covariance_model, fit.n_components, tolerance=tolerance, max_iterations=1000)
     start = moments_of_mixture(fit.mixture, table.total_weight, climber.center)[None]

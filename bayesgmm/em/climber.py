@@ -13,7 +13,8 @@ from bayesgmm.covariance import CovarianceModel, first_dependent, precision_chol
 from bayesgmm.em import ascent
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import NO_LABELS
+from bayesgmm.expectation import NO_LABELS, Parameters, expected_statistics
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 TOLERANCE = 1e-6  # nats that may be left to gain where a climb ends, unless told otherwise
@@ -70,6 +71,12 @@ class Climber:
         sample = table.take(picked, weight * scale)
         return Climber(sample, labels, self.center, self.model, problem)
 
+    def log_likelihood(self, mixture: GaussianMixture) -> tuple[float, float]:
+        """Log-likelihood of the rows as points, and the sum of their largest log responsibilities, in nats."""
+        parameters = Parameters(mixture.log_scale, mixture.means - self.center, mixture.precisions_cholesky)
+        rows = self.table.rows(self.center, self.labels)
+        return expected_statistics(rows, parameters, self.model.diagonal, moments=False)[:2]
+
     def why_spurious(self, outcomes: ascent.Outcomes) -> str | None:
         """Which component makes the maximum of a single climb spurious, and why; None if none does."""
         if self.problem.penalty.rows > 0:
@@ -103,6 +110,7 @@ def make_climber(
     labels: np.ndarray = NO_LABELS,
     fixed: Mapping[str, Any] | None = None,
     priors: Any = None,
+    row_variance: np.ndarray | float = 0.0,
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> tuple[Climber, np.ndarray]:
@@ -115,6 +123,7 @@ def make_climber(
     labels : (N,) components, -1 where unknown; or empty
     fixed : mapping of "weights", "means", "covariances"; NaN for components that are free
     priors : Priors, optional
+    row_variance : (D,) of the blob that each row counts as; zero where rows are points
     tolerance : nats that may be left to gain where a climb ends
     max_iterations : of a climb
 
@@ -126,12 +135,15 @@ def make_climber(
     if priors is None and not model.diagonal:
         _refuse_unpaired(table)
     center, spread = _center_and_spread(table)
+    row_variance = np.broadcast_to(np.asarray(row_variance, dtype=np.float64), center.shape)
+    spread = spread + np.diag(row_variance)
     problem = ascent.Problem(
         model=model,
         total=table.total_weight,
         center=center,
         reference=_reference(spread, model, table.features, priors is not None),
         metric=_metric(table.total_weight, spread, K),
+        row_variance=row_variance,
         penalty=_penalty(priors, model, center, K),
         fixed=_fixed_parts(fixed, model, center, K),
         tolerance=tolerance,

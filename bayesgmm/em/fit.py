@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class FitSettings:
     labels: Any = None
     fixed: Mapping[str, Any] | None = None
     priors: Any = None
+    reg_covar: Any = 0.0
     starts: Sequence[Any] | None = None
     n_starts: int = 20
     align_to: EMFit | GaussianMixture | None = None
@@ -51,6 +53,16 @@ class FitSettings:
         positive_integer(self.n_starts, "n_starts")
         if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0 or math.isinf(self.tolerance):
             raise InputError(f"tolerance must be a finite number of nats, at least 0, not {self.tolerance!r}")
+        if not (self.row_variance.ndim < 2 and np.isfinite(self.row_variance).all() and (self.row_variance >= 0).all()):
+            raise InputError(f"reg_covar must be a variance, or one a column, at least 0, not {self.reg_covar!r}")
+
+    @cached_property
+    def row_variance(self) -> np.ndarray:
+        """Variance of the blob that each row counts as: () or (D,); zero where rows are points."""
+        try:
+            return np.asarray(self.reg_covar, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"reg_covar must be a variance, or one a column, not {self.reg_covar!r}") from error
 
 
 def fit_em(
@@ -62,6 +74,7 @@ def fit_em(
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     priors: Any = None,
+    reg_covar: Any = FitSettings.reg_covar,
     starts: Sequence[Any] | None = None,
     n_starts: int = FitSettings.n_starts,
     align_to: EMFit | GaussianMixture | None = None,
@@ -91,6 +104,9 @@ def fit_em(
         Maximise the posterior density of weights, means and covariances instead of the likelihood; a component then
         cannot collapse, and there may be more components than rows. The prior of the covariances must be inverse
         Wishart; of a hierarchical one the scale matrix is integrated out.
+    reg_covar : float or (D,)
+        Variance added to every feature of every covariance, in the squared units of the table (see Notes). Where it is
+        positive a component cannot collapse: columns may be constant or collinear, and rows few.
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
     n_starts : int
@@ -133,6 +149,12 @@ def fit_em(
     means are moved by at most a standard error. If the climb does not come back from there, it had ended on a saddle or
     a plateau, and goes on.
 
+    With ``reg_covar`` each row counts as a blob: normal about it, with these variances R. A component's log density is
+    averaged over the blob, log N(x | m, S) - tr(S^-1 R) / 2, and its covariance gains R. EM climbs the likelihood of
+    these densities, which is bounded; it lies below the log-likelihood of the rows, and by Jensen's inequality below
+    its mean over rows drawn from the blobs. The path and the heights of starts and maxima are of this objective;
+    ``log_likelihood``, and with it the criteria, is of the rows themselves.
+
     References
     ----------
     Dempster, Laird & Rubin (1977), Journal of the Royal Statistical Society B 39:1-38,
@@ -157,6 +179,7 @@ def fit_em(
         labels=labels,
         fixed=fixed,
         priors=priors,
+        reg_covar=reg_covar,
         starts=starts,
         n_starts=n_starts,
         align_to=align_to,
@@ -181,9 +204,12 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
         Those of `FitSettings`.
     """
     K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
-    table = observations(X, chosen.sample_weight)
+    never_collapses = bool((chosen.row_variance > 0).all())
+    table = observations(X, chosen.sample_weight, may_be_constant=never_collapses)
+    if chosen.row_variance.size not in (1, table.n_features):
+        raise InputError(f"reg_covar has {chosen.row_variance.size} entries; the table has {table.n_features} columns")
     model = CovarianceModel.named(covariance).for_features(table.n_features)
-    if chosen.priors is None:
+    if chosen.priors is None and not never_collapses:
         enough_rows(table, K)
     labels, rng = _known_labels(chosen.labels, table, K), np.random.default_rng(chosen.rng)
     climber, spread = make_climber(
@@ -193,17 +219,24 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
         labels=labels,
         fixed=chosen.fixed,
         priors=chosen.priors,
+        row_variance=chosen.row_variance,
         tolerance=float(chosen.tolerance),
         max_iterations=int(chosen.max_iterations),
     )
     if chosen.starts is not None:
-        candidates = user_starts(_starts_under(chosen.priors, chosen.starts, table, K), table, climber.center, K)
+        starts, blobs = _starts_under(chosen.priors, chosen.starts, table, K), climber.problem.row_variance
+        candidates = user_starts(starts, table, climber.center, blobs, K)
     else:
         only_one = K == 1 or (labels.size > 0 and labels.min() >= 0)
         n_starts = 1 if only_one else int(chosen.n_starts)
         candidates = portfolio(table, labels, climber.center, spread, K, n_starts, rng)
-    made_with = (("labels", labels.size), ("fixed", chosen.fixed), ("priors", chosen.priors))
-    constraints = tuple(name for name, value in made_with if value)
+    made_with = {
+        "labels": labels.size,
+        "fixed": chosen.fixed,
+        "priors": chosen.priors,
+        "reg_covar": chosen.row_variance.any(),
+    }
+    constraints = tuple(name for name, value in made_with.items() if value)
     progress = of_stage(chosen.progress, "EM climbs")
     return fit_from_starts(climber, candidates, rng, progress, chosen.align_to, constraints)
 
@@ -236,6 +269,8 @@ def fit_from_starts(
     end = best.progress[0]
     names = table.features if table.named else None
     mixture = GaussianMixture(best.weights[0], best.offsets[0] + climber.center, best.covariances[0], names)
+    sums = float(end["log_likelihood"]), float(end["map_log_responsibility"])
+    log_likelihood, map_log_responsibility = climber.log_likelihood(mixture) if "reg_covar" in constraints else sums
     if align_to is not None or not {"labels", "fixed"} & set(constraints):
         mixture = mixture.permute(_order(mixture, align_to))
     result.path.flags.writeable = False
@@ -243,7 +278,7 @@ def fit_from_starts(
         mixture=mixture,
         covariance_model=model,
         status=result.status,
-        log_likelihood=float(end["log_likelihood"]),
+        log_likelihood=log_likelihood,
         log_likelihood_path=result.path,
         n_iterations=int(end["iteration"]),
         remaining_gain=float(end["remaining"]),
@@ -252,7 +287,7 @@ def fit_from_starts(
         n_observations=table.n_observations,
         total_weight=table.total_weight,
         features=table.features,
-        map_log_responsibility=float(end["map_log_responsibility"]),
+        map_log_responsibility=map_log_responsibility,
         constraints=constraints,
         n_fixed=_n_fixed(climber.problem.fixed, model, D),
     )

@@ -31,15 +31,15 @@ _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks a
 def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) of a table's values, exact even where the mean is large beside the spread.
 
-    The kernel sums deviations from a center, at first the first row. Where the mean turns out to lie more than ten
-    standard deviations from it, the sums are taken again about that mean. With missing values they are the
-    maximum-likelihood estimates of one Gaussian, by EM from the columns' own means and variances: the covariance of
+    The kernel sums deviations from a center, at first the first row that counts. Where the mean turns out to lie
+    more than ten standard deviations from it, the sums are taken again about that mean. With missing values they are
+    the maximum-likelihood estimates of one Gaussian, by EM from the columns' own means and variances: the covariance of
     pairs of columns, each from other rows, need not be one. Errors are part of the values' spread.
     """
     if not table.complete:
         return _of_incomplete(table)
     D = table.n_features
-    center = table.values[0].copy()
+    center = table.values[int(np.argmax(table.sample_weight > 0)) if table.sample_weight.size > 1 else 0].copy()
     one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
     while True:
         _, _, (counts, first, scatter) = expected_statistics(replace(table, errors=None).rows(center), one)
@@ -254,8 +254,12 @@ def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Gen
     return [whole, local]
 
 
-def user_starts(starts: Sequence[Any], table: Observations, center: np.ndarray, n_components: int) -> Candidates:
+def user_starts(
+    starts: Sequence[Any], table: Observations, center: np.ndarray, row_variance: np.ndarray, n_components: int
+) -> Candidates:
     """Named moments of the user's own starts: labels (N,), responsibilities (N, K) or a `GaussianMixture`.
+
+    ``row_variance`` (D,) is that of the rows as blobs, zero where they are points.
 
     Raises
     ------
@@ -264,15 +268,17 @@ def user_starts(starts: Sequence[Any], table: Observations, center: np.ndarray, 
     """
     if isinstance(starts, (str, bytes, GaussianMixture)) or not isinstance(starts, Sequence) or not len(starts):
         raise InputError("starts must be a list of labels (N,), responsibilities (N, K) or GaussianMixture values")
-    return [_user_start(start, i, table, center, n_components) for i, start in enumerate(starts)]
+    return [_user_start(start, i, table, center, row_variance, n_components) for i, start in enumerate(starts)]
 
 
-def _user_start(start: Any, i: int, table: Observations, center: np.ndarray, K: int) -> tuple[str, np.ndarray]:
+def _user_start(
+    start: Any, i: int, table: Observations, center: np.ndarray, row_variance: np.ndarray, K: int
+) -> tuple[str, np.ndarray]:
     N, D = table.values.shape
     if isinstance(start, GaussianMixture):
         if start.means.shape != (K, D):
             raise InputError(f"starts[{i}] has means of shape {start.means.shape}, not ({K}, {D})")
-        return "given mixture", moments_of_mixture(start, table.total_weight, center)
+        return "given mixture", moments_of_mixture(start, table.total_weight, center, row_variance)
     array = np.asarray(start)
     if array.shape == (N,) and array.dtype.kind in "iub":
         if array.min() < 0 or array.max() >= K:
@@ -289,10 +295,15 @@ def _user_start(start: Any, i: int, table: Observations, center: np.ndarray, K: 
     )
 
 
-def moments_of_mixture(mixture: GaussianMixture, total: float, center: np.ndarray) -> np.ndarray:
-    """The moments that a table of ``total`` rows drawn from the mixture would have."""
-    parts = (mixture.weights * total, (mixture.means - center).ravel(), mixture.covariances.ravel())
-    return np.concatenate(parts)
+def moments_of_mixture(
+    mixture: GaussianMixture, total: float, center: np.ndarray, row_variance: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """The moments that a table of ``total`` rows drawn from the mixture would have.
+
+    Where rows are blobs of ``row_variance`` (D,), which the M-step adds, the centres of the blobs have them.
+    """
+    covariances = mixture.covariances - row_variance * np.eye(mixture.n_features)
+    return np.concatenate((mixture.weights * total, (mixture.means - center).ravel(), covariances.ravel()))
 
 
 def _moments_of_responsibilities(R: np.ndarray, table: Observations, center: np.ndarray) -> np.ndarray:

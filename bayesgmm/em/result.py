@@ -48,7 +48,8 @@ class Start:
         Where the start came from, such as "hierarchical" or "k-means++".
     status : Status
     log_likelihood : float
-        Where the climb stopped, in nats, plus the log prior if there are priors; -inf where it degenerated.
+        Where the climb stopped, in nats, plus the log prior if there are priors, and with ``reg_covar`` that of rows as
+        blobs; -inf where it degenerated.
     n_iterations : int
     detail : str
         For a degenerate climb, the component that collapsed and its effective number of rows.
@@ -75,7 +76,7 @@ class Maximum:
     Attributes
     ----------
     log_likelihood : float
-        In nats, plus the log prior if there are priors.
+        In nats, plus the log prior if there are priors, and with ``reg_covar`` that of rows as blobs.
     hits : int
         Number of starts that converged to it.
     spurious : bool
@@ -126,7 +127,8 @@ class EMFit:
         Log-likelihood of exactly the returned parameters, in nats.
     log_likelihood_path : (n_iterations + 1,)
         Log-likelihood after each iteration of the best climb, from its first parameters to the returned ones; it never
-        falls. With priors, the log prior (up to a constant) is added.
+        falls. With priors, the log prior (up to a constant) is added; with ``reg_covar``, rows are blobs, and it ends
+        below ``log_likelihood``.
     n_iterations : int
     remaining_gain : float
         Estimate of the log-likelihood that further iterations would gain, in nats.
@@ -143,7 +145,7 @@ class EMFit:
         Sum over the rows of the log responsibility of each row's most probable component, in nats; zero where every
         row certainly belongs to one component.
     constraints : tuple of str
-        Which of "labels", "fixed" and "priors" the fit was made with.
+        Which of "labels", "fixed", "priors" and "reg_covar" the fit was made with.
     n_fixed : int
         Number of parameters that were fixed.
     n_parameters : int
@@ -201,6 +203,11 @@ class EMFit:
         return K - 1 + K * D + self.covariance_model.n_parameters(K, D) - self.n_fixed
 
     @property
+    def penalised(self) -> bool:
+        """Whether the fit maximises something else than the likelihood, under ``priors`` or with ``reg_covar``."""
+        return not {"priors", "reg_covar"}.isdisjoint(self.constraints)
+
+    @property
     def bic(self) -> float:
         """Bayesian information criterion, -2 log L + n_parameters log N; smaller is better."""
         return -2 * self.log_likelihood + self.n_parameters * math.log(self.total_weight)
@@ -250,8 +257,8 @@ class EMFit:
         Raises
         ------
         InputError
-            If this is not the table that was fitted, the fit was made with labels, fixed parts or priors, or it is not
-            at a maximum that the data determine well.
+            If this is not the table that was fitted, the fit was made with labels, fixed parts, priors or
+            ``reg_covar``, or it is not at a maximum that the data determine well.
 
         See Also
         --------
@@ -265,7 +272,7 @@ class EMFit:
         array([[0.03, 0.59],
                [0.03, 0.46]])
         """
-        table = fitted_table(self, X, sample_weight, ("labels", "fixed", "priors"), "standard_errors")
+        table = fitted_table(self, X, sample_weight, ("labels", "fixed", "priors", "reg_covar"), "standard_errors")
         return observed_information(self.mixture, self.covariance_model, table)
 
     def __repr__(self) -> str:
