@@ -48,7 +48,7 @@ def drawings(X, fit, tree):
             "uncertainty by cluster": lambda **into: plots.uncertainty(tree, by_cluster, **into),
             "least_certain by cluster": lambda **into: plots.least_certain(by_cluster, **into),
             "uncertainty": lambda **into: plots.uncertainty(tree, assignments, **into),
-            "least_certain": lambda **into: plots.least_certain(assignments, **into),
+            "least_certain": lambda **into: plots.least_certain(assignments, X, **into),
             "similarity": lambda **into: plots.similarity(tree, partition, **into),
             "credible_ball": lambda **into: plots.credible_ball(X, partition, ball, **into),
         }
@@ -58,8 +58,13 @@ def drawings(X, fit, tree):
 def words(figure):
     texts = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
     labels = [f"{ax.get_title()} {ax.get_xlabel()} {ax.get_ylabel()}" for ax in figure.axes]
-    return " ".join([figure.get_suptitle(), *texts, *labels])
+    ticks = [tick.get_text() for ax in figure.axes for tick in ax.get_yticklabels()]
+    return " ".join([figure.get_suptitle(), *texts, *labels, *ticks])
 
 
 def black_lines(figure):
     return [line for ax in figure.axes for line in ax.lines if line.get_color() == "black"]
+
+
+def tick_names(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]

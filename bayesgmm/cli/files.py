@@ -166,7 +166,7 @@ def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
     }
     if analysis.draws.n_components > 1:
         pictures["uncertainty.png"] = lambda: plots.uncertainty(posterior, a)
-        pictures["least_certain.png"] = lambda: plots.least_certain(a)
+        pictures["least_certain.png"] = lambda: plots.least_certain(a, analysis.table)
     if best is not None and ball is not None:
         pictures["similarity.png"] = lambda: plots.similarity(posterior, best)
         pictures["credible_ball.png"] = lambda: plots.credible_ball(analysis.table, best, ball)

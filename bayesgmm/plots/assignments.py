@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
-from bayesgmm.clusters.rows_under_draws import rows_under_draws
+from bayesgmm.clusters.rows_under_draws import Block, log_mean_exp, rows_under_draws
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.errors import InputError
-from bayesgmm.names import in_picture, percent
-from bayesgmm.observations import positive_integer
-from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, point_handle, size_handles, thinned
+from bayesgmm.names import counted, in_picture, percent
+from bayesgmm.observations import numeric_table, positive_integer
+from bayesgmm.plots.style import (
+    color,
+    color_indices,
+    figure_or_new,
+    marker,
+    parting_features,
+    plain,
+    point_handle,
+    size_handles,
+    thinned,
+)
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments
     from bayesgmm.clusters.partition import Partition
 
 _MAP_DRAWS = 200  # that the map of the doubt is averaged over
-_MAP_POINTS = 120  # along each axis
+_MAP_POINTS = 200  # along each axis
+_OUTSIDE, _FURTHER = 0.01, 3.0  # it ends so many nats below the density that this share of the rows does not reach
+_PALE_GREYS = ListedColormap(np.linspace(1, 0.45, 256)[:, None].repeat(3, axis=1))  # rows stand out from the darkest
 _NEGLIGIBLE = 0.01  # upper end of an interval that is left out
+_CERTAIN = 0.99  # probability from which a row is not among the least certain,
+_ALWAYS = 3  # but so many are shown
+_MOST_VALUES = 3  # of a row that are shown beside it
 
 
 def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | None = None) -> Figure:
     """Where the assignment is in doubt: larger points, and for two features a darker map, mean less certain.
 
-    Of more than two features, the two that separate the components best are shown, without the map; a single feature is
-    plotted against the uncertainty.
+    The map ends where rows become unlikely, and a line shows where the likeliest component changes. Of more than two
+    features, the two that separate the components best are shown, without the map; a single feature is plotted against
+    the uncertainty.
 
     Parameters
     ----------
@@ -68,8 +84,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     ax = figure.subplots()
     mapped = rows.shape[1] == 2 and len(indices) > 1
     if mapped:
-        _map_of_doubt(ax, rows, drawn, partition, len(indices))
-    first, *others = _parting_features(rows, drawn, partition)
+        _map_of_doubt(ax, rows, drawn, assignments)
+    first, *others = parting_features(_means(drawn, partition), rows, 2)
     y = rows[:, others[0]] if others else doubt
     handles = []
     for k, index in enumerate(indices):
@@ -81,23 +97,28 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
     y_name = in_picture(drawn.features[others[0]]) if others else "1 - probability of the row's label"
     ax.set(xlabel=in_picture(drawn.features[first]), ylabel=y_name)
-    note = "; the darker, the less sure a row there would be" if mapped else ""
-    figure.suptitle(f"Larger: less sure which {assignments.group}{note}", fontsize="medium", x=0.01, ha="left")
+    title = f"The larger a point, the less sure its {assignments.group}"
+    if mapped:
+        title += "; the darker, the less sure a row there would be;\na line where the likeliest changes"
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     plain(ax)
     return figure
 
 
-def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | None = None) -> Figure:
+def least_certain(assignments: Assignments, X: Any = None, *, rows: int = 20, figure: Figure | None = None) -> Figure:
     """The probabilities of each component or cluster, with intervals, of the rows that are least certain.
 
-    Probabilities whose interval ends below 1% are left out.
+    Rows whose label has a probability of 0.99 or more are left out, but for the three least certain; so are
+    probabilities whose interval ends below 1%.
 
     Parameters
     ----------
     assignments : Assignments
         From `assign`, whose argument ``ci_prob`` sets the probability of the intervals.
+    X : (N, D) table, optional
+        The rows that were assigned: adds the values of their first features.
     rows : int
-        How many to show.
+        How many to show at most.
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
 
@@ -108,21 +129,23 @@ def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | 
     Raises
     ------
     InputError
-        If ``rows`` is not a positive integer.
+        If ``rows`` is not a positive integer, or ``X`` has other rows than the assignments.
 
     Examples
     --------
     >>> import bayesgmm as bg
     >>> X = bg.datasets.old_faithful()
     >>> tree = bg.sample_posterior(X, bg.fit_em(X, 2, rng=0), draws=500, chains=2, rng=0)
-    >>> figure = bg.plots.least_certain(bg.assign(tree, ci_prob=0.5), rows=5)
-    >>> figure.axes[0].get_xlabel()
-    'probability of the component, with 50% interval'
+    >>> figure = bg.plots.least_certain(bg.assign(tree, ci_prob=0.5), X, rows=2)
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['row 243 (2.9, 63)', 'row 23 (3.067, 69)']
     """
-    a = assignments
-    shown = np.argsort(a.label_probability, kind="stable")[: positive_integer(rows, "rows")]
-    K = a.probabilities.shape[1]
-    figure = figure_or_new(figure, 6.6, 1.3 + max(0.26, 0.035 * K) * len(shown))
+    a, K = assignments, assignments.probabilities.shape[1]
+    order = np.argsort(a.label_probability, kind="stable")
+    n_doubtful = int((a.label_probability < _CERTAIN).sum())
+    shown = order[: min(positive_integer(rows, "rows"), max(n_doubtful, _ALWAYS))]
+    names, features = _row_names(a, X, shown)
+    figure = figure_or_new(figure, 7.2, 1.5 + max(0.26, 0.035 * K) * len(shown))
     ax = figure.subplots()
     apart = 0.7 / K
     handles = []
@@ -132,16 +155,36 @@ def least_certain(assignments: Assignments, *, rows: int = 20, figure: Figure | 
         some = shown[likely]
         ax.hlines(heights[likely], a.lower[some, k], a.upper[some, k], color=color(index), lw=1.6, alpha=0.6)
         ax.plot(a.probabilities[some, k], heights[likely], ls="", ms=5, marker=marker(index), color=color(index))
-        handles.append(point_handle(index, f"{a.group} {k}"))
+        if likely.any():
+            handles.append(point_handle(index, f"{a.group} {k}"))
     for height in range(1, len(shown), 2):
         ax.axhspan(height - 0.5, height + 0.5, color="0.95", lw=0, zorder=0)
-    ax.set_yticks(np.arange(len(shown)), [f"row {i}" for i in shown])
+    for height, row in enumerate(shown):
+        ax.text(1.04, height, f"{a.labels[row]}: {a.label_probability[row]:.3f}", va="center", fontsize="small")
+    ax.set_yticks(np.arange(len(shown)), names)
     ax.set(xlim=(-0.02, 1.02), xlabel=f"probability of the {a.group}, with {percent(a.ci_prob)} interval")
     ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.set_title("The least certain rows (counted from 0)", fontsize="medium")
+    title = (
+        f"The least certain: {counted(n_doubtful, 'row')} of {len(order)} with a probability below {_CERTAIN:g}\n"
+        f"Rows count from 0{features}"
+    )
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left", linespacing=1.4)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(K, 4), frameon=False, fontsize="small")
     plain(ax)
     return figure
+
+
+def _row_names(a: Assignments, X: Any, shown: np.ndarray) -> tuple[list[str], str]:
+    """What each row is called, and which features its name has the values of."""
+    names = [f"row {i}" for i in shown]
+    if X is None:
+        return names, ""
+    values, features = numeric_table(X)
+    if len(values) != len(a.labels):
+        raise InputError(f"the assignments are of {len(a.labels)} rows, the table has {len(values)}")
+    beside = [", ".join(f"{x:.4g}" for x in values[i, :_MOST_VALUES]) for i in shown]
+    which = ", ".join(in_picture(name) for name in features[:_MOST_VALUES])
+    return [f"{name} ({of_row})" for name, of_row in zip(names, beside, strict=True)], f" ({which})"
 
 
 def _area(doubt: Any) -> Any:
@@ -149,26 +192,44 @@ def _area(doubt: Any) -> Any:
     return 12 + 100 * np.asarray(doubt)
 
 
-def _parting_features(rows: np.ndarray, posterior: Posterior, partition: Partition | None) -> Sequence[int]:
-    """The two features, in their order, in which the components' means are farthest apart in sds of the rows."""
+def _means(posterior: Posterior, partition: Partition | None) -> np.ndarray:
+    """Means (K, D) of the components, by EM if there is a fit, or of the clusters."""
     if partition is not None:
-        means = cluster_mixture(posterior, partition).means.mean(axis=(0, 1))
-    else:
-        means = posterior.draws.means.mean(axis=(0, 1)) if posterior.em is None else posterior.em.means
-    spread = means.std(axis=0) / np.maximum(rows.std(axis=0), 1e-300)
-    return np.sort(np.argsort(-spread, kind="stable")[:2]).tolist()
+        return cluster_mixture(posterior, partition).means.mean(axis=(0, 1))
+    return posterior.draws.means.mean(axis=(0, 1)) if posterior.em is None else posterior.em.means
 
 
-def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, partition: Partition | None, n_groups: int) -> None:
-    """How unsure a row at each point of the plane would be: white where certain, grey where any group is as likely."""
+def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignments) -> None:
+    """How unsure a row at each point of the plane would be, where rows are likely; a line where its label changes."""
     low, high = rows.min(axis=0), rows.max(axis=0)
     margin = 0.08 * (high - low)
     axes = [np.linspace(start, stop, _MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), rows)
-    probabilities = draws.block(points.reshape(-1, 2)).responsibilities  # (points, K, draws)
-    if partition is not None:
-        probabilities = by_cluster(probabilities, shares(cluster_counts(draws, partition)))
-    doubt = 1 - probabilities.mean(axis=-1).max(axis=-1).reshape(points.shape[:2])
-    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 2 * (1 - 1 / n_groups), "shading": "gouraud"}
-    ax.pcolormesh(*axes, doubt.T, rasterized=True, zorder=0, **look)
+    share = None if a.partition is None else shares(cluster_counts(draws, a.partition))
+    n_groups = a.probabilities.shape[1]
+    probabilities, log_density = np.empty((len(points), n_groups)), np.empty(len(points))
+
+    def task(start: int, stop: int, block: Block) -> None:
+        each = block.responsibilities if share is None else by_cluster(block.responsibilities, share)
+        probabilities[start:stop] = each.mean(axis=-1)
+        log_density[start:stop] = log_mean_exp(block.log_prob)
+
+    draws.each_block(points, task)
+    likely = np.quantile(draws.log_predictive(rows), _OUTSIDE) - _FURTHER
+
+    def on_grid(values: np.ndarray) -> np.ndarray:
+        return values.reshape(_MAP_POINTS, _MAP_POINTS)
+
+    levels = np.linspace(0, 1 - 1 / n_groups, 11)
+    shade = ax.contourf(*axes, on_grid(1 - probabilities.max(axis=1)), levels, cmap=_PALE_GREYS, zorder=0)
+    drawn = [shade]
+    for k in range(n_groups):
+        ahead = probabilities[:, k] - np.delete(probabilities, k, axis=1).max(axis=1)
+        drawn.append(ax.contour(*axes, on_grid(ahead), [0], colors="0.3", linewidths=0.9, zorder=0))
+    inside = ax.contourf(*axes, on_grid(log_density), [likely, np.inf], colors="none", zorder=0)
+    for artist in drawn:
+        artist.set_clip_path(inside.get_paths()[0], ax.transData)
+    scale = ax.figure.colorbar(shade, ax=ax, format="%.2g", shrink=0.55, anchor=(0.0, 0.0), ticks=levels[::2])
+    scale.set_label(f"1 - probability of the likeliest {a.group}", fontsize="small")
+    scale.ax.tick_params(labelsize="small")

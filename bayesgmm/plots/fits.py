@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from bayesgmm.intervals import level
 from bayesgmm.names import counted
 from bayesgmm.observations import check_names, numeric_table
 from bayesgmm.plots.panels import Groups, Panels
-from bayesgmm.plots.style import COLORS, figure_or_new, plain
+from bayesgmm.plots.style import COLORS, figure_or_new, parting_features, plain
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments
     from bayesgmm.em.result import EMFit
 
-_ELLIPSE_DRAWS, _BAND_DRAWS = 50, 200
+_ELLIPSE_DRAWS, _GRID_DRAWS = 50, 15  # in one panel; in the small ones of a grid more would be a smear
 _PAIRED_FEATURES = 4  # a grid of more pairs is too small to read
 
 
@@ -36,16 +37,16 @@ def clusters(
 ) -> Figure:
     """The table coloured by component or by cluster, with the fitted and the sampled components drawn over it.
 
-    One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the first four. The less
-    certain a row's component is, the larger its point. At most 5000 rows are shown.
+    One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the four that tell the
+    components apart best. The less certain a row's component is, the larger its point. At most 5000 rows are shown.
 
     Parameters
     ----------
     X : (N, D) table
     fit : EMFit
     posterior : DataTree, Posterior or GaussianMixture, optional
-        From `sample_posterior`: adds the ellipses of 50 draws, and where densities are shown a band for those of the
-        draws.
+        From `sample_posterior`: adds the ellipses of some draws, and where densities are shown a band for those of
+        the draws.
     assignments : Assignments, optional
         Of the rows of ``X``, to components or to clusters; by default from ``posterior``, or without one from the fit's
         responsibilities. Clusters of a partition take the place of EM's components: each is outlined by its mean and
@@ -88,7 +89,7 @@ def clusters(
     elif n_shown == 2:
         panels.pair(figure.subplots(), 0, 1)
     else:
-        _pairs(figure, panels, n_shown)
+        _pairs(figure, panels, parting_features(groups.centre.means, rows, n_shown))
     figure.suptitle(_title(fit, panels), x=0.01, ha="left")
     handles = list(panels.legend())
     if n_shown < 3:
@@ -121,17 +122,17 @@ def em_path(fit: EMFit, *, figure: Figure | None = None) -> Figure:
     path = fit.log_likelihood_path
     iterations = np.arange(len(path))
     limit = path[-1] + (fit.remaining_gain if np.isfinite(fit.remaining_gain) else 0.0)
-    shortfall = np.where(limit - path > 1e-12 * abs(limit), limit - path, np.nan)
+    away = limit - path > 1e-12 * abs(limit)  # a difference that is more than rounding errors
     climbs = path[-1] - path[0] > 1e-6  # else a log scale would show rounding errors
     n_panels = 2 if climbs else 1
 
     figure = figure_or_new(figure, 4.5 * n_panels, 3.8)
-    axes = figure.subplots(1, n_panels, sharex=True, squeeze=False)[0]
+    axes = figure.subplots(1, n_panels, squeeze=False)[0]
     axes[0].plot(iterations, path, "o-", ms=3, color=COLORS[0])
     axes[0].set_ylabel("log-likelihood (nats)")
     axes[0].ticklabel_format(axis="y", useOffset=False)
     if climbs:
-        axes[1].semilogy(iterations, shortfall, "o-", ms=3, color=COLORS[0])
+        axes[1].semilogy(iterations[away], (limit - path)[away], "o-", ms=3, color=COLORS[0])
         axes[1].set_ylabel("below its limit by (nats, log scale)")
     else:
         axes[0].set_ylim(path[-1] - 1, path[-1] + 1)
@@ -154,7 +155,7 @@ def _rows_of(X: Any, fit: EMFit) -> np.ndarray:
 
 def _groups(fit: EMFit, posterior: Posterior | None, assignments: Assignments | None) -> Groups:
     """Components, or clusters where the assignments are to those of a partition."""
-    n_draws = _BAND_DRAWS if fit.n_features == 1 else _ELLIPSE_DRAWS
+    n_draws = _ELLIPSE_DRAWS if fit.n_features <= 2 else _GRID_DRAWS
     if assignments is None or assignments.partition is None:
         return Groups.components(fit.mixture, posterior, n_draws)
     if posterior is None:
@@ -172,19 +173,19 @@ def _labels(rows: np.ndarray, fit: EMFit, assignments: Assignments | None) -> tu
     return assignments.labels, assignments.label_probability
 
 
-def _pairs(figure: Figure, panels: Panels, n_shown: int) -> None:
+def _pairs(figure: Figure, panels: Panels, features: Sequence[int]) -> None:
     """Densities on the diagonal of a grid, and below it every pair of features."""
-    grid = figure.subplots(n_shown, n_shown)
-    for i in range(n_shown):
-        panels.density(grid[i, i], i, rug=False)
+    grid = figure.subplots(len(features), len(features))
+    for i, feature in enumerate(features):
+        panels.density(grid[i, i], feature, rug=False)
         for j in range(i):
             grid[i, j].sharex(grid[j, j])
             grid[i, j].sharey(grid[i, 0])
-            panels.pair(grid[i, j], j, i)
+            panels.pair(grid[i, j], features[j], feature)
             grid[j, i].remove()
             if j > 0:
                 grid[i, j].set_ylabel("")
-        if i < n_shown - 1:
+        if i < len(features) - 1:
             for ax in grid[i, : i + 1]:
                 ax.set_xlabel("")
 
@@ -196,7 +197,7 @@ def _title(fit: EMFit, panels: Panels) -> str:
         n_clusters = len(panels.groups.color_indices)
         title = f"{counted(n_clusters, 'cluster')} of the partition\nmixture of {title}"
     if fit.n_features > _PAIRED_FEATURES:
-        title += f"; {_PAIRED_FEATURES} of {fit.n_features} features"
+        title += f"; the {_PAIRED_FEATURES} of {fit.n_features} features that tell them apart best"
     if len(panels.drawn) < len(panels.rows):
         title += f"; {len(panels.drawn)} of {len(panels.rows)} rows"
     return title

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.clusters.partition import Partition
@@ -32,6 +31,7 @@ from bayesgmm.plots.style import (
 )
 
 _POINTS = 5000  # more would cover one another
+_DENSITY_DRAWS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,11 @@ class Groups:
     centre : GaussianMixture
         EM's components, or the clusters' mean over the draws.
     outlined : GaussianMixture or None
-        The groups under some of the draws, of batch shape (S,); None without a posterior.
+        The groups under a few of the draws, of batch shape (n,); None without a posterior.
     mixtures : GaussianMixture or None
-        The components under the same draws.
+        The components under more of them, of batch shape (S,).
     shares : (K, C, S) or None
-        Under the same draws, the share that each cluster has of each component; None where components are shown.
+        Under these draws, the share that each cluster has of each component; None where components are shown.
     """
 
     word: str
@@ -61,14 +61,17 @@ class Groups:
 
     @classmethod
     def components(cls, em: GaussianMixture, posterior: Posterior | None, n_draws: int) -> Groups:
-        """The components of the EM fit, with so many draws of them where there is a posterior."""
-        draws = None if posterior is None else thinned(posterior.draws, n_draws)
-        return cls("component", range(em.n_components), em, draws, draws)
+        """The components of the EM fit, outlined by so many draws of them where there is a posterior."""
+        indices = range(em.n_components)
+        if posterior is None:
+            return cls("component", indices, em)
+        outlined, mixtures = thinned(posterior.draws, n_draws), thinned(posterior.draws, _DENSITY_DRAWS)
+        return cls("component", indices, em, outlined, mixtures)
 
     @classmethod
     def clusters(cls, partition: Partition, posterior: Posterior, n_draws: int) -> Groups:
-        """The clusters of a partition, each with its mean over all draws, and so many draws of them."""
-        clusters, mixtures = cluster_mixture(posterior, partition), thinned(posterior.draws, n_draws)
+        """The clusters of a partition, each with its mean over all draws, outlined by so many of them."""
+        clusters, mixtures = cluster_mixture(posterior, partition), thinned(posterior.draws, _DENSITY_DRAWS)
         centre = GaussianMixture(
             weights=clusters.weights.mean(axis=(0, 1)),
             means=clusters.means.mean(axis=(0, 1)),
@@ -128,7 +131,7 @@ class Panels:
         return smallest * (1 + 8 * np.asarray(uncertainty))
 
     def points(self, ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
-        """The rows at x, y (N,)."""
+        """The rows at x, y (N,), over all lines: none is to be hidden by what is fitted to it."""
         for k, index in enumerate(self.groups.color_indices):
             members = self.drawn[self.labels[self.drawn] == k]
             ax.scatter(
@@ -137,8 +140,9 @@ class Panels:
                 s=self.area(self.uncertainty[members]),
                 marker=marker(index),
                 color=color(index),
-                alpha=0.55,
+                alpha=0.65,
                 linewidths=0,
+                zorder=3,
             )
 
     def pair(self, ax: Axes, i: int, j: int) -> None:
@@ -147,11 +151,10 @@ class Panels:
         for k, index in enumerate(self.groups.color_indices):
             if self.groups.outlined is not None:
                 lines = list(outlines(self.groups.outlined, k, (i, j), 2))
-                ax.add_collection(LineCollection(lines, colors=color(index), linewidths=0.6, alpha=0.15))
+                ax.add_collection(LineCollection(lines, colors=color(index), linewidths=0.6, alpha=0.15, zorder=1))
             for radius in (1, 2):
                 x, y = outlines(self.groups.centre, k, (i, j), radius).T
-                white = [withStroke(linewidth=2.3, foreground="white")]
-                ax.plot(x, y, color=color(index), lw=1.5, path_effects=white)
+                ax.plot(x, y, color=color(index), lw=1.3, zorder=2)
         x_name, y_name = (in_picture(self.features[f]) for f in (i, j))
         ax.set(xlabel=x_name, xlim=self.limits[i], ylabel=y_name, ylim=self.limits[j])
         plain(ax)

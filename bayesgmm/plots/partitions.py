@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
 
 from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.errors import InputError
-from bayesgmm.names import counted, in_picture, percent
+from bayesgmm.names import counted, in_picture, listed, percent
 from bayesgmm.observations import numeric_table
-from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain
+from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, spread
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import CredibleBall, Partition
+
+_LISTED_ROWS = 5  # in a panel's title
 
 
 def similarity(posterior: Any, partition: Partition, *, figure: Figure | None = None) -> Figure:
@@ -60,10 +63,12 @@ def similarity(posterior: Any, partition: Partition, *, figure: Figure | None = 
         raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {N}")
     inside = (together * (partition.labels[:, None] == partition.labels)).sum(axis=1) / together.sum(axis=1)
     order = np.lexsort((-inside, partition.labels))  # within a cluster, its surest rows first
-    figure = figure_or_new(figure, 6.4, 5.4)
+    figure = figure_or_new(figure, 6.6, 5.2)
     ax = figure.subplots()
-    image = ax.imshow(together[np.ix_(order, order)], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-    figure.colorbar(image, ax=ax, shrink=0.9, label="probability of belonging together")
+    # A matrix that fills its axes has a colour bar of its own height, whatever the figure's shape.
+    look: dict[str, Any] = {"cmap": "viridis", "interpolation": "nearest", "aspect": "auto"}
+    image = ax.imshow(together[np.ix_(order, order)], vmin=0, vmax=1, **look)
+    figure.colorbar(image, ax=ax, label="probability of belonging together")
     ax.set(xticks=[], yticks=[], xlabel="rows, in the same order", xlim=(-0.5, N - 0.5))
     _bars(ax, partition)
     ax.set_title("Which rows belong together, ordered by the partition", fontsize="medium")
@@ -71,10 +76,11 @@ def similarity(posterior: Any, partition: Partition, *, figure: Figure | None = 
 
 
 def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: Figure | None = None) -> Figure:
-    """A partition beside the partitions in its credible ball that differ from it most.
+    """A partition beside the partitions in its credible ball that differ from it most, with the rows that differ.
 
-    Two features are shown as they are, a single feature against the cluster's label, and more features along the first
-    two principal axes.
+    Two features are shown as they are, a single feature against its cluster, and more features along the first two
+    principal axes. Partitions that are the same have one panel; the rows that are in another cluster than the partition
+    has them in are ringed.
 
     Parameters
     ----------
@@ -115,25 +121,24 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
         sizes = f"{len(partition.labels)} rows, the ball of {len(ball.upper)}"
         raise InputError(f"the table has {len(rows)} rows, the partition is of {sizes}")
     plane, axis_names = _plane(rows, names)
-    panels = [(f"the partition: {counted(partition.n_clusters, 'cluster')}", partition.labels)]
-    for name, labels, distance in (
-        ("fewest clusters", ball.upper, ball.upper_distance),
-        ("most clusters", ball.lower, ball.lower_distance),
-        ("farthest", ball.horizontal, ball.horizontal_distance),
-    ):
-        panels.append((f"{name} in the ball: {len(np.unique(labels))}; distance {distance:.2f}", np.asarray(labels)))
-    figure = figure_or_new(figure, 8.2, 6.6)
-    axes = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
-    for ax, (title, labels) in zip(axes, panels, strict=True):
-        _partition(ax, plane, labels, partition)
+    extremes = _extremes(partition, ball)
+    n_rows, n_columns = (1, 1 + len(extremes)) if len(extremes) < 3 else (2, 2)
+    figure = figure_or_new(figure, 4.1 * n_columns + 0.4 * (n_columns == 1), 3.3 * n_rows + 0.6)
+    axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = [(f"the partition: {counted(partition.n_clusters, 'cluster')}", np.arange(0), partition.labels)]
+    for title, labels in extremes:
+        moved = np.flatnonzero(labels != partition.labels)
+        panels.append((f"{title}\n{_rows_that_differ(moved)}", moved, labels))
+    for ax, (title, moved, labels) in zip(axes, panels, strict=True):
+        _partition(ax, plane, labels, moved, partition)
         ax.set_title(title, fontsize="medium")
         ax.set(xlabel=axis_names[0], ylabel=axis_names[1])
         ax.label_outer()
     if len(names) == 1:
-        axes[0].set_yticks(range(max(int(labels.max()) for _, labels in panels) + 1))
+        axes[0].set_yticks(range(max(int(labels.max()) for _, _, labels in panels) + 1))
         axes[0].margins(y=0.15)
     inside, radius = percent(ball.probability), f"{ball.radius:.2f}"
-    title = f"{inside} of the posterior's partitions are within {radius} of the partition"
+    title = f"{inside} of the posterior's partitions are within {radius} of the partition; the extreme ones of these"
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -142,24 +147,12 @@ def _bars(ax: Axes, partition: Partition) -> None:
     """Beside the matrix a bar for each cluster, with its size."""
     N, sizes = len(partition.labels), np.bincount(partition.labels)
     stops, indices = np.cumsum(sizes), color_indices(partition, partition.n_clusters)
-    heights = _spread(stops - sizes / 2, 0.08 * N, end=N)
+    heights = spread(stops - sizes / 2, 0.08 * N, end=N)
     for c, (n, stop, height) in enumerate(zip(sizes.tolist(), stops.tolist(), heights.tolist(), strict=True)):
         ends = [stop - n - 0.5, stop - 0.5]
         ax.plot([-0.02 * N] * 2, ends, color=color(indices[c]), lw=5, solid_capstyle="butt", clip_on=False)
         text = f"cluster {c}\n{counted(n, 'row')}"
         ax.text(-0.035 * N, height, text, ha="right", va="center", fontsize="small", linespacing=1.05)
-
-
-def _spread(heights: np.ndarray, apart: float, end: float) -> np.ndarray:
-    """Ascending heights at least so far apart: each is moved on from the one before, and back from the end."""
-    spread = heights.copy()
-    for i in range(1, len(spread)):
-        spread[i] = max(spread[i], spread[i - 1] + apart)
-    limit = end
-    for i in reversed(range(len(spread))):
-        spread[i] = min(spread[i], limit)
-        limit = spread[i] - apart
-    return spread
 
 
 def _plane(rows: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, str]]:
@@ -175,26 +168,52 @@ def _plane(rows: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[
     )
 
 
-def _partition(ax: Axes, plane: np.ndarray, labels: np.ndarray, partition: Partition) -> None:
-    """The rows in the colours of one partition; where they have one coordinate, at the height of their cluster."""
-    indices = _matched_colors(labels, partition)
+def _extremes(partition: Partition, ball: CredibleBall) -> list[tuple[str, np.ndarray]]:
+    """The different partitions among the extreme ones of the ball: what each is, and its labels, the partition's."""
+    named: dict[bytes, tuple[list[str], float, np.ndarray]] = {}
+    for name, labels, distance in (
+        ("fewest clusters", ball.upper, ball.upper_distance),
+        ("most clusters", ball.lower, ball.lower_distance),
+        ("farthest", ball.horizontal, ball.horizontal_distance),
+    ):
+        matched = _matched(np.asarray(labels), partition)
+        names, *_ = named.setdefault(matched.tobytes(), ([], distance, matched))
+        names.append(name)
+    return [
+        (f"{listed(names)}:\n{counted(len(np.unique(labels)), 'cluster')}, distance {distance:.2f}", labels)
+        for names, distance, labels in named.values()
+    ]
+
+
+def _rows_that_differ(moved: np.ndarray) -> str:
+    """How many rows there are, and which are the first."""
+    if not len(moved):
+        return "no row differs"
+    which = ", ".join(map(str, moved[:_LISTED_ROWS])) + ", ..." * (len(moved) > _LISTED_ROWS)
+    return f"{counted(len(moved), 'row')} ringed: {which}"
+
+
+def _partition(ax: Axes, plane: np.ndarray, labels: np.ndarray, moved: np.ndarray, partition: Partition) -> None:
+    """The rows in the colours of one partition, those that moved ringed; at their cluster's height in one dimension."""
+    indices = list(color_indices(partition, partition.n_clusters))
+    free = (index for index in count() if index not in indices)
+    indices += [next(free) for _ in range(int(labels.max()) + 1 - len(indices))]
     heights = plane[:, 1] if plane.shape[1] > 1 else labels
     for c in np.unique(labels):
-        members, index = labels == c, indices[int(c)]
-        look: dict[str, Any] = {"marker": marker(index), "color": color(index)}
+        members = labels == c
+        look: dict[str, Any] = {"marker": marker(indices[c]), "color": color(indices[c])}
         ax.scatter(plane[members, 0], heights[members], s=14, alpha=0.7, linewidths=0, **look)
+    ax.scatter(plane[moved, 0], heights[moved], s=60, facecolors="none", edgecolors="black", linewidths=0.8)
     plain(ax)
 
 
-def _matched_colors(labels: np.ndarray, partition: Partition) -> dict[int, int]:
-    """The index of each cluster's colour: that of the partition's cluster it shares most rows with, or a new one."""
+def _matched(labels: np.ndarray, partition: Partition) -> np.ndarray:
+    """The labels with the numbers of the partition's clusters that they share most rows with, and new numbers after."""
     clusters, codes = np.unique(labels, return_inverse=True)
     shared = np.zeros((len(clusters), partition.n_clusters), int)
     np.add.at(shared, (codes, partition.labels), 1)
-    indices = color_indices(partition, partition.n_clusters)
-    free = (index for index in count() if index not in indices)
-    matched: dict[int, int] = {}
-    for c in np.argsort(-shared.max(axis=1), kind="stable"):
-        index = indices[int(shared[c].argmax())]
-        matched[int(clusters[c])] = index if index not in matched.values() else next(free)
-    return matched
+    ours, theirs = linear_sum_assignment(-shared)
+    numbers = np.full(len(clusters), -1)
+    numbers[ours] = np.where(shared[ours, theirs] > 0, theirs, -1)
+    numbers[numbers < 0] = partition.n_clusters + np.arange((numbers < 0).sum())
+    return numbers[codes]

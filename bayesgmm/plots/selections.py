@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.grid import Key
 from bayesgmm.names import in_picture
 from bayesgmm.observations import numeric_table
-from bayesgmm.plots.style import COLORS, color, figure_or_new, plain
+from bayesgmm.plots.style import COLORS, color, figure_or_new, plain, spread
 from bayesgmm.selection import CRITERIA
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from bayesgmm.selection import Selection
 
+_CONTENDERS = 4  # covariance models that are named in a panel
 _WITH_BARS = 12  # fits that are drawn with their standard errors, if no more
 _SHAPES = ("II", "EI", "VI", "EE", "VE", "EV", "VV")
 _SHAPE_COLORS, _SHAPE_MARKERS = (*COLORS, "black"), "os^DvPX"
@@ -29,9 +31,10 @@ _LINES = ("-", "--", ":", "-.")  # for the mixtures after each six
 
 
 def criteria(selection: Selection, *, figure: Figure | None = None) -> Figure:
-    """Each criterion against the number of components, a line per covariance model, and how often each K was chosen.
+    """How far each fit is behind the best by each criterion, and how often each number of components was chosen.
 
-    A criterion's worst fits are left out where they would flatten the rest; the panel's title says how many.
+    A line per covariance model; those of a criterion's contenders are coloured and labelled, the others grey. The worst
+    fits are left out where they would flatten the rest; the panel's title says how many.
 
     Parameters
     ----------
@@ -63,17 +66,16 @@ def criteria(selection: Selection, *, figure: Figure | None = None) -> Figure:
         _frequencies(axes[n_panels - 1], selection)
     for ax in axes[n_panels:]:
         ax.remove()
-    models = list(dict.fromkeys(selection.table["covariance"]))
-    handles = [Line2D([], [], ms=5, label=model, **model_style(model)) for model in models]
-    handles.append(Line2D([], [], ls="", marker="o", ms=12, mfc="none", color="black", label="the best"))
-    figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False, handlelength=3)
     sizes = selection.table["n_components"]
-    figure.suptitle(f"Which number of components? K = {sizes.min()} to {sizes.max()}", x=0.01, ha="left")
+    title = f"Which number of components? K = {sizes.min()} to {sizes.max()}; higher is better, the best is ringed"
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
 def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure:
     """How far each mixture's expected log predictive density is behind the best, and how good each row's estimate is.
+
+    Mixtures whose draws are not to be trusted have a hollow point, and the reason under their name.
 
     Parameters
     ----------
@@ -110,10 +112,13 @@ def predictions(selection: Selection, *, figure: Figure | None = None) -> Figure
     weights = selection.table.set_index(["covariance", "n_components"])["weight"]
     figure = figure_or_new(figure, 10, 1.6 + 0.45 * len(keys))
     left, right = figure.subplots(1, 2, sharey=True)
-    heights = np.arange(len(keys))
-    left.errorbar(-ranking["behind"], heights, xerr=2 * ranking["se"], fmt="o", ms=5, color=COLORS[0], capsize=3)
+    doubts = [_doubt(selection, key) for key in keys]
+    for height, (behind, se, doubt) in enumerate(zip(ranking["behind"], ranking["se"], doubts, strict=True)):
+        look: dict[str, Any] = {"color": COLORS[1], "mfc": "white"} if doubt else {"color": COLORS[0]}
+        left.errorbar(-behind, height, xerr=2 * se, fmt="o", ms=5, capsize=3, **look)
     left.axvline(0, color="0.7", lw=0.8, zorder=0)
-    left.set_yticks(heights, [f"{model}, K = {K}\nweight {weights[model, K]:.2f}" for model, K in keys])
+    names = [f"{model}, K = {K}\nweight {weights[model, K]:.2f}" for model, K in keys]
+    left.set_yticks(range(len(keys)), [f"{name}\n{doubt}".strip() for name, doubt in zip(names, doubts, strict=True)])
     left.invert_yaxis()
     left.set(xlabel="elpd below the best, nats, ± 2 standard errors", title="Prediction by LOO")
     for height, key in enumerate(keys):
@@ -175,11 +180,17 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
     else:
         _averaged_map(ax, rows, selection, reach)
         ax.set(xlabel=in_picture(names[0]), ylabel=in_picture(names[1]))
-    ax.legend(frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")  # a marker in the plot reads as a row
     note = f"; the first 2 of {len(names)} features" if len(names) > 2 else ""
     ax.set_title(f"Predictive density, averaged with stacking weights{note}", fontsize="medium")
     plain(ax)
     return figure
+
+
+def _doubt(selection: Selection, key: Key) -> str:
+    """Why not to trust the draws of a fit, in a few words; empty where they are to be trusted."""
+    verdict = selection.posterior_states[key].verdict
+    return "" if verdict is None or verdict.good else verdict.convergence.value
 
 
 def model_style(model: str) -> dict[str, Any]:
@@ -191,34 +202,53 @@ def model_style(model: str) -> dict[str, Any]:
 
 
 def _criterion(ax: Axes, selection: Selection, name: str) -> None:
-    """One criterion against the number of components."""
+    """How far each fit is behind the best by one criterion, against the number of components."""
     kind, table, ranking = CRITERIA[name], selection.table, selection.ranking(name)
-    for model, fits in table.groupby("covariance", sort=False):
-        ax.plot(fits["n_components"], fits[kind.column], ms=4, lw=1.2, **model_style(str(model)))
-    first = ranking.iloc[0]
-    is_best = (table["covariance"] == first["covariance"]) & (table["n_components"] == first["n_components"])
-    best = float(table.loc[is_best, kind.column].iloc[0])
-    ax.plot(first["n_components"], best, "o", ms=12, mfc="none", color="black", zorder=3)
+    first, sizes = ranking.iloc[0], table["n_components"]
+    behind = kind.sign * (_value(table, kind.column, first) - table[kind.column])
+    contenders = ranking["covariance"].drop_duplicates()[:_CONTENDERS].tolist()
+    of_model = {str(model): (fits["n_components"], behind[fits.index]) for model, fits in table.groupby("covariance")}
+    for model, (K, values) in of_model.items():
+        style = model_style(model) if model in contenders else {"color": "0.85", "zorder": 0}
+        ax.plot(K, values, ms=4, lw=1.2, **style)
+    ax.plot(first["n_components"], 0, "o", ms=12, mfc="none", color="black", zorder=3)
     label, room = "number of components K", 0.0
     if kind.sign > 0 and len(ranking) <= _WITH_BARS:  # more would cover one another
-        centres = best - ranking["behind"]
         look: dict[str, Any] = {"fmt": "none", "ecolor": "0.6", "capsize": 3, "lw": 1, "zorder": 0}
-        ax.errorbar(ranking["n_components"], centres, ranking["se"], **look)
+        ax.errorbar(ranking["n_components"], ranking["behind"], ranking["se"], **look)
         room = float(ranking["se"][ranking["tied"]].max())
         label += "\n(bars: standard error of the difference to the best)"
-    behind = (table[kind.column] - best).abs()
-    depth = _depth(behind, table["n_components"], room)
-    n_left_out = int((behind > depth).sum())
+    depth = _depth(behind, sizes, room)
     margin = 0.07 * depth
-    ax.set_ylim((best - margin, best + depth) if kind.sign < 0 else (best - depth, best + max(margin, room)))
+    ax.set_ylim(depth, -max(margin, room))
+    _name_lines(ax, {model: of_model[model] for model in contenders}, depth)
+    n_left_out = int((behind > depth).sum())
     title = f"{kind.panel}: {first['covariance']}, K = {first['n_components']}"
     ax.set_title(title + (f" ({n_left_out} worse not shown)" if n_left_out else ""), fontsize="medium")
-    unit = f"{kind.panel} (smaller is better)" if kind.sign < 0 else "nats (larger is better)"
-    sizes = table["n_components"]
-    ax.set(xlabel=label, ylabel=unit, xlim=(sizes.min() - 0.5, sizes.max() + 0.5))
+    unit = "nats" if kind.sign > 0 else kind.panel
+    ax.set(xlabel=label, ylabel=f"behind the best ({unit})", xlim=(sizes.min() - 0.5, sizes.max() + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.ticklabel_format(axis="y", useOffset=False)
     plain(ax)
+
+
+def _value(table: pd.DataFrame, column: str, fit: pd.Series) -> float:
+    """A column of the table for one of its fits."""
+    is_it = (table["covariance"] == fit["covariance"]) & (table["n_components"] == fit["n_components"])
+    return float(table.loc[is_it, column].iloc[0])
+
+
+def _name_lines(ax: Axes, lines: Mapping[str, tuple[pd.Series, pd.Series]], depth: float) -> None:
+    """Names beside the last points of lines (K, behind) that are to be seen, none over another."""
+    ends = {}
+    for model, (K, behind) in lines.items():
+        seen = behind[behind <= depth]
+        if len(seen):
+            ends[model] = (float(K[seen.index[-1]]), float(seen.iloc[-1]))
+    order = sorted(ends, key=lambda model: ends[model][1])
+    heights = spread(np.array([ends[model][1] for model in order]), 0.07 * depth, end=depth)
+    for model, height in zip(order, heights, strict=True):
+        look: dict[str, Any] = {"color": model_style(model)["color"], "fontsize": "small", "va": "center"}
+        ax.annotate(model, (ends[model][0], height), (7, 0), textcoords="offset points", annotation_clip=False, **look)
 
 
 def _depth(behind: pd.Series, n_components: pd.Series, room: float) -> float:

@@ -79,12 +79,36 @@ def size_handles(word: str, area: Callable[[float], float]) -> Iterator[Line2D]:
         yield Line2D([], [], ls="", marker="o", color="0.5", ms=float(np.sqrt(area(1 - probability))), label=label)
 
 
+def spread(heights: np.ndarray, apart: float, end: float) -> np.ndarray:
+    """Ascending heights at least so far apart: each is moved on from the one before, and back from the end.
+
+    Examples
+    --------
+    >>> spread(np.array([1.0, 1.5, 9.5]), apart=2, end=9).tolist()
+    [1.0, 3.0, 9.0]
+    """
+    moved = heights.copy()
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + apart)
+    limit = end
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - apart
+    return moved
+
+
 def outlines(mixture: GaussianMixture, k: int, pair: tuple[int, int], radius: float) -> np.ndarray:
     """Ellipses (..., 101, 2) around component k's mean in two features, ``radius`` sds away from it."""
     two = mixture.marginal(pair)
     factor = np.linalg.cholesky(two.covariances[..., k, :, :])
     ellipses = two.means[..., k, :, None] + radius * factor @ _CIRCLE
     return np.swapaxes(ellipses, -1, -2)
+
+
+def parting_features(means: np.ndarray, rows: np.ndarray, n: int) -> list[int]:
+    """The n features, in the table's order, in which the groups' means (K, D) are farthest apart in sds of the rows."""
+    spread = means.std(axis=0) / np.maximum(rows.std(axis=0), 1e-300)
+    return np.sort(np.argsort(-spread, kind="stable")[:n]).tolist()
 
 
 def thinned(draws: GaussianMixture, n: int) -> GaussianMixture:

@@ -32,8 +32,29 @@ def test_the_ball_is_shown_beside_the_partition(clustered):
     ball = bg.credible_ball(clustered.tree, partition, rng=0)
     text = words(clustered.pictures["credible_ball"])
     assert f"the partition: {counted(partition.n_clusters, 'cluster')}" in text
-    assert f"fewest clusters in the ball: {len(np.unique(ball.upper))}; distance {ball.upper_distance:.2f}" in text
+    for labels, distance in (
+        (ball.upper, ball.upper_distance),
+        (ball.lower, ball.lower_distance),
+        (ball.horizontal, ball.horizontal_distance),
+    ):
+        assert f"{counted(len(np.unique(labels)), 'cluster')}, distance {distance:.2f}" in text
     assert "95% of the posterior's partitions" in text
+
+
+def test_the_same_partition_has_one_panel_and_the_rows_that_differ_are_ringed(faithful):
+    X, _, tree = faithful
+    partition = bg.partition(tree, rng=0)
+    ball, labels = bg.credible_ball(tree, partition, rng=0), partition.labels
+    moved = np.where(np.isin(np.arange(len(labels)), (3, 7)), 1 - labels, labels)
+    same = replace(ball, upper=labels, lower=1 - moved, horizontal=moved, horizontal_distance=ball.lower_distance)
+    figure = plots.credible_ball(X, partition, same)  # the numbers of clusters do not make them others
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == 3
+    assert titles[1].startswith("fewest clusters:\n")
+    assert titles[1].endswith("no row differs")
+    assert titles[2].startswith("most clusters and farthest:\n")
+    assert titles[2].endswith("2 rows ringed: 3, 7")
+    np.testing.assert_array_equal(figure.axes[2].collections[-1].get_offsets(), np.asarray(X)[[3, 7]])
 
 
 def test_one_feature_stands_at_the_height_of_its_cluster(clustered):

@@ -1,8 +1,10 @@
 """What criteria say of fits, and what their posteriors predict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from pictures import black_lines, table, words
+from pictures import black_lines, table, tick_names, words
 
 import bayesgmm as bg
 from bayesgmm import plots
@@ -11,21 +13,47 @@ from bayesgmm.plots.selections import model_style
 
 
 @pytest.mark.parametrize("criteria", [("bic",), ("icl", "aic"), ("bic", "icl", "cv")])
-def test_criteria_show_every_model_and_mark_the_best(criteria, tmp_path):
+def test_criteria_name_their_contenders_and_mark_the_best(criteria, tmp_path):
     chosen = bg.select(table("elongated"), range(1, 5), ("full", "EVE", "VEE"), criteria, n_starts=4, rng=0, n_folds=4)
     figure = plots.criteria(chosen)
     figure.savefig(tmp_path / "criteria", format="png", dpi=40)
-    text = words(figure)
-    assert {"VVV", "EVE", "VEE"} <= set(text.split())
+    assert figure.legends == []
     assert len(figure.axes) == len(criteria) + 1  # how often BIC or ICL chose each K
     for ax, name in zip(figure.axes, criteria, strict=False):
         best = chosen.best(name)
         assert f"{best.covariance_model.name}, K = {best.n_components}" in ax.get_title()
+        assert best.covariance_model.name in [text.get_text() for text in ax.texts]
         ring = next(line for line in ax.lines if line.get_markersize() == 12)
         assert ring.get_xdata() == [best.n_components]
-        assert ax.get_ylim()[0] < ring.get_ydata()[0] < ax.get_ylim()[1]
+        assert ring.get_ydata() == [0]
+        worst, best_shown = ax.get_ylim()
+        assert worst > 0 > best_shown
     bars = [patch.get_height() for patch in figure.axes[-1].patches]
     assert sum(bars) == pytest.approx(sum(name in ("bic", "icl") for name in criteria))
+
+
+def test_lines_are_how_far_a_fit_is_behind_the_best_and_only_contenders_have_colours():
+    chosen = bg.select(table("iris"), (1, 2, 3), "all", ("bic",), n_starts=2, n_replicates=0, rng=0)
+    (ax,) = plots.criteria(chosen).axes
+    named = {text.get_text() for text in ax.texts}
+    coloured = [line for line in ax.lines if line.get_color() not in ("0.85", "black")]
+    assert 1 <= len(named) <= 4
+    assert len(coloured) == len(named) - ("VVV" in named)
+    ranking = chosen.ranking("bic")
+    assert named <= set(ranking["covariance"].drop_duplicates()[:4])
+    shown = np.concatenate([line.get_ydata() for line in ax.lines if line.get_markersize() != 12])
+    assert set(np.round(ranking["behind"], 6)) <= set(np.round(shown, 6))
+
+
+def test_predictions_mark_chains_that_did_not_converge(selected):
+    _, selection = selected
+    key = next(iter(selection.posterior_states))
+    for convergence in (bg.Convergence.NOT_CONVERGED, bg.Convergence.CONVERGED):
+        state = bg.PosteriorState(bg.Verdict(convergence, ""))
+        states = dict.fromkeys(selection.posterior_states, bg.PosteriorState(bg.Verdict(bg.Convergence.CONVERGED, "")))
+        figure = plots.predictions(replace(selection, posterior_states=states | {key: state}))
+        marked = [name.partition("\n")[0] for name in tick_names(figure) if name.endswith("did not converge")]
+        assert marked == ([] if state.verdict.good else [f"{key[0]}, K = {key[1]}"])
 
 
 def test_a_covariance_model_has_a_look_of_its_own():
@@ -38,7 +66,7 @@ def test_predictions_come_in_the_order_of_the_ranking(selected, tmp_path):
     figure = plots.predictions(selection)
     figure.savefig(tmp_path / "predictions.png", dpi=40)
     assert "nats, ± 2 standard errors" in words(figure)
-    labels = [t.get_text().partition("\n")[0] for t in figure.axes[0].get_yticklabels()]
+    labels = [name.partition("\n")[0] for name in tick_names(figure)]
     ranking = selection.ranking("loo")
     assert labels == [f"{row.covariance}, K = {row.n_components}" for row in ranking.itertuples()]
 
@@ -52,7 +80,8 @@ def test_the_average_is_the_density_with_stacking_weights(selected, tmp_path):
         figure
     )
     assert figure.axes[0].get_xlabel() == X.columns[0]
-    legend = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert figure.axes[0].get_legend() is None  # there its marker would read as a row
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
     if D == 1:
         assert legend == ["rows", *(f"{model}, K = {K}" for model, K in selection.posteriors), "average"]
         (average,) = black_lines(figure)

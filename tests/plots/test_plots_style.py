@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import bayesgmm as bg
-from bayesgmm.plots.style import COLORS, bin_edges, color, figure_or_new, marker, outlines
+from bayesgmm.plots.style import COLORS, bin_edges, color, figure_or_new, marker, outlines, parting_features
 
 
 def test_a_component_keeps_its_colour():
@@ -34,3 +34,10 @@ def test_a_figure_has_room_for_legends_outside_of_its_axes():
     assert figure_or_new(bare, 3, 2).get_constrained_layout()
     assert figure_or_new(tight, 3, 2).get_layout_engine() is engine
     assert figure_or_new(None, 3, 2).get_size_inches().tolist() == [3, 2]
+
+
+def test_the_features_shown_are_those_that_tell_the_groups_apart():
+    rows = np.random.default_rng(0).normal(size=(100, 4)) * [1, 100, 1, 1]
+    means = np.array([[0.0, 0, 0, 0], [2, 100, 0, 3]])  # a hundred is one sd
+    assert parting_features(means, rows, 2) == [0, 3]
+    assert parting_features(means, rows, 5) == [0, 1, 2, 3]
