@@ -1,12 +1,10 @@
-"""Where tables come in: any table becomes checked float64 rows with named columns, or one clear error."""
+"""Where tables come in: checked rows with their weights, missing values and errors, or one clear error."""
 
 from __future__ import annotations
 
 import numbers
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +13,57 @@ import numpy as np
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Rows, column_ranges
 from bayesgmm.measurement import covariances_of, error_variances
+from bayesgmm.names import counted
 from bayesgmm.patterns import Patterns
+from bayesgmm.tables import names_of, values_and_names
 
 _RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
 _LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64 leaves too few digits
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How much of a table is missing; `EMFit.missing` is one.
+
+    Attributes
+    ----------
+    features : tuple of D str
+    share : tuple of D float
+        Share of each column's values that are missing.
+    n_observations : int
+        Rows of the table.
+    n_rows : int
+        Rows that lack a value.
+    n_patterns : int
+        Different sets of columns that rows with a value have values of.
+    empty : tuple of int
+        Positions of the rows without any value.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful().to_numpy(copy=True)
+    >>> X[:68, 1] = float("nan")
+    >>> print(bg.fit_em(X, 2, rng=0).missing)
+    68 of 272 rows lack a value: x0 0 %, x1 25 % missing
+    """
+
+    features: tuple[str, ...]
+    share: tuple[float, ...]
+    n_observations: int
+    n_rows: int
+    n_patterns: int
+    empty: tuple[int, ...]
+
+    def __str__(self) -> str:
+        if not self.n_rows:
+            return "no value is missing"
+        shares = (f"{name} {100 * share:.2g} %" for name, share in zip(self.features, self.share, strict=True))
+        empty = f"; {counted(len(self.empty), 'row')} without any value" if len(self.empty) else ""
+        return f"{self.n_rows} of {self.n_observations} rows lack a value: {', '.join(shares)} missing{empty}"
+
+
+NOTHING_MISSING = Missing((), (), 0, 0, 1, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +121,37 @@ class Observations:
     def empty(self) -> np.ndarray:
         """Positions of the rows without any value."""
         return np.empty(0, np.int64) if self.complete else np.flatnonzero(self.missing.all(axis=1))
+
+    def count_missing(self) -> Missing:
+        """How much of the table is missing."""
+        N, D = self.values.shape
+        if self.complete:
+            return Missing(self.features, (0.0,) * D, N, 0, 1, ())
+        n_patterns, n_rows = len(Patterns.of(self.missing).n_observed), int(self.missing.any(axis=1).sum())
+        share, empty = self.missing.mean(axis=0).tolist(), self.empty.tolist()
+        return Missing(self.features, tuple(share), N, n_rows, n_patterns, tuple(empty))
+
+    @cached_property
+    def least_errors(self) -> np.ndarray | None:
+        """A variance (D,) that all errors of each column have at least; None where there are no errors."""
+        if self.errors is None:
+            return None
+        if self.errors.ndim == 3:
+            return np.full(self.n_features, max(float(np.linalg.eigvalsh(self.errors)[..., 0].min()), 0.0))
+        return np.where(self.missing, np.inf, self.errors).min(axis=0)
+
+    @cached_property
+    def mean_error(self) -> np.ndarray:
+        """Covariance (D, D) of the errors, on average over the rows that have values; zero without errors."""
+        if self.errors is None:
+            return np.zeros((self.n_features, self.n_features))
+        known = ~self.missing
+        if self.errors.ndim == 2:
+            return np.diag((self.errors * known).sum(axis=0) / known.sum(axis=0))
+        pairs = np.maximum(known.T.astype(float) @ known, 1.0)
+        if len(self.errors) == 1:
+            return self.errors[0]
+        return (self.errors * (known[:, :, None] & known[:, None, :])).sum(axis=0) / pairs
 
     @cached_property
     def weight_of_rows(self) -> np.ndarray:
@@ -231,19 +307,6 @@ def _different_columns(values: np.ndarray, features: tuple[str, ...], low: np.nd
                 raise InputError(f"columns {features[i]!r} and {features[j]!r} are identical; leave one out")
 
 
-def names_of(X: Any) -> tuple[str, ...] | None:
-    """Column names of a table that has some (pandas, polars, Arrow); None for an array."""
-    if isinstance(X, Observations):
-        return X.features if X.named else None
-    names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's columns are the values
-    return None if names is None else tuple(str(name) for name in names)
-
-
-def made_up_names(n: int) -> tuple[str, ...]:
-    """Names for the columns of a table without names: x0, x1, ..."""
-    return tuple(f"x{j}" for j in range(n))
-
-
 def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
     """Refuse a table whose columns have other names than those that were fitted, or stand in another order.
 
@@ -254,7 +317,7 @@ def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
     InputError
         With both lists of names.
     """
-    names = names_of(X)
+    names = (X.features if X.named else None) if isinstance(X, Observations) else names_of(X)
     if names is None or fitted is None or names == fitted:
         return
     if sorted(names) == sorted(fitted):
@@ -293,12 +356,12 @@ def _values_and_names(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read-only float64 values (N, D), NaN where missing, and column names."""
     if isinstance(X, Observations):
         return X.values, X.features
-    values, names = _from_array(X) if names_of(X) is None else _from_columns(X)
+    values, names = values_and_names(X)
     values = np.ascontiguousarray(values).view()
     values.flags.writeable = False
     if values.size and np.isnan(column_ranges(values)[0]).any() and (infinite := np.isinf(values)).any():
-        raise _unusable(infinite, tuple(names), "infinite")
-    return values, tuple(names)
+        raise _unusable(infinite, names, "infinite")
+    return values, names
 
 
 def _unusable(bad: np.ndarray, names: tuple[str, ...], kind: str) -> InputError:
@@ -310,103 +373,6 @@ def _unusable(bad: np.ndarray, names: tuple[str, ...], kind: str) -> InputError:
         + (f", and {others} more row{'s have' if others > 1 else ' has'} such entries" if others else "")
         + "; drop these rows or fill them in (rows count from 0)"
     )
-
-
-def _from_columns(X: Any) -> tuple[np.ndarray, list[str]]:
-    """Values and names of a table whose columns have names."""
-    names = list(names_of(X) or ())
-    repeated = [name for i, name in enumerate(names) if name in names[:i]]
-    if repeated:
-        raise InputError(f"two columns are called {repeated[0]!r}; rename one")
-    keys = names if hasattr(X, "column_names") else list(X.columns)
-    columns, problems = [], {}
-    for key, name in zip(keys, names, strict=True):
-        try:
-            columns.append(_float_column(np.ma.asarray(np.asarray(X[key])), name))
-        except InputError as error:
-            problems[name] = str(error)
-    if problems:
-        first, *others = problems
-        unusable_too = f" (nor can {', '.join(map(repr, others))} be used)" if others else ""
-        raise InputError(problems[first] + unusable_too)
-    return (np.stack(columns, axis=1) if columns else np.empty((len(X), 0))), names
-
-
-def _from_array(X: Any) -> tuple[np.ndarray, list[str]]:
-    """Values of an array, or of what can become one, with made-up names of its columns."""
-    try:
-        raw = X if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
-    except ValueError as error:
-        if isinstance(X, (list, tuple)):
-            lengths = [len(row) if hasattr(row, "__len__") else 1 for row in X]
-            other = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
-            detail = f"row 0 has {lengths[0]} entries, row {other} has {lengths[other]}" if other else str(error)
-            raise InputError(f"the rows of the table differ in length: {detail}") from error
-        raise _no_table(X, str(error)) from error
-    except Exception as error:  # whatever an __array__ raises
-        raise _no_table(X, str(error)) from error
-    if raw.dtype.names is not None or raw.ndim == 0 or (raw.ndim == 1 and raw.size and raw.dtype.kind == "O"):
-        raise _no_table(X)
-    if raw.ndim == 1:
-        if not raw.size:
-            raise InputError("the table is empty: it has no rows")
-        raise InputError(
-            "a table has two dimensions, this array has one; for one feature use X.reshape(-1, 1) "
-            "(a pandas Series: .to_frame()), for one row X.reshape(1, -1)"
-        )
-    if raw.ndim != 2:
-        raise InputError(f"a table has two dimensions, rows by columns; this array has {raw.ndim}")
-    names = list(made_up_names(raw.shape[1]))
-    if raw.dtype.kind in "fiub" and not isinstance(raw, np.ma.MaskedArray):
-        return np.asarray(raw).astype(np.float64, copy=False), names
-    columns = [_float_column(raw[:, j], name) for j, name in enumerate(names)]
-    return (np.stack(columns, axis=1) if columns else np.empty(raw.shape)), names
-
-
-def _no_table(X: Any, reason: str = "") -> InputError:
-    """The error for something that is not a table: what type it has, and how to make a table of it."""
-    first = X[0] if isinstance(X, (list, tuple)) and X else X
-    if X is None or isinstance(X, numbers.Number):
-        cure = ""
-    elif hasattr(X, "nnz") and hasattr(X, "toarray"):
-        cure = "; it is sparse: give X.toarray()"
-    elif isinstance(X, (str, bytes, os.PathLike)):
-        cure = "; read the file first, as with pandas.read_csv(X)"
-    elif isinstance(first, Mapping) or getattr(getattr(X, "dtype", None), "names", None) is not None:
-        cure = "; give pandas.DataFrame(X)"
-    elif isinstance(first, Iterator):
-        cure = "; give list(X)" if first is X else "; give [list(row) for row in X]"
-    elif isinstance(X, Iterable) and not isinstance(X, (list, tuple)) and not hasattr(X, "__array__"):
-        cure = "; give a list of rows, an array or a DataFrame"
-    else:
-        cure = "; give an array or a DataFrame"
-    kind = type(X).__name__ + (f" of {type(first).__name__}" if first is not X else "")
-    what = "not None" if X is None else f"not a value of type {kind}"
-    reason = f" ({' '.join(reason.split())})" if reason else ""
-    return InputError(f"a table of numbers, rows by columns, is needed, {what}{reason}{cure}")
-
-
-def _float_column(column: np.ndarray, name: str) -> np.ndarray:
-    """One column as float64, NaN where masked or None."""
-    kind = column.dtype.kind
-    if kind in "fiub":
-        return np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
-    if kind == "c":
-        raise InputError(f"column {name!r} holds complex numbers; Gaussian mixtures need real ones")
-    if kind in "mM":
-        raise InputError(f"column {name!r} holds dates or times; convert it to numbers first")
-    out = np.empty(len(column))
-    for row, entry in enumerate(column.tolist()):
-        if entry is None or type(entry).__name__ in ("NAType", "NaTType"):
-            out[row] = np.nan
-        elif isinstance(entry, (numbers.Real, Decimal)):
-            out[row] = float(entry)
-        else:
-            raise InputError(
-                f"column {name!r} holds text or objects (row {row}: {str(entry)[:40]!r}); "
-                "convert it to numbers or leave it out"
-            )
-    return out
 
 
 def _sample_weight(sample_weight: Any, n: int) -> np.ndarray:

@@ -22,7 +22,8 @@ from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
-from bayesgmm.observations import made_up_names, numeric_table, observations
+from bayesgmm.observations import numeric_table, observations
+from bayesgmm.tables import made_up_names
 
 _LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 

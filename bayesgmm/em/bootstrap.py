@@ -19,7 +19,7 @@ from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
-from bayesgmm.observations import Observations, positive_integer
+from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
 _CHUNK_BYTES = 16e6  # of replicates' row weights held at a time
@@ -89,6 +89,8 @@ def bootstrap(
     method: Literal["nonparametric", "weighted", "parametric"] = "nonparametric",
     n_replicates: int = 999,
     sample_weight: Any = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     tolerance: float = 1e-4,
     rng: Any = None,
     progress: Progress | None = None,
@@ -102,10 +104,10 @@ def bootstrap(
     fit : EMFit
     method : {"nonparametric", "weighted", "parametric"}
         A replicate is either rows drawn with replacement, or the rows with random exponential weights, under which no
-        row is ever left out, or a new table drawn from the fit.
+        row is ever left out, or a new table drawn from the fit, with the same values missing and the same errors.
     n_replicates : int
         At least 2.
-    sample_weight : (N,), optional
+    sample_weight, error_sd, error_covariance : optional
         As in the fit.
     tolerance : float
         Tolerance of each refit, in nats, as in `fit_em`.
@@ -142,7 +144,8 @@ def bootstrap(
     n_replicates = positive_integer(n_replicates, "n_replicates", least=2)
     if method not in _METHODS:
         raise InputError(f"unknown method {method!r}; use 'nonparametric', 'weighted' or 'parametric'")
-    table = fitted_table(fit, X, sample_weight, ("labels", "fixed", "priors", "reg_covar"), "bootstrap")
+    unsupported = ("labels", "fixed", "priors", "reg_covar")
+    table = fitted_table(fit, X, sample_weight, unsupported, "bootstrap", error_sd, error_covariance)
     rng, tell = np.random.default_rng(rng), of_stage(progress, "bootstrap replicates")
     climber, _ = make_climber(table, fit.covariance_model, fit.n_components, tolerance=tolerance, max_iterations=1000)
     start = moments_of_mixture(fit.mixture, table.total_weight, climber.center)[None]
@@ -240,6 +243,8 @@ def bootstrap_lrt(
     *,
     n_replicates: int = 199,
     n_starts: int = 20,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> LikelihoodRatioTest:
@@ -255,6 +260,8 @@ def bootstrap_lrt(
         Tables drawn from the fit with K components.
     n_starts : int
         Starts of every fit, to the table and to the replicates alike.
+    error_sd, error_covariance : optional
+        As in `fit_em`.
     rng : Generator, seed or None
     progress : callable, optional
         Called with the stage "likelihood-ratio replicates", how many are done and their total.
@@ -281,13 +288,14 @@ def bootstrap_lrt(
     n_replicates = positive_integer(n_replicates, "n_replicates")
     K = positive_integer(n_components, "n_components")
     rng, tell = np.random.default_rng(rng), of_stage(progress, "likelihood-ratio replicates")
-    null = fit_em(X, K, covariance, n_starts=n_starts, rng=rng)
-    alternative = fit_quietly(X, K + 1, covariance, n_starts=n_starts, rng=rng)  # doubtful where K are enough
+    table = observations(X, None, error_sd, error_covariance)
+    null = fit_em(table, K, covariance, n_starts=n_starts, rng=rng)
+    alternative = fit_quietly(table, K + 1, covariance, n_starts=n_starts, rng=rng)  # doubtful where K are enough
     statistic = 2 * (alternative.log_likelihood - null.log_likelihood)
     replicates = np.empty(n_replicates)
     for r in range(n_replicates):
-        values, _ = null.mixture.sample(null.n_observations, rng=rng)
-        smaller, larger = (fit_quietly(values, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
+        drawn = _drawn_like(table, null.mixture, rng)
+        smaller, larger = (fit_quietly(drawn, k, covariance, n_starts=n_starts, rng=rng) for k in (K, K + 1))
         replicates[r] = 2 * (larger.log_likelihood - smaller.log_likelihood)
         tell(r + 1, n_replicates)
     n_reached = int((replicates >= statistic).sum())

@@ -82,9 +82,10 @@ class Climber:
         if self.problem.penalty.rows > 0:
             return None  # priors keep the likelihood bounded
         D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
-        counts = outcomes.moments[0, : len(outcomes.covariances[0])]
+        counts, errors = self._least_counts(outcomes), self.table.least_errors
         for k in np.flatnonzero(~self.problem.fixed.has_covariance):
-            precision_cholesky(outcomes.covariances[0, k], P)
+            observed = outcomes.covariances[0, k] + (0.0 if errors is None else np.diag(errors))
+            precision_cholesky(observed, P)
             width = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
             n_rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
             rounding_sd = _ROUNDED * max(1 - 2 / np.sqrt(2 * n_rows), 0.0) * np.sqrt(max(1 - D / n_rows, 0.0))
@@ -101,6 +102,21 @@ class Climber:
             if width.min() < least_width:
                 return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
         return None
+
+    def _least_counts(self, outcomes: ascent.Outcomes) -> np.ndarray:
+        """Expected number of rows (K,) of each component; with missing values, of those that a covariance rests on.
+
+        That is the least number of rows with values of both of two columns.
+        """
+        weights, offsets, covariances = outcomes.weights[0], outcomes.offsets[0], outcomes.covariances[0]
+        if self.table.complete:
+            return outcomes.moments[0, : len(weights)]
+        mixture = GaussianMixture(weights, offsets + self.center, covariances)
+        expected = mixture.responsibilities(self.table) * self.table.weight_of_rows[:, None]
+        known = (~self.table.missing).astype(float)
+        if self.model.diagonal:
+            return (expected.T @ known).min(axis=1)
+        return np.array([(known.T @ (known * r[:, None])).min() for r in expected.T])
 
 
 def make_climber(

@@ -24,6 +24,9 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
+_GAUSSIAN_STARTS = 5  # of a single component where values are missing
+_FLAT = 1e-3  # of the errors' variance: less is as good as no variance
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FitSettings:
@@ -36,6 +39,8 @@ class FitSettings:
     """
 
     sample_weight: Any = None
+    error_sd: Any = None
+    error_covariance: Any = None
     labels: Any = None
     fixed: Mapping[str, Any] | None = None
     priors: Any = None
@@ -71,6 +76,8 @@ def fit_em(
     covariance: str | CovarianceModel = "full",
     *,
     sample_weight: Any = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     priors: Any = None,
@@ -88,13 +95,18 @@ def fit_em(
     Parameters
     ----------
     X : (N, D) table
-        Array, DataFrame or nested lists of finite numbers.
+        Array, DataFrame or nested lists of finite numbers; NaN, None, pandas.NA and masked entries are missing values.
     n_components : int
         K >= 1.
     covariance : str or CovarianceModel
         "full", "tied", "diag", "spherical", or one of the 14 three-letter names.
     sample_weight : (N,), optional
         Non-negative weights; a whole number counts a row that often, 0 leaves it out.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values were measured with; the mixture is then that of the true
+        values.
+    error_covariance : (D, D) or (N, D, D), optional
+        Covariances of the errors, instead.
     labels : (N,) int, optional
         The component of rows where it is known, -1 where it is not. Components then keep these labels.
     fixed : mapping, optional
@@ -133,7 +145,8 @@ def fit_em(
     -----
     ConvergenceWarning
         If the fit has ``doubts``: every maximum found is spurious, owing its height to a component with too few rows;
-        or a component holds a single row; or one is many times as wide as any other.
+        or a component holds a single row; or one is many times as wide as any other; or one's variance is not above the
+        errors of measurement.
 
     Raises
     ------
@@ -149,6 +162,10 @@ def fit_em(
     means are moved by at most a standard error. If the climb does not come back from there, it had ended on a saddle or
     a plateau, and goes on.
 
+    Missing values are integrated over, not filled in: estimates are those of maximum likelihood if a value's being
+    missing depends on observed values alone (missing at random). Where values are missing for what they are, as when
+    high ones are never recorded, estimates mislead, and no table shows it.
+
     With ``reg_covar`` each row counts as a blob: normal about it, with these variances R. A component's log density is
     averaged over the blob, log N(x | m, S) - tr(S^-1 R) / 2, and its covariance gains R. EM climbs the likelihood of
     these densities, which is bounded; it lies below the log-likelihood of the rows, and by Jensen's inequality below
@@ -162,6 +179,8 @@ def fit_em(
     Celeux & Govaert (1995), Pattern Recognition 28:781-793, doi:10.1016/0031-3203(94)00125-6 (covariance models).
     Biernacki, Celeux & Govaert (2003), Computational Statistics & Data Analysis 41:561-575,
     doi:10.1016/S0167-9473(02)00163-9 (small EM).
+    Murray (1977), Journal of the Royal Statistical Society B 39:27-28 (several maxima of one Gaussian).
+    Bovy, Hogg & Roweis (2011), Annals of Applied Statistics 5:1657-1677, doi:10.1214/10-AOAS439 (errors).
     Walker & Ni (2011), SIAM Journal on Numerical Analysis 49:1715-1735, doi:10.1137/10078356X (Anderson mixing).
 
     Examples
@@ -176,6 +195,8 @@ def fit_em(
         n_components,
         covariance,
         sample_weight=sample_weight,
+        error_sd=error_sd,
+        error_covariance=error_covariance,
         labels=labels,
         fixed=fixed,
         priors=priors,
@@ -205,7 +226,8 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     """
     K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
     never_collapses = bool((chosen.row_variance > 0).all())
-    table = observations(X, chosen.sample_weight, may_be_constant=never_collapses)
+    errors = {"error_sd": chosen.error_sd, "error_covariance": chosen.error_covariance}
+    table = observations(X, chosen.sample_weight, **errors, may_be_constant=never_collapses)
     if chosen.row_variance.size not in (1, table.n_features):
         raise InputError(f"reg_covar has {chosen.row_variance.size} entries; the table has {table.n_features} columns")
     model = CovarianceModel.named(covariance).for_features(table.n_features)
@@ -227,14 +249,14 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
         starts, blobs = _starts_under(chosen.priors, chosen.starts, table, K), climber.problem.row_variance
         candidates = user_starts(starts, table, climber.center, blobs, K)
     else:
-        only_one = K == 1 or (labels.size > 0 and labels.min() >= 0)
-        n_starts = 1 if only_one else int(chosen.n_starts)
+        n_starts = 1 if labels.size > 0 and labels.min() >= 0 else starts_for(table, K, int(chosen.n_starts))
         candidates = portfolio(table, labels, climber.center, spread, K, n_starts, rng)
     made_with = {
         "labels": labels.size,
         "fixed": chosen.fixed,
         "priors": chosen.priors,
         "reg_covar": chosen.row_variance.any(),
+        "errors": table.errors is not None,
     }
     constraints = tuple(name for name, value in made_with.items() if value)
     progress = of_stage(chosen.progress, "EM climbs")
@@ -289,8 +311,24 @@ def fit_from_starts(
         features=table.features,
         map_log_responsibility=map_log_responsibility,
         constraints=constraints,
+        missing=table.count_missing(),
+        within_errors=_within_errors(mixture, table),
         n_fixed=_n_fixed(climber.problem.fixed, model, D),
     )
+
+
+def starts_for(table: Observations, K: int, n_starts: int) -> int:
+    """How many starts to make: one Gaussian has a single maximum, unless values are missing (Murray 1977)."""
+    return n_starts if K > 1 else min(n_starts, 1 if table.complete else _GAUSSIAN_STARTS)
+
+
+def _within_errors(mixture: GaussianMixture, table: Observations) -> tuple[int, ...]:
+    """Components that are all but flat, in some direction, beside the errors: nothing says that they vary there."""
+    if table.errors is None:
+        return ()
+    P = mixture.precisions_cholesky
+    relative = np.linalg.eigvalsh(np.swapaxes(P, 1, 2) @ table.mean_error @ P)[:, -1]
+    return tuple(np.flatnonzero(relative > 1 / _FLAT).tolist())
 
 
 def enough_rows(table: Observations, K: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import Climber, make_climber
-from bayesgmm.em.fit import enough_rows, fit_from_starts
+from bayesgmm.em.fit import enough_rows, fit_from_starts, starts_for
 from bayesgmm.em.initialize import Candidates, moments_of_mixture, portfolio
 from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.errors import BayesGMMError
@@ -80,7 +80,7 @@ def fit_grid(
         enough_rows(table, K)
         climber, spread = make_climber(table, model, K)
         if K not in portfolios:
-            size, own_rng = 1 if K == 1 else n_starts, np.random.default_rng(seeds[K - 1])
+            size, own_rng = starts_for(table, K, n_starts), np.random.default_rng(seeds[K - 1])
             portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own_rng)
         starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
         smaller = fits.get(grid.key(model, K - 1))

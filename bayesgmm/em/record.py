@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.result import EMFit, Maximum, Start, Status
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.observations import Missing
 
 _OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
 
@@ -39,7 +40,7 @@ def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
     """
     record: dict[str, Any] = {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _OF_ITS_OWN}
     record["covariance_model"], record["status"] = fit.covariance_model.name, fit.status.name
-    record["mixture_features"] = fit.mixture.features
+    record["mixture_features"], record["missing"] = fit.mixture.features, asdict(fit.missing)
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
     record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail, m.mixture is not None) for m in fit.maxima]
     mixtures = [maximum.mixture for maximum in fit.maxima if maximum.mixture is not None]
@@ -70,8 +71,14 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
     maxima = tuple(_maxima(record.pop("maxima"), arrays))
     model, status = CovarianceModel.named(record.pop("covariance_model")), Status[record.pop("status")]
-    rest: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-    return EMFit(best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, **rest)
+    missing = Missing(**_with_tuples(record.pop("missing")))
+    rest = _with_tuples(record)
+    return EMFit(best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, missing=missing, **rest)
+
+
+def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with tuples for lists, which are all that JSON knows."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
 def _maxima(records: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> Iterator[Maximum]:

@@ -14,7 +14,8 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.information import StandardErrors, observed_information
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import Observations, check_names, observations
+from bayesgmm.names import listed
+from bayesgmm.observations import NOTHING_MISSING, Missing, Observations, check_names, observations
 
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
@@ -145,9 +146,13 @@ class EMFit:
         Sum over the rows of the log responsibility of each row's most probable component, in nats; zero where every
         row certainly belongs to one component.
     constraints : tuple of str
-        Which of "labels", "fixed", "priors" and "reg_covar" the fit was made with.
+        Which of "labels", "fixed", "priors", "reg_covar" and "errors" the fit was made with.
     n_fixed : int
         Number of parameters that were fixed.
+    missing : Missing
+        How many values of the table were missing, and where.
+    within_errors : tuple of int
+        Components whose variance, in some direction, is not above the errors of measurement.
     n_parameters : int
         Number of free parameters.
     bic, aic, icl : float
@@ -185,6 +190,8 @@ class EMFit:
     map_log_responsibility: float
     constraints: tuple[str, ...] = ()
     n_fixed: int = 0
+    missing: Missing = NOTHING_MISSING
+    within_errors: tuple[int, ...] = ()
 
     @property
     def n_components(self) -> int:
@@ -232,21 +239,24 @@ class EMFit:
         """Why this fit may not be what it seems and what to do, a clause for each reason; empty if there is none.
 
         Every maximum is spurious; a component holds a single row or none; or a component is many times as wide as any
-        other, which happens where rows lie far out or tails are heavier than normal.
+        other, which happens where rows lie far out or tails are heavier than normal; or a component is flat beside the
+        errors of measurement.
         """
-        reasons = [_every_maximum_spurious(self)]
+        reasons = [_every_maximum_spurious(self), _flat_components(self)]
         if self.n_components > 1:
             reasons += [_component_of_few_rows(self), _component_too_wide(self)]
         return tuple(reason for reason in reasons if reason is not None)
 
-    def standard_errors(self, X: Any, sample_weight: Any = None) -> StandardErrors:
+    def standard_errors(
+        self, X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None
+    ) -> StandardErrors:
         """Standard errors of all parameters, from the observed information at this maximum-likelihood fit.
 
         Parameters
         ----------
         X : (N, D) table
             The table that was fitted.
-        sample_weight : (N,), optional
+        sample_weight, error_sd, error_covariance : optional
             As in the fit.
 
         Returns
@@ -272,7 +282,8 @@ class EMFit:
         array([[0.03, 0.59],
                [0.03, 0.46]])
         """
-        table = fitted_table(self, X, sample_weight, ("labels", "fixed", "priors", "reg_covar"), "standard_errors")
+        unsupported, errors = ("labels", "fixed", "priors", "reg_covar"), (error_sd, error_covariance)
+        table = fitted_table(self, X, sample_weight, unsupported, "standard_errors", *errors)
         return observed_information(self.mixture, self.covariance_model, table)
 
     def __repr__(self) -> str:
@@ -287,6 +298,16 @@ def _every_maximum_spurious(fit: EMFit) -> str | None:
     if not fit.spurious:
         return None
     return f"every maximum found is spurious: {fit.maxima[0].detail}; use priors, fewer components or more starts"
+
+
+def _flat_components(fit: EMFit) -> str | None:
+    if not fit.within_errors:
+        return None
+    several = len(fit.within_errors) > 1
+    return (
+        f"the variance of component{'s' * several} {listed(fit.within_errors)} is not above the errors of measurement "
+        "in some direction, where the estimate is zero; a posterior says how large it may be"
+    )
 
 
 def _component_of_few_rows(fit: EMFit) -> str | None:
@@ -314,7 +335,15 @@ def _component_too_wide(fit: EMFit) -> str | None:
     )
 
 
-def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unsupported: tuple[str, ...], user: str) -> Observations:
+def fitted_table(
+    fit: EMFit,
+    X: Any,
+    sample_weight: Any,
+    unsupported: tuple[str, ...],
+    user: str,
+    error_sd: Any = None,
+    error_covariance: Any = None,
+) -> Observations:
     """The table that was fitted.
 
     Parameters
@@ -326,6 +355,8 @@ def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unsupported: tuple[str,
         Constraints of the fit that ``user`` cannot take account of.
     user : str
         What needs the table, as the messages call it.
+    error_sd, error_covariance : optional
+        As given to ``user``.
 
     Raises
     ------
@@ -334,16 +365,19 @@ def fitted_table(fit: EMFit, X: Any, sample_weight: Any, unsupported: tuple[str,
     """
     if not isinstance(fit, EMFit):
         raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
-    table = observations(X, sample_weight)
+    table = observations(X, sample_weight, error_sd, error_covariance)
     if table.n_features != fit.n_features:
         raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
-    check_names(X, fit.mixture.features)
+    check_names(table, fit.mixture.features)
     if table.n_observations != fit.n_observations:
         raise InputError(
             f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the table that was fitted"
         )
     if abs(table.total_weight - fit.total_weight) > 1e-9 * fit.total_weight:
         raise InputError("the row weights are not those of the fit; give the same sample_weight, or refit without")
+    if (table.errors is None) == ("errors" in fit.constraints):
+        made = "with" if table.errors is None else "without"
+        raise InputError(f"the fit was made {made} errors of measurement; give {user} the same, or refit")
     for name in unsupported:
         if name in fit.constraints:
             raise InputError(f"{user} cannot take account of {name}=, which the fit was made with; refit without")

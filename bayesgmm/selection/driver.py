@@ -33,6 +33,8 @@ def select(
     criteria: Sequence[str] = ("bic", "icl", "cv"),
     *,
     sample_weight: Any = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     posterior: str | None = None,
     overfitted: bool = False,
     sampling: Mapping[str, Any] | None = None,
@@ -55,7 +57,7 @@ def select(
     criteria : sequence of {"bic", "icl", "aic", "cv", "loo", "evidence"}
         The first is the one that `Selection.recommend` starts from. "cv" is the log density of held-out rows, summed
         over ``n_folds`` folds, each with fits of its own; "loo" and "evidence" need posteriors.
-    sample_weight : (N,), optional
+    sample_weight, error_sd, error_covariance : optional
         As in `fit_em`.
     posterior : {"contenders", "all"}, optional
         For which fits to draw from the posterior. "all" means every fit; "contenders" those that are best by some
@@ -136,7 +138,7 @@ def select(
     >>> chosen.best("bic").n_components, chosen.recommend().covariance
     (3, 'EEE')
     """
-    table = observations(X, sample_weight)
+    table = observations(X, sample_weight, error_sd, error_covariance)
     counts, models = _counts(n_components), _models(covariances, table.n_features)
     criteria = _criteria(criteria)
     grid = Grid(table, tuple(models), tuple(counts), positive_integer(n_starts, "n_starts"))
@@ -153,7 +155,7 @@ def select(
         raise InputError("give rng a seed with out, so that the selection can be taken up again")
     seeds = Seeds.of(rng)
     checkpoints = Checkpoints.of(None if out is None else Path(out), table, grid.n_starts, *seeds)
-    run = Run(X, grid, criteria, seeds, settings, checkpoints, progress or silent)
+    run = Run(grid, criteria, seeds, settings, checkpoints, progress or silent)
 
     selection = _with_replicates(_by_em(run, n_folds if "cv" in criteria else 0), run, n_replicates)
     if overfitted:

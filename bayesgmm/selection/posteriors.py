@@ -135,7 +135,7 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
     settings["progress"] = lambda _, done, total: tell(done, total)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        tree = sample_posterior(run.X, fit, **{**settings, **run.sampling})
+        tree = sample_posterior(run.table, fit, **{**settings, **run.sampling})
     if "partial" in tree.attrs:
         advice = "" if out is None else f"; the draws are kept in {out.parent}, and the same run goes on from there"
         raise KeyboardInterrupt(f"{tree.attrs['partial']}{advice}")

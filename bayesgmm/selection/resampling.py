@@ -83,10 +83,10 @@ def _leading(fits: Mapping[Key, EMFit], table: Observations, criterion: str) -> 
     if not order:
         return []
     best = fits[order[0]]
-    best_log_prob = best.mixture.log_prob(table.values) * table.sample_weight
+    best_log_prob = best.mixture.log_prob(table) * table.sample_weight
 
     def could_lead(fit: EMFit) -> bool:
-        sd = 2 * se_of_sum(fit.mixture.log_prob(table.values) * table.sample_weight - best_log_prob)
+        sd = 2 * se_of_sum(fit.mixture.log_prob(table) * table.sample_weight - best_log_prob)
         return getattr(fit, criterion) - getattr(best, criterion) <= _WITHIN * sd
 
     return [key for key in order[: 2 * _REPLICATED] if could_lead(fits[key])][:_REPLICATED]

@@ -35,7 +35,6 @@ class Run:
 
     Attributes
     ----------
-    X : the table as the user gave it
     grid : Grid
         What to fit to it.
     criteria : tuple of str
@@ -46,7 +45,6 @@ class Run:
     progress : Progress
     """
 
-    X: Any
     grid: Grid
     criteria: tuple[str, ...]
     seeds: Seeds
