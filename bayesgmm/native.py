@@ -241,9 +241,10 @@ class Density(ctypes.Structure):
         ("N", c_int64),
         ("diagonal", c_int64),
         *((name, c_void_p) for name in ("concentration", "location", "precision", "origin", "factor")),
-        ("left_out", c_void_p),
+        ("left_out", Rows),
         ("log_odds", c_void_p),
         ("n_left_out", c_int64),
+        ("n_left_out_read", c_int64),
     )
 
 

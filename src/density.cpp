@@ -10,7 +10,6 @@
 namespace {
 
 constexpr double LOG_TWO_PI = 1.8378770664093454836;
-const double ONE = 1.0;
 
 int64_t filled_up(int64_t n) { return (n + 7) / 8 * 8; }  // a multiple of what any processor's vector holds
 
@@ -124,9 +123,9 @@ Status Density::likelihood(const Mixture& mixture, const Statistics& statistics,
 // Each row's share of the sum is a weight that its likelihood loses.
 Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, double& value) const {
     const int64_t M = n_left_out, K = chart.K, D = chart.D;
-    Array<double> share(M), counts(K), first(K * D), scatter(K * D * D);
+    Array<double> share(M, 0.0), counts(K), first(K * D), scatter(K * D * D);
     if (missing(share, counts, first, scatter)) return NO_MEMORY;
-    Status status = log_prob({left_out, rows.center, &ONE, 1, nullptr, nullptr, nullptr}, mixture, 0, M, share);
+    Status status = log_prob(left_out, mixture, 0, n_left_out_read, share);
     if (status != DONE) return status;
     double largest = -INFINITY, total = 0.0;
     for (int64_t i = 0; i < M; i++) {
@@ -137,9 +136,11 @@ Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, 
     for (int64_t i = 0; i < M; i++) share[i] /= -total;
     value += largest + log(total);
 
-    const Rows lost{left_out, rows.center, share, M, nullptr, nullptr, nullptr};
+    Rows lost = left_out;
+    lost.weight = share;
+    lost.n_weights = M;
     Sums sums;
-    status = accumulate(lost, mixture, 0, M, true, {counts, first, scatter}, sums);
+    status = accumulate(lost, mixture, 0, n_left_out_read, true, {counts, first, scatter}, sums);
     for (int64_t i = 0; i < K && status == DONE; i++) statistics.counts[i] += counts[i];
     for (int64_t i = 0; i < K * D && status == DONE; i++) statistics.first[i] += first[i];
     for (int64_t i = 0; i < K * D * D && status == DONE; i++) statistics.scatter[i] += scatter[i];

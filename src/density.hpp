@@ -10,7 +10,7 @@
 struct Density {
     Chart chart;
     Rows rows;                    // no labels
-    int64_t N;                    // rows
+    int64_t N;                    // rows that are read
     int64_t diagonal;             // whether all precisions are diagonal
     const double* concentration;  // (K,) of the weights' Dirichlet prior
     const double* location;       // (D,) of the means' normal prior
@@ -19,9 +19,9 @@ struct Density {
     const float* factor;          // (m, m) lower triangular, n filled up with zeros to m, a multiple of 8; on a cache line.
                                   // In single precision: it only chooses coordinates, and reading it takes long
     // Where n_left_out > 0 the density is that times sum_i exp(log_odds_i) / p(left_out_i | theta).
-    const double* left_out;  // (n_left_out, D) rows
+    Rows left_out;           // no labels; the weights do not count
     const double* log_odds;  // (n_left_out,)
-    int64_t n_left_out;
+    int64_t n_left_out, n_left_out_read;
 
     // theta from the coordinates that the density is a function of.
     Status to_theta(const double* x, double* theta) const;

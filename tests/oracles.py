@@ -202,6 +202,24 @@ def density_of(X, fit, priors):
     return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
 
 
+IMPERFECTIONS = ("holes", "errors", "holes and correlated errors")
+
+
+def imperfect(X, kind, rng, holes=0.2):
+    """A table as it may come: some of its values missing, one row without any; or with errors of measurement."""
+    N, D = X.shape
+    X, errors = X.copy(), {}
+    if "holes" in kind:
+        X[rng.random(X.shape) < holes] = np.nan
+        X[3] = np.nan
+    if "correlated" in kind:
+        A = rng.normal(size=(N, D, D)) * X[~np.isnan(X).any(axis=1)].std(axis=0)[:, None] / 4
+        errors = {"error_covariance": A @ np.swapaxes(A, 1, 2)}
+    elif "errors" in kind:
+        errors = {"error_sd": rng.uniform(0.0, 0.5, size=X.shape) * X.std(axis=0)}
+    return observations(X, **errors)
+
+
 def mclusts_mixture(row, n_features):
     """The mixture that mclust converged to, from a row of its reference files."""
     means = np.reshape(row["means"], (-1, n_features))

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -108,20 +109,19 @@ class Density:
         return float(dirichlet_log_constant(self.priors.concentration) + means + self.coordinates.log_constant)
 
     @cached_property
-    def _compiled(self) -> tuple[native.Density, list[np.ndarray]]:
-        """The density as compiled code reads it, and the arrays that it points to."""
+    def _compiled(self) -> tuple[native.Density, list[Any]]:
+        """The density as compiled code reads it, and what it points to."""
+        center = np.ascontiguousarray(self.center, dtype=np.float64)
+        rows = self.table.rows(center)
         arrays = {
-            "X": self.table.values,
-            "weight": self.table.sample_weight,
-            "center": self.center,
             "concentration": self.priors.concentration,
             "location": self.priors.means.location,
             "precision": self.priors.means.precision,
         }
         if self.origin is not None:
             arrays["origin"] = self.origin
-        if self.left_out is not None and self.log_odds is not None:
-            arrays |= {"left_out": self.table.values[self.left_out], "log_odds": self.log_odds}
+        if self.log_odds is not None:
+            arrays["log_odds"] = self.log_odds
         places, kept_alive = native.addresses(arrays)
         if self.factor is not None:
             factor = _padded(self.factor)
@@ -129,19 +129,14 @@ class Density:
             places["factor"] = address(factor, np.float32)
         chart, arrays_of_chart = self.coordinates.compiled()
         struct = native.Density(
-            chart=chart,
-            rows=native.Rows(
-                X=places.pop("X"),
-                center=places.pop("center"),
-                weight=places.pop("weight"),
-                n_weights=self.table.sample_weight.size,
-            ),
-            N=self.table.n_observations,
-            diagonal=self.model.diagonal,
-            n_left_out=0 if self.left_out is None else len(self.left_out),
-            **places,
+            chart=chart, rows=rows.compiled(), N=rows.n_read, diagonal=self.model.diagonal, **places
         )
-        return struct, kept_alive + arrays_of_chart
+        if self.left_out is not None:
+            left_out = self.table.take(self.left_out).rows(center)
+            struct.left_out = left_out.compiled()
+            struct.n_left_out, struct.n_left_out_read = len(self.left_out), left_out.n_read
+            kept_alive.append(left_out)
+        return struct, [*kept_alive, *arrays_of_chart, rows]
 
     @property
     def handle(self) -> int:
