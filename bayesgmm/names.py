@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -54,3 +55,16 @@ def counted(n: int, thing: str) -> str:
 def percent(probability: float) -> str:
     """A probability as a percentage, with the digits that it has: "89%", "94.5%"."""
     return f"{100 * probability:g}%"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word that is the most like an unknown one, as a question after a semicolon; "" if none is like it.
+
+    Examples
+    --------
+    >>> did_you_mean("wating", ["eruptions", "waiting"]), did_you_mean("depth", ["eruptions", "waiting"])
+    ("; did you mean 'waiting'?", '')
+    """
+    lower = {name.lower(): name for name in known}
+    alike = difflib.get_close_matches(word.lower(), lower, n=1)
+    return f"; did you mean {lower[alike[0]]!r}?" if alike else ""

@@ -156,9 +156,11 @@ def _select(arguments: argparse.Namespace) -> None:
 
 
 def _read(arguments: argparse.Namespace, columns: Sequence[str] | None) -> pd.DataFrame:
-    from bayesgmm.cli.reading import read_table
+    from bayesgmm.cli.reading import read_table, refuse_missing
 
-    return read_table(arguments.table, columns)
+    table = read_table(arguments.table, columns)
+    refuse_missing(table)
+    return table.features
 
 
 def _check_output(arguments: argparse.Namespace, out: Path, *others: Path) -> None:

@@ -1,44 +1,87 @@
-"""Tables from files: CSV or Parquet into a `pandas.DataFrame` of finite numbers, or one clear error.
+"""Tables of numbers from files, or one clear error.
 
-Nothing is guessed where a guess could be wrong in silence: text, gaps and nameless columns are refused.
+Nothing is guessed where a guess could be wrong in silence: text, nameless columns and numbers of rows are refused, and
+what was decided about the rest is said in the table's notes.
 """
 
 from __future__ import annotations
 
 import csv
-import itertools
+import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import numbers
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bayesgmm.cli.dialects import TextOptions
+from bayesgmm.cli.numerals import NOTATIONS, Notation, Numeral, is_missing
+from bayesgmm.cli.raw import RawFile, raw_file
+from bayesgmm.cli.sources import opened
 from bayesgmm.errors import InputError
+from bayesgmm.names import counted, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
-_MISSING = ("", "na", "n/a", "nan", "null", "none")
+_LEAST_NUMBERED = 10  # rows, below which a column that counts up by one may be a measurement
+_NUMBER_NAMES = ("id", "index", "nr", "no", "row")  # what columns that number the rows are called
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    r"""The numeric table in a file.
+class Gap(NamedTuple):
+    """The first missing value of a table, and how many there are."""
+
+    place: str
+    column: str
+    n_missing: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadTable:
+    """A table, or some rows of it, as it was read.
+
+    Attributes
+    ----------
+    features : DataFrame
+        float64, never infinite, NaN where a value is missing; rows numbered from 0.
+    own : DataFrame
+        All columns of the file that have a name, as they stand there.
+    gap : Gap or None
+        The first missing value.
+    notes : tuple of str
+        What was decided about the table, or may be wrong with it, in sentences.
+    format : dict
+        How the file is written.
+    """
+
+    features: pd.DataFrame
+    own: pd.DataFrame
+    gap: Gap | None
+    notes: tuple[str, ...]
+    format: dict[str, Any]
+
+
+def read_table(
+    path: str | Path, columns: Sequence[str] | None = None, ids: str | None = None, options: TextOptions | None = None
+) -> ReadTable:
+    r"""The table in a file.
 
     Parameters
     ----------
     path : str or Path
-        Parquet if the name ends in ``.parquet`` or ``.pq``; otherwise UTF-8 text with tabs, semicolons or commas
-        between the cells: the first of these three that the first line has. With semicolons, numbers may have decimal
-        commas. If the first line is numbers, it is data, and the columns are called x0, x1, ...
+        A text, a Parquet or Feather file or an Excel workbook, packed by gzip, bzip2, xz or zip or not; ``-`` is
+        standard input.
     columns : sequence of str, optional
-        The columns to keep, in this order; all by default, and then all must be numeric.
-
-    Returns
-    -------
-    pandas.DataFrame
-        float64, finite, rows numbered from 0.
+        The columns to use, in this order; by default all but ``ids``, which must then be numeric.
+    ids : str, optional
+        The column that tells the rows apart.
+    options : TextOptions, optional
+        How a text is written, as far as that should not be found out.
 
     Raises
     ------
@@ -50,147 +93,235 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "table.csv")
-    ...     _ = path.write_text("a;b\n1,5;2\n3;4\n")
-    ...     read_table(path)
+    ...     _ = path.write_text("a;b\n1,5;2\n3;\n")
+    ...     read_table(path).features
          a    b
     0  1.5  2.0
-    1  3.0  4.0
+    1  3.0  NaN
     """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory; give a table, a CSV or Parquet file")
-        if path.suffix.lower() in (".parquet", ".pq"):
-            raw, decimal = _parquet(path), "."
-            place: Callable[[int], str] = "row {} (from 0)".format
-        else:
-            raw, decimal, place = _text(path)
-        return _numeric(raw, columns, decimal, lambda row: f"{place(row)} of {path.name}", path.name)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    with opened(path) as source:
+        file = _checked(raw_file(source, options or TextOptions(), _as_text(columns, ids)), columns, ids)
+        rows = next(file.parts(None))
+        if not len(rows):
+            raise InputError(f"{file.name} has no rows")
+        notes, units = list(file.notes), dict[str, str]()
+        table = _table(file, rows, _all_columns(file, rows, ids, notes) if columns is None else columns, units, notes)
+        if columns is None:
+            _refuse_row_numbers(table.features)
+        notes += [f"column {name!r} is read without its sign {unit}" for name, unit in units.items() if unit]
+        notes += _sentinels(table.features)
+        return replace(table, notes=tuple(notes))
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def read_parts(
+    path: str | Path, columns: Sequence[str], rows: int, ids: str | None = None, options: TextOptions | None = None
+) -> Iterator[ReadTable]:
+    """The table in a file, in parts of at most so many rows; the other parameters are those of `read_table`."""
+    with opened(path) as source:
+        file = _checked(raw_file(source, options or TextOptions(), _as_text(columns, ids)), columns, ids)
+        notes, units = list(file.notes), dict[str, str]()
+        for part in file.parts(rows):
+            yield _table(file, part, columns, units, notes)
+            notes = []
+
+
+def refuse_missing(table: ReadTable) -> None:
+    """Check that no value is missing.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is.
+    """
+    if table.gap is not None:
+        place, column, n = table.gap
+        more = f" (and {n - 1} more in the table)" if n > 1 else ""
+        raise InputError(f"{place}, column {column!r}: the value is missing{more}; fill it in or leave the row out")
+
+
+def _as_text(columns: Sequence[str] | None, ids: str | None) -> Any:
+    """Which columns stay as they are written: those that are not measurements."""
+    return lambda name: name == ids or (columns is not None and name not in columns)
+
+
+def _checked(file: RawFile, columns: Sequence[str] | None, ids: str | None) -> RawFile:
+    """The file, if it has the columns."""
+    for name in [*(columns or ()), *([] if ids is None else [ids])]:
+        if name not in file.names:
+            known = [known for known in file.names if known]
+            advice = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            raise InputError(f"{file.name} has no column {name!r}{advice}")
+    return file
+
+
+def _table(
+    file: RawFile, rows: pd.DataFrame, used: Sequence[str], units: dict[str, str], notes: list[str]
+) -> ReadTable:
+    """Some rows of a file as numbers, with what was decided about them added to the notes."""
     import pandas as pd
 
-    try:
-        table = pd.read_parquet(path)
-    except ImportError:
-        raise InputError(f"reading {path.name} needs pyarrow: install it, or save the table as CSV") from None
-    except ValueError as error:  # pyarrow's errors are kinds of it
-        raise InputError(f"{path.name} is not a Parquet file: {str(error).splitlines()[0]}") from None
-    return table.set_axis([str(name) for name in table.columns], axis=1)
-
-
-def _text(path: Path) -> tuple[pd.DataFrame, str, Callable[[int], str]]:
-    """Raw columns of a text file, its decimal sign, and the place of row i in words."""
-    import pandas as pd
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            line = next((line for line in file if line.strip()), None)
-            if line is None:
-                raise InputError(f"{path.name} is empty")
-            delimiter = next((d for d in _DELIMITERS if len(next(csv.reader([line], delimiter=d))) > 1), ",")
-            decimal = "," if delimiter == ";" else "."
-            file.seek(0)
-            first, *second = (cells for _, cells in itertools.islice(_records(file, delimiter), 2))
-            headless = _is_data(first, decimal)
-            names = [f"x{j}" for j in range(len(first))] if headless else first
-            if second and len(second[0]) > len(names):
-                raise InputError(
-                    f"the first line of {path.name} has {len(names)} cells and the next {len(second[0])}, "
-                    f"taken to be parted by {_DELIMITERS[delimiter]}; name every column in the first line"
-                )
-            repeated = [name for j, name in enumerate(names) if name in names[:j]]
-            if repeated:
-                raise InputError(f"two columns of {path.name} are called {repeated[0]!r}; rename one")
-            file.seek(0)
-            table = pd.read_csv(
-                file,
-                sep=delimiter,
-                names=names,
-                header=None if headless else 0,
-                index_col=False,
-                skipinitialspace=True,
-                low_memory=False,
+    empty = rows.isna().all(axis=1).to_numpy(bool)
+    if len(file.names) > 1 and empty.any():
+        rows = rows[~empty]
+        notes.append(f"{counted(int(empty.sum()), 'row')} of {file.name} without any value left out")
+    columns = {name: _column(file, name, rows[file.names.index(name)]) for name in used}
+    _refuse_text(file, rows, columns)
+    for name, column in columns.items():
+        _refuse_strange(file, rows, name, column)
+        if units.setdefault(name, column.unit) != column.unit:
+            raise InputError(
+                f"column {name!r} of {file.name} has numbers with and without {units[name] or column.unit}"
             )
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8 text; save the table as CSV (UTF-8)") from None
-    except (pd.errors.ParserError, csv.Error) as error:
-        fault = str(error).strip().split("C error: ")[-1]
-        raise InputError(f"{path.name} is not a well-formed table: {fault}") from None
-    return table, decimal, lambda row: f"line {_line(path, delimiter, row + (not headless))}"
+    features = pd.DataFrame({name: column.values for name, column in columns.items()})
+    named = [j for j, name in enumerate(file.names) if name]
+    own = rows[named].set_axis([file.names[j] for j in named], axis=1).reset_index(drop=True)
+    return ReadTable(features, own, _gap(file, rows, features), tuple(notes), file.format)
 
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record's first line and its stripped cells; blank lines are no records."""
-    reader, start = csv.reader(lines, delimiter=delimiter, skipinitialspace=True), 1
-    for cells in reader:
-        stripped = [cell.strip() for cell in cells]
-        if stripped not in ([], [""]):
-            yield start, stripped
-        start = reader.line_num + 1
-
-
-def _line(path: Path, delimiter: str, record: int) -> int:
-    """The line of a text file on which a record starts."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(itertools.islice(_records(file, delimiter), record, None))[0]
-
-
-def _is_data(first: list[str], decimal: str) -> bool:
-    """Whether a first line is data: all of it numbers or gaps, or a fraction among it, which is no name."""
-    given = [_number(cell, decimal) for cell in first if cell.lower() not in _MISSING]
-    return bool(given) and (None not in given or any(x is not None and x % 1 for x in given))
-
-
-def _number(cell: str, decimal: str) -> float | None:
-    try:
-        return float(cell.replace(decimal, "."))
-    except ValueError:
+def _gap(file: RawFile, rows: pd.DataFrame, features: pd.DataFrame) -> Gap | None:
+    missing = np.argwhere(features.isna().to_numpy())
+    if not len(missing):
         return None
+    row, column = missing[0]
+    return Gap(f"{file.place(int(rows.index[row]))} of {file.name}", features.columns[column], len(missing))
 
 
-def _numeric(
-    raw: pd.DataFrame, columns: Sequence[str] | None, decimal: str, place: Callable[[int], str], file: str
-) -> pd.DataFrame:
-    """The chosen columns as float64, every entry finite."""
+class _Column(NamedTuple):
+    """A column as numbers, NaN where a cell is none."""
+
+    values: np.ndarray
+    strange: list[int]  # rows whose cell is neither a finite number nor a gap
+    unit: str
+
+
+def _column(file: RawFile, name: str, cells: pd.Series) -> _Column:
     import pandas as pd
 
-    for name in columns or ():
-        if name not in raw.columns:
-            raise InputError(f"{file} has no column {name!r}; it has {', '.join(raw.columns)}")
-    if not len(raw):
-        raise InputError(f"{file} has no rows")
-    values = {name: _floats(raw[name], decimal) for name in columns or raw.columns}
-    text = [name for name, x in values.items() if (np.isnan(x) & raw[name].notna()).sum() > raw[name].count() / 2]
-    usable = [name for name in values if name and name not in text]
-    hint = f"choose numeric columns with --columns {','.join(usable)}" if usable else "none of the columns is numeric"
-    if text:
-        named = ", ".join(map(repr, text))
+    types, units, strange = pd.api.types, {""}, []
+    if types.is_numeric_dtype(cells) and not types.is_bool_dtype(cells) and not types.is_complex_dtype(cells):
+        values = cells.to_numpy(dtype=np.float64, na_value=math.nan)
+        strange = np.flatnonzero(np.isinf(values)).tolist()
+    else:
+        values, found = np.full(len(cells), math.nan), set()
+        for i, (cell, filled) in enumerate(zip(cells.tolist(), cells.notna(), strict=True)):
+            if not filled or (isinstance(cell, str) and is_missing(cell, file.missing)):
+                continue
+            number = _numeral(cell, file.notation)
+            if number is not None:
+                values[i] = number.value
+                found.add(number.unit)
+            if number is None or math.isinf(number.value):
+                strange.append(i)
+        units = found or units
+    if len(units) > 1:
         raise InputError(
-            f"column {named} holds text; {hint}" if len(text) == 1 else f"columns {named} hold text; {hint}"
+            f"column {name!r} of {file.name} has numbers with {listed(sorted(units - {''}))}"
+            f"{' and without' * ('' in units)}; write all in one unit"
         )
-    if "" in values:
-        raise InputError(f"a column of {file} has no name, as where row numbers were saved with the table; {hint}")
-    for name, x in values.items():
-        bad = np.flatnonzero(~np.isfinite(x))
-        if bad.size:
-            cell = raw[name].iloc[bad[0]]
-            fault = "the value is missing" if pd.isna(cell) else f"{str(cell)[:40]!r} is not a finite number"
-            more = f" (and {bad.size - 1} more in this column)" if bad.size > 1 else ""
-            raise InputError(f"{place(bad[0])}, column {name!r}: {fault}{more}; fill it in or leave the row out")
-    return pd.DataFrame(values)
+    gone = [number.value for word in file.missing if (number := Notation().number(word)) is not None]
+    return _Column(np.where(np.isin(values, gone), math.nan, values) if gone else values, strange, units.pop())
 
 
-def _floats(column: pd.Series, decimal: str) -> np.ndarray:
-    """The column as float64, NaN where it is no number."""
-    import pandas as pd
+def _numeral(cell: Any, notation: Notation) -> Numeral | None:
+    """The number that a cell of any type holds."""
+    if isinstance(cell, str):
+        return notation.number(cell)
+    is_number = isinstance(cell, numbers.Real | Decimal) and not isinstance(cell, bool)
+    return Numeral(float(cell)) if is_number else None
 
-    types = pd.api.types
-    if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
-        return column.to_numpy(dtype=np.float64, na_value=math.nan)
-    return pd.to_numeric(column.astype(str).str.replace(decimal, "."), errors="coerce").to_numpy(np.float64)
+
+def _refuse_text(file: RawFile, rows: pd.DataFrame, columns: Mapping[str, _Column]) -> None:
+    """Refuse columns most of whose cells are no numbers; say what is in the first of them, and what may help."""
+    text = [name for name, (x, strange, _) in columns.items() if np.isnan(x[strange]).sum() > np.isfinite(x).sum()]
+    if not text:
+        return
+    cells = rows[file.names.index(text[0])]
+    cell = str(cells.iloc[next(i for i in columns[text[0]].strange if np.isnan(columns[text[0]].values[i]))])
+    other = next((notation for notation in NOTATIONS if notation.number(cell)), None)
+    if other is not None:
+        raise InputError(
+            f"column {text[0]!r} holds {cell[:40]!r}, a number by {other.options}, and other columns hold numbers in "
+            "another notation; write all in one"
+        )
+    which = f"column{'s' * (len(text) > 1)} {', '.join(map(repr, text))} hold{'s' * (len(text) == 1)} text"
+    cure = _choice([name for name in columns if name not in text])
+    if len(text) == 1 and len(columns) > 1 and cells.is_unique:
+        cure += f", or keep it beside the results with {_option('--id', text)}"
+    raise InputError(f"{which}, such as {cell[:40]!r}; {cure}")
+
+
+def _refuse_strange(file: RawFile, rows: pd.DataFrame, name: str, column: _Column) -> None:
+    """Refuse a column of numbers with a cell that is neither a finite number nor missing."""
+    if not column.strange:
+        return
+    first, more = column.strange[0], len(column.strange) - 1
+    row, cell = int(rows.index[first]), str(rows[file.names.index(name)].iloc[first])[:40]
+    fault = "is not a number" if np.isnan(column.values[first]) else "is not finite"
+    others = f" (and {more} more in this column)" if more else ""
+    header = file.format.get("header", 0)
+    cure = f"correct it or leave the row out, or give --missing={shlex.quote(cell)} if it stands for a missing value"
+    if row == 0 and header > 0:
+        cure = f"correct it or leave the row out, or give --header {header + 1} if it belongs to the columns' names"
+    raise InputError(f"{file.place(row)} of {file.name}, column {name!r}: {cell!r} {fault}{others}; {cure}")
+
+
+def _all_columns(file: RawFile, rows: pd.DataFrame, ids: str | None, notes: list[str]) -> list[str]:
+    """Every column but the ids; nameless ones that are empty or count the rows are none."""
+    named = [name for name in file.names if name and name != ids]
+    for j in (j for j, name in enumerate(file.names) if not name and not rows[j].isna().all()):
+        if not _counts_up(_column(file, "", rows[j]).values):
+            raise InputError(f"column {j + 1} of {file.name} has no name; {_choice(named)}")
+        notes.append(f"column {j + 1} of {file.name} has no name and numbers the rows; it is left out")
+    return named
+
+
+def _refuse_row_numbers(features: pd.DataFrame) -> None:
+    """Refuse a column that tells the rows apart and measures nothing."""
+    for name in features.columns:
+        x = features[name].to_numpy()
+        numbered = name.lower() in _NUMBER_NAMES or name.lower().endswith(("_id", " id", ".id"))
+        if len(features.columns) > 1 and (_counts_up(x) or (numbered and _distinct_integers(x))):
+            others = [other for other in features.columns if other != name]
+            raise InputError(
+                f"column {name!r} numbers the rows ({x[0]:g}, {x[1]:g}, ...); to keep it beside the results give "
+                f"{_option('--id', [name])}; if it is a measurement, {_option('--columns', features.columns)}, and if "
+                f"not, {_option('--columns', others)}"
+            )
+
+
+def _counts_up(x: np.ndarray) -> bool:
+    """Whether each entry is one more than that before."""
+    return len(x) >= _LEAST_NUMBERED and bool((np.diff(x) == 1).all() and x[0] % 1 == 0)
+
+
+def _distinct_integers(x: np.ndarray) -> bool:
+    return len(x) > 1 and not (x % 1).any() and len(np.unique(x)) == len(x)
+
+
+def _sentinels(features: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each value such as -999 that is far from all others of its column."""
+    for name in features.columns:
+        x = features[name].dropna().to_numpy()
+        values = np.unique(x)
+        if len(values) < 3:
+            continue
+        for value, rest in ((values[0], values[1:]), (values[-1], values[:-1])):
+            digits = f"{abs(value):g}"
+            distance = min(abs(value - rest[0]), abs(value - rest[-1]))
+            if len(digits) > 1 and set(digits) == {"9"} and distance > 2 * (rest[-1] - rest[0]):
+                yield (
+                    f"column {name!r} is {value:g} in {counted(int((x == value).sum()), 'row')} and between "
+                    f"{rest[0]:g} and {rest[-1]:g} in all others; if that stands for a missing value, give "
+                    f"--missing={value:g}"
+                )
+
+
+def _choice(usable: Sequence[str]) -> str:
+    return f"choose numeric columns with {_option('--columns', usable)}" if usable else "none of its columns is numeric"
+
+
+def _option(option: str, names: Sequence[str]) -> str:
+    """An option with names as a shell takes them; several have commas between them."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return f"{option} {shlex.quote(names[0] if option == '--id' else text.getvalue())}"

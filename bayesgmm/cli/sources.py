@@ -1,0 +1,138 @@
+"""Where the bytes of a table come from: a file or standard input, packed or not, and which kind of file they are."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import IO, Any
+
+from bayesgmm.errors import InputError
+
+STDIN = Path("-")
+_ZIP = b"PK\x03\x04"
+_KINDS = {b"PAR1": "parquet", b"ARROW1": "feather", _ZIP: "excel"}
+_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table's file.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        What messages call it.
+    """
+
+    path: Path
+    name: str
+
+    def open(self) -> IO[bytes]:
+        """The bytes, unpacked."""
+        with self.path.open("rb") as file:
+            head = file.read(8)
+        return next((unpack for magic, unpack in _UNPACK.items() if head.startswith(magic)), _as_it_is)(self.path)
+
+    @cached_property
+    def kind(self) -> str:
+        """What is in it, whatever its name: "parquet", "feather", "excel" or "text"."""
+        with self.open() as file:
+            head = file.read(8)
+        return next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), "text")
+
+    @cached_property
+    def encoding(self) -> str:
+        """The encoding of a text: UTF-8, UTF-16 where it has that mark, or Windows-1252 where it is neither."""
+        utf8 = codecs.getincrementaldecoder("utf-8")()
+        encoding = "utf-8-sig"
+        with self.open() as file:
+            for block in iter(partial(file.read, _BLOCK), b""):
+                if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    return "utf-16"
+                if b"\0" in block:
+                    raise InputError(f"{self.name} is not a text file; save the table as CSV")
+                try:
+                    utf8.decode(block)
+                except UnicodeDecodeError:
+                    encoding = "cp1252"
+        return encoding
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Source]:
+    """A table's file, or what stands on standard input if the path is ``-``.
+
+    Standard input is copied to a temporary file, since a table is read more than once: first to see how it is written.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or if reading fails within the block.
+    """
+    path = Path(path)
+    name = "standard input" if path == STDIN else path.name
+    with tempfile.TemporaryDirectory(prefix="bayesgmm-") as folder:
+        try:
+            if path == STDIN:
+                path = Path(folder, "table")
+                with path.open("wb") as copy:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+            if path.is_dir():
+                raise InputError(f"{path} is a directory; give a table, such as a CSV or Parquet file")
+            yield Source(path, name)
+        except FileNotFoundError:
+            raise InputError(f"there is no file {path}") from None
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+            raise InputError(f"{name} cannot be unpacked: {error}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def stem(path: Path) -> str:
+    """The name of a table's file without its endings.
+
+    Examples
+    --------
+    >>> stem(Path("data/geyser.csv.gz")), stem(STDIN)
+    ('geyser', 'stdin')
+    """
+    if path == STDIN:
+        return "stdin"
+    return Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip") else path.stem
+
+
+def _as_it_is(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _unzip(path: Path) -> IO[bytes]:
+    """The only file in an archive; a workbook, which is an archive too, as it is."""
+    with zipfile.ZipFile(path) as archive:
+        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        if any(name.startswith("xl/") for name in names):
+            return _as_it_is(path)
+        tables = [name for name in names if not name.startswith("__MACOSX/")]
+        if len(tables) != 1:
+            raise InputError(f"{path.name} holds {len(tables)} files; give one table at a time")
+        return archive.open(tables[0])
+
+
+_UNPACK: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    _ZIP: _unzip,
+}
