@@ -15,7 +15,8 @@ ROOT = Path(bayesgmm.__file__).parent
 LAYERS = [  # a module may import from its own layer and from those after it
     {"__main__"},
     {"cli"},
-    {"plots", "selection"},
+    {"page", "plots", "selection"},
+    {"summary"},
     {"clusters"},
     {"bayes"},
     {"checkpoints"},

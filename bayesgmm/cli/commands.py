@@ -191,6 +191,7 @@ def _fit_one(request: _Request, n_components: int, settings: Settings) -> None:
         progress("loading", 0, 1)
         from bayesgmm.cli import report
         from bayesgmm.cli.analysis import analyse
+        from bayesgmm.summary.words import sentences
 
         progress("loading", 1, 1)
         part = request.out / files.PART if settings.sampler in ("auto", "nutpie") else None
@@ -198,7 +199,7 @@ def _fit_one(request: _Request, n_components: int, settings: Settings) -> None:
         written = files.write_analysis(analysis, request.out, request.record, of_stage(progress, "files"))
     console = _console()
     _print(console, report.fit_page(analysis, request.source, console.width))
-    _print_sentences(console, [*report.sentences(analysis), *_endings(request.out, written)])
+    _print_sentences(console, [*sentences(analysis), *_endings(request.out, written)])
 
 
 def _fit_several(request: _Request, counts: Sequence[int], settings: Settings) -> None:
@@ -213,8 +214,8 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings) -
         progress("loading", 0, 1)
         from bayesgmm.bayes.posterior import posterior
         from bayesgmm.cli import report
-        from bayesgmm.cli.analysis import summarise
         from bayesgmm.selection import select
+        from bayesgmm.summary.analysis import summarise
 
         progress("loading", 1, 1)
         selection = select(

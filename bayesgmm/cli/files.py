@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from bayesgmm.cli.analysis import Analysis
     from bayesgmm.selection import Selection
+    from bayesgmm.summary.analysis import Analysis
 
 SUMMARY = "summary.json"
 DRAWS = "posterior.nc"

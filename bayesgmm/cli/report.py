@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,12 @@ from rich import box
 from rich.table import Table
 
 from bayesgmm.bayes.quantities import quantities
-from bayesgmm.cli.analysis import Analysis
-from bayesgmm.covariance import ALIASES
-from bayesgmm.em.result import EMFit
 from bayesgmm.intervals import tails
 from bayesgmm.names import counted, one_line, percent, short
 from bayesgmm.selection import CRITERIA, Selection
 from bayesgmm.selection.table import keys_of
+from bayesgmm.summary.analysis import Analysis
+from bayesgmm.summary.words import ambiguity, decimals_of, model_name, number, parameter_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,24 +88,6 @@ def described(table: pd.DataFrame, source: str) -> str:
     return f"{one_line(source)}: {n_rows} rows, {counted(n_columns, 'column')} ({names})"
 
 
-def ambiguity(analysis: Analysis) -> str:
-    """What a reader must know first where the draws do not keep the components apart, and what to do about it."""
-    fit, C = analysis.fit, analysis.draws.n_components
-    K, model = fit.n_components, fit.covariance_model
-    most = min(C, K - 1)
-    advice = [f"fewer components (-k {most}{' or less' if most > 1 else ''})"]
-    if "V" in model.name:
-        equal = model.name.replace("V", "E") if fit.n_features > 1 else "EEE"
-        aliases = [alias for alias, name in ALIASES.items() if name == equal]
-        advice.append(f"the same covariance for all (--covariance {[*aliases, equal][0]})")
-    return (
-        f"The draws do not keep the {K} components apart: in {analysis.stray_rate:.0%} of them one holds the rows "
-        f"of another, so nothing can be said of a single component. What follows is about the "
-        f"{counted(C, 'cluster')} of the partition that sums the draws up, which is the same whatever the components "
-        f"are called. For components that mean something, try {' or '.join(advice)}; bayesgmm select compares them."
-    )
-
-
 def components_tables(analysis: Analysis, width: int) -> list[Table]:
     """Posterior mean and interval of what describes each component, or cluster: as many tables as ``width`` makes."""
     fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
@@ -115,9 +95,9 @@ def components_tables(analysis: Analysis, width: int) -> list[Table]:
     diagonal = fit.covariance_model.diagonal
     for quantity, feature, draws in quantities(analysis.draws, fit.features[:_FEATURES], diagonal=diagonal):
         name = quantity if feature is None else f"{quantity} {short(feature)}"
-        decimals = _decimals(draws.std(axis=(0, 1)).min())
+        decimals = decimals_of(draws.std(axis=(0, 1)).min())
         numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, tails(analysis.ci_prob), axis=(0, 1))]
-        texts = [[_number(x, decimals) for x in row] for row in numbers]
+        texts = [[number(x, decimals) for x in row] for row in numbers]
         lines.append((name, [f"{mean} [{low}, {high}]" for mean, low, high in zip(*texts, strict=True)]))
     cell = max(14, *(len(text) + 3 for _, cells in lines for text in cells))
     at_once = max((width - max(len(name) for name, _ in lines) - 4) // cell, 1)
@@ -149,9 +129,9 @@ def comparison_table(analysis: Analysis) -> Table:
     for i, row in enumerate(shown):
         if i > 0 and row["parameter"] != shown[i - 1]["parameter"]:
             table.add_section()
-        decimals = _decimals(row["sd"])
-        em, mean, sd, low, high = (_number(row[x], decimals) for x in ("em", "mean", "sd", "lower", "upper"))
-        name = _parameter(row["parameter"], row["feature"], row["feature_bis"])
+        decimals = decimals_of(row["sd"])
+        em, mean, sd, low, high = (number(row[x], decimals) for x in ("em", "mean", "sd", "lower", "upper"))
+        name = parameter_name(row["parameter"], row["feature"], row["feature_bis"])
         table.add_row(
             name, str(row["component"]), em, mean, sd, f"[{low}, {high}]", f"{round(row['shift'], 1) + 0.0:+}"
         )
@@ -187,54 +167,6 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
         f"rows count from 0, without the header; all are in responsibilities.csv{meaning if analysis.ambiguous else ''}"
     )
     return table
-
-
-def sentences(analysis: Analysis) -> Iterator[str]:
-    """How the fit and the sampling went, and how far to trust them."""
-    fit, seconds, loo = analysis.fit, analysis.seconds, analysis.loo
-    ended = fit.status.value.partition(":")[0]
-    effort = f"{counted(fit.n_iterations, 'iteration')}, {counted(len(fit.starts), 'start')}, {seconds['em']:.1f} s"
-    yield f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better)."
-    for doubt in fit.doubts:
-        yield f"{doubt[0].upper()}{doubt[1:]}."
-    chains, draws = analysis.posterior.draws.batch_shape
-    size = f"{counted(chains, 'chain')} of {counted(draws, 'draw')}"
-    assert analysis.posterior.verdict is not None
-    yield f"Posterior: {size} in {seconds['posterior']:.1f} s. {analysis.posterior.verdict.text}"
-    if analysis.clusters is not None:
-        r_hat, ess = analysis.clusters["r_hat"].max(), analysis.clusters["ess_bulk"].min()
-        agree = "" if math.isnan(r_hat) else f"R-hat is at most {r_hat:.3f} and "
-        yield f"That is about the components. Of the clusters {agree}the effective sample size at least {ess:.0f}."
-    yield f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
-    if fit.n_components > 1:
-        yield from _cluster_sentences(analysis)
-
-
-def _cluster_sentences(analysis: Analysis) -> Iterator[str]:
-    """What the draws say of the clusters, whatever the components' labels."""
-    best, ball, fit = analysis.partition, analysis.ball, analysis.fit
-    if best is not None and ball is None:
-        yield (
-            f"The partition has {counted(best.n_clusters, 'cluster')}: it was found from {analysis.partition_rows} "
-            "rows drawn at random, and every other row is in its likeliest cluster."
-        )
-    elif best is None or ball is None:
-        yield f"The partition is left out above {analysis.partition_rows} rows; bg.partition(tree) finds it."
-    else:
-        gain = f", {best.gain:.3f} less than EM's labels" if best.gain > 0.0005 else ", as good as EM's labels"
-        yield (
-            f"The one partition that sums the posterior up has {counted(best.n_clusters, 'cluster')}: expected "
-            f"variation of information {best.expected_loss:.3f} nats{gain}; {ball.probability:.0%} of the posterior's "
-            f"partitions are within {ball.radius:.3f} of it."
-        )
-    share = analysis.modes.probabilities
-    order = [k for k in np.argsort(-share, kind="stable") if share[k] >= 0.05]
-    shares = " and ".join(f"{k + 1} in {share[k]:.0%} of the draws" for k in order)
-    yield f"Peaks of the density, where components that make one lump count once: {shares}."
-    outliers = np.flatnonzero(analysis.assignments.tail_probability < 1 / (10 * fit.n_observations))
-    if outliers.size:
-        rows = ", ".join(map(str, outliers[:5])) + ", ..." * (outliers.size > 5)
-        yield f"Out of place in every component: {counted(outliers.size, 'row')} ({rows})."
 
 
 def criteria_table(selection: Selection, width: int) -> Table:
@@ -289,14 +221,6 @@ def _rounded(se: float) -> str:
     return f"{se:.0f}" if se >= 1 else f"{se:.1g}"
 
 
-def model_name(fit: EMFit) -> str:
-    """The covariance model by the name that people know, where it has one, and by its letters."""
-    model = fit.covariance_model
-    aliases = [alias for alias, name in ALIASES.items() if name == model.name and fit.n_features > 1]
-    letters = model.label(fit.n_features)
-    return f"{aliases[0]} ({letters})" if aliases else letters
-
-
 def _table(title: str | None, *headings: str) -> Table:
     """A table with its first column to the left, the others, of numbers, to the right."""
     table = Table(
@@ -310,22 +234,3 @@ def _table(title: str | None, *headings: str) -> Table:
     for j, heading in enumerate(headings):
         table.add_column(heading, justify="right" if j else "left", overflow="fold", no_wrap=j > 0)
     return table
-
-
-def _decimals(sd: float) -> int:
-    """Decimals that show an estimate to two significant digits of its standard deviation."""
-    return min(max(1 - math.floor(math.log10(sd)), 0), 12) if sd > 0 else 3
-
-
-def _number(x: float, decimals: int) -> str:
-    return f"{x:.3e}" if decimals > 7 or abs(x) >= 1e9 else f"{x:.{decimals}f}"
-
-
-def _parameter(name: str, feature: str, feature_bis: str) -> str:
-    if name == "weights":
-        return "weight"
-    if name == "means":
-        return f"mean {short(feature)}"
-    if feature == feature_bis:
-        return f"variance {short(feature)}"
-    return f"covariance {short(feature)}, {short(feature_bis)}"

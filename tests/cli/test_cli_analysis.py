@@ -8,6 +8,7 @@ import pytest
 from command_line import FEW, FILES, OF_CLUSTERS, run
 
 from bayesgmm.cli import analysis
+from bayesgmm.summary import analysis as summary
 
 
 def shuffled(tree):
@@ -53,7 +54,7 @@ def test_where_components_are_not_kept_apart_everything_goes_by_clusters(finishe
 def test_many_rows_are_partitioned_from_some(folder, tmp_path, monkeypatch):
     real, out = analysis.sample_posterior, tmp_path / "out"
     monkeypatch.setattr(analysis, "sample_posterior", lambda *a, **k: shuffled(real(*a, **k)))
-    monkeypatch.setattr(analysis, "PARTITION_ROWS", 100)
+    monkeypatch.setattr(summary, "PARTITION_ROWS", 100)
     status, printed, _ = run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW)
     assert status == 0
     assert "The partition has 2 clusters: it was found from 100 rows drawn at random" in " ".join(printed.split())
@@ -64,7 +65,7 @@ def test_many_rows_are_partitioned_from_some(folder, tmp_path, monkeypatch):
 
 
 def test_numbers_whose_components_are_not_kept_apart_are_named_first(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(analysis, "stray_rate", lambda _, labels: float(labels.max()))  # from two components on
+    monkeypatch.setattr(summary, "stray_rate", lambda _, labels: float(labels.max()))  # from two components on
     few = [*FEW, "--covariance", "tied", "--columns", "waiting"]
     status, printed, _ = run("fit", folder / "geyser.csv", "-k", "1:2", "--out", tmp_path / "out", *few)
     assert status == 0

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import bayesgmm as bg
 from bayesgmm import plots
 from bayesgmm.cli import files
-from bayesgmm.cli.analysis import summarise
+from bayesgmm.summary.analysis import summarise
 
 
 def test_a_finished_run_leaves_its_files_and_nothing_else(finished):

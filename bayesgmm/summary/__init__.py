@@ -1,0 +1,1 @@
+"""What follows from a posterior, as one value, and the sentences made from it: for the command line and the page."""
