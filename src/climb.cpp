@@ -9,6 +9,7 @@ namespace {
 
 constexpr double LOG_2PI = 1.8378770664093454836;
 constexpr double EMPTY = 1e-4;  // rows: fewer hold no component, and none that shrinks has converged with more
+constexpr double NO_ROWS = 1e-100;  // that an empty component counts as where it cannot collapse
 constexpr int SWEEPS = 5;  // of an M-step whose parts depend on one another; the next one goes on where it ends; but of
 constexpr int FIRST_SWEEPS = 1000;  // the first as many as change anything, so that it depends on the moments alone
 
@@ -231,12 +232,16 @@ int64_t Climb::fill_factors(double& moved) {
 // itself, and the covariances given both are taken in turn (Meng & Rubin 1993), from those they had. At the first step
 // there are none: means are taken unpenalised first, and the scatter's prior mean.
 int64_t Climb::maximise() {
+    bool blobs = true;  // none of them flat
+    for (int64_t j = 0; j < D; j++) blobs = blobs && problem.row_variance[j] > 0.0;
+    for (int64_t k = 0; k < K && blobs; k++)
+        if (s.z[k] >= 0.0) s.z[k] = fmax(s.z[k], NO_ROWS);
     const int64_t empty = fill_weights();
     if (empty >= 0) return empty;
     bool pulled = false, warm = at.iteration >= 0;
     for (int64_t j = 0; j < D; j++) pulled = pulled || penalty.precision[j * D + j] > 0.0;
     for (int64_t k = 0; k < K; k++) {
-        if (!(s.z[k] >= (penalty.rows > 0.0 || fixed.has_covariance[k] ? 0.0 : EMPTY))) return k;
+        if (!(s.z[k] >= (penalty.rows > 0.0 || blobs || fixed.has_covariance[k] ? 0.0 : EMPTY))) return k;
         room.n[k] = s.z[k] + share * penalty.rows;
     }
     copy(room.scatter, penalty.scatter, D * D);

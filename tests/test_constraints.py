@@ -388,7 +388,7 @@ def test_with_reg_covar_nothing_collapses(covariance):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 2))
     constant = np.c_[X, np.full(40, 3.0), X[:, 0], X @ [1.0, 2.0]]
-    for rows, K in ((constant, 2), (X[:6], 6), (np.repeat(X[:2], 5, axis=0), 5)):
+    for rows, K in ((constant, 2), (X[:6], 6), (np.repeat(X[:2], 5, axis=0), 10)):
         fit = quiet(bg.fit_em, rows, K, covariance, reg_covar=1e-6, rng=0)
         assert fit.status is bg.Status.CONVERGED
         np.testing.assert_array_less(-1e-8, np.diff(fit.log_likelihood_path))
