@@ -89,6 +89,16 @@ def test_em_never_lowers_the_likelihood(iris, covariance, kind):
     assert fit.log_likelihood == pytest.approx(fit.mixture.log_likelihood(X, error_sd=sd), abs=1e-8)
 
 
+def test_a_climb_towards_a_singular_covariance_is_carried_to_its_end(iris):
+    """EM slows down without end there; from two tolerances it must end at one height."""
+    sd = np.sqrt([0.02, 0.01, 0.03, 0.01]) * np.random.default_rng(6).uniform(0.7, 1.4, (150, 1))
+    given = {"error_sd": sd, "starts": [np.arange(150) // 50], "rng": 0}
+    with pytest.warns(bg.ConvergenceWarning, match="not above the errors"):
+        one, other = (bg.fit_em(iris, 3, tolerance=tolerance, **given) for tolerance in (1e-6, 1e-10))
+    assert one.within_errors
+    assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=2e-6)
+
+
 def test_a_constant_error_is_subtracted_from_the_covariances():
     rng = np.random.default_rng(2)
     X, S = random_mixture(rng, 1, 3).sample(400, rng=rng)[0], np.diag([0.02, 0.05, 0.01])

@@ -23,6 +23,7 @@ _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to conv
 _FINALISTS_LARGE = 2
 _RACE = 100  # iterations on tables for threads after which only the climb that leads goes on
 _NUDGE = 0.05  # sds, or a standard error if that is less, by which means are moved to see whether a climb comes back
+_FLAT, _SHRINK = 1e-2, 1e-2  # of the errors' variance: less may be none; by how much to shrink its root to see
 _STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
 
 
@@ -199,7 +200,7 @@ def finish_leader(climber: Climber, climbs: list[_Climb], rng: np.random.Generat
         climb = climbs[leader]
         if not climb.finished:
             climbs[leader] = _continued(climber, climb, climb.outcomes.moments)
-        elif (higher := _past_saddle(climber, climb, rng)) is not None:
+        elif (higher := _past_saddle(climber, climb, rng) or _to_border(climber, climb)) is not None:
             climbs[leader] = higher
         else:
             settled.add(leader)
@@ -229,11 +230,37 @@ def _past_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> _
         precision_cholesky(end.covariances[0, k], P)
         size = min(_NUDGE, 1 / math.sqrt(max(counts[k], 1.0)))
         means[k] += size * np.linalg.solve(P.T, rng.standard_normal(D))
-    nudged = _continued(climber, climb, moments)
-    if not nudged.value > climb.value + SAME_MAXIMUM:
+    return _if_higher(_continued(climber, climb, moments), climb, SAME_MAXIMUM)
+
+
+def _to_border(climber: Climber, climb: _Climb) -> _Climb | None:
+    """The climb gone on without the variances that are small beside the errors; None where that is no higher.
+
+    Towards covariances that are singular, which errors of measurement allow, EM slows down without end.
+    """
+    table, end = climber.table, climb.outcomes
+    if table.errors is None or climb.code != ascent.CONVERGED or climber.problem.tolerance == 0.0:
         return None
-    before = np.arange(len(nudged.path)) < len(climb.path)  # the nudge itself may cost a little, which is not shown
-    return replace(nudged, path=np.maximum(nudged.path, np.where(before, -np.inf, climb.value)))
+    K, D = end.offsets[0].shape
+    moments, P = end.moments.copy(), np.empty((D, D))
+    covariances, shrunk = moments[0, K + K * D :].reshape(K, D, D), False
+    for k in range(K):
+        precision_cholesky(end.covariances[0, k], P)
+        relative, axes = np.linalg.eigh(P.T @ table.mean_error @ P)
+        if (flat := relative > 1 / _FLAT).any():
+            root = np.linalg.solve(P.T, axes * np.where(flat, _SHRINK, 1.0))
+            covariances[k], shrunk = root @ root.T, True
+    if not shrunk:
+        return None
+    return _if_higher(_continued(climber, climb, moments), climb, climber.problem.tolerance)
+
+
+def _if_higher(onward: _Climb, climb: _Climb, by: float) -> _Climb | None:
+    """A climb that went on from changed moments, if it ended higher by so many nats than before."""
+    if not (onward.alive and onward.value > climb.value + by):
+        return None
+    before = np.arange(len(onward.path)) < len(climb.path)  # the change itself may cost a little, which is not shown
+    return replace(onward, path=np.maximum(onward.path, np.where(before, -np.inf, climb.value)))
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:
