@@ -48,3 +48,9 @@ def test_more_components_than_labels_have_bits_for_are_refused():
     m = bg.GaussianMixture(np.full((1, K), 1 / K), np.arange(K)[None, :, None], np.ones((1, K, 1, 1)))
     with pytest.raises(bg.InputError, match=r"at most \d+ components can be looked at row by row, not 256"):
         bg.assign(m, [[0.0], [1.0]])
+
+
+def test_mean_responsibilities_are_those_of_the_draws_averaged(overlapping_draws):
+    batch, X = overlapping_draws
+    expected = batch.responsibilities(X).mean(axis=(0, 1))
+    np.testing.assert_allclose(rows_under_draws(batch, X).mean_responsibilities(X), expected, rtol=1e-10)

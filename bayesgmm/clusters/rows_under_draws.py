@@ -127,6 +127,12 @@ class RowsUnderDraws:
         self.each_block(X, lambda start, stop, block: np.copyto(out[start:stop], log_mean_exp(block.log_prob)))
         return out
 
+    def mean_responsibilities(self, X: np.ndarray) -> np.ndarray:
+        """Probability of each component given each row of X, averaged over the draws, (N, K)."""
+        out = np.empty((len(X), self.mixture.n_components))
+        self.each_block(X, lambda start, stop, block: np.copyto(out[start:stop], block.responsibilities.mean(axis=-1)))
+        return out
+
     def assignments(self, rng: np.random.Generator) -> np.ndarray:
         """The component of each row in each draw, drawn from its responsibilities, (N, S)."""
         out = np.zeros((len(self.X), self.n_draws), np.uint8)

@@ -270,8 +270,11 @@ def fit_from_starts(
     progress: Callable[[int, int], None] = lambda done, total: None,
     align_to: EMFit | GaussianMixture | None = None,
     constraints: tuple[str, ...] = (),
+    as_started: bool = False,
 ) -> EMFit:
     """The best fit that climbs from named moments find; ``constraints`` are what `EMFit` has under this name.
+
+    The components are put in order, unless they are to stay ``as_started`` or labels or fixed parts tell them apart.
 
     Raises
     ------
@@ -293,7 +296,7 @@ def fit_from_starts(
     mixture = GaussianMixture(best.weights[0], best.offsets[0] + climber.center, best.covariances[0], names)
     sums = float(end["log_likelihood"]), float(end["map_log_responsibility"])
     log_likelihood, map_log_responsibility = climber.log_likelihood(mixture) if "reg_covar" in constraints else sums
-    if align_to is not None or not {"labels", "fixed"} & set(constraints):
+    if align_to is not None or not (as_started or {"labels", "fixed"} & set(constraints)):
         mixture = mixture.permute(_order(mixture, align_to))
     result.path.flags.writeable = False
     return EMFit(
