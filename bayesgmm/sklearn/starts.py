@@ -12,7 +12,8 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber
-from bayesgmm.em.initialize import NO_LABELS, Candidates, portfolio, user_starts
+from bayesgmm.em.initialize import Candidates, portfolio, user_starts
+from bayesgmm.expectation import NO_LABELS
 from bayesgmm.observations import Observations
 
 PORTFOLIO = "portfolio"
