@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,7 @@ def with_posteriors(selection: Selection, keys: Sequence[Key], run: Run) -> Sele
         criteria=run.criteria,
         densities=densities,
         posteriors=trees,
+        posterior_files={key: file for key in trees if (file := _file(run, selection.fits[key])) and file.exists()},
         posterior_states={key: states[key] for key in keys_of(table) if key in states},
         loos=derived.loos,
         evidences=derived.evidences,
@@ -126,9 +128,7 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
     """Draws of one fit, without a warning: the table and the text say how they converged."""
     from bayesgmm.bayes.sample import sample_posterior
 
-    resumes = run.sampling.get("sampler", "auto") in ("auto", "nutpie") and run.sampling.get("method", "nuts") == "nuts"
-    part = f"posterior {fit.covariance_model.name} {fit.n_components} {sorted(run.sampling.items())}"
-    out = run.checkpoints.path(part, "nc") if resumes else None
+    out = _file(run, fit)
     tell = of_stage(run.progress, stage)
     tell(0, 1)
     settings: dict[str, Any] = {"rng": run.seeds.posteriors, "out": out}
@@ -140,6 +140,13 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
         advice = "" if out is None else f"; the draws are kept in {out.parent}, and the same run goes on from there"
         raise KeyboardInterrupt(f"{tree.attrs['partial']}{advice}")
     return tree
+
+
+def _file(run: Run, fit: EMFit) -> Path | None:
+    """Where draws are stored as they come, if the sampler can go on from there."""
+    resumes = run.sampling.get("sampler", "auto") in ("auto", "nutpie") and run.sampling.get("method", "nuts") == "nuts"
+    part = f"posterior {fit.covariance_model.name} {fit.n_components} {sorted(run.sampling.items())}"
+    return run.checkpoints.path(part, "nc") if resumes else None
 
 
 def _derive(trees: Mapping[Key, xr.DataTree], run: Run) -> _Derived:

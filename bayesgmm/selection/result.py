@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,8 @@ class Selection:
     overfitted : Overfitted or None
         What a mixture of too many components with sparse weights says.
     posteriors : mapping to DataTree
+    posterior_files : mapping to Path
+        Where the draws of a posterior are stored already, if `select` was given ``out``.
     posterior_states : mapping to PosteriorState
         What became of each posterior that was asked for.
     loos : mapping to LOO
@@ -123,6 +126,7 @@ class Selection:
     replicates: Mapping[str, Mapping[Key, np.ndarray]] = field(default_factory=dict)
     overfitted: Overfitted | None = None
     posteriors: Mapping[Key, xr.DataTree] = field(default_factory=dict)
+    posterior_files: Mapping[Key, Path] = field(default_factory=dict)
     posterior_states: Mapping[Key, PosteriorState] = field(default_factory=dict)
     loos: Mapping[Key, LOO] = field(default_factory=dict)
     evidences: Mapping[Key, Evidence] = field(default_factory=dict)
