@@ -25,7 +25,7 @@ def fingerprint(table: Observations, *settings: Any) -> str:
     Parameters
     ----------
     table : Observations
-        Its numbers and row weights count, the names of its columns do not.
+        Its numbers, their errors and the row weights count, the names of its columns do not.
     *settings
         Values that are equal where their `repr` is: numbers, strings, and tuples or lists of them.
 
@@ -44,6 +44,8 @@ def fingerprint(table: Observations, *settings: Any) -> str:
     digest = hashlib.sha256(repr((table.values.shape, settings)).encode())
     digest.update(table.values.tobytes())
     digest.update(table.sample_weight.tobytes())
+    if table.errors is not None:
+        digest.update(table.errors.tobytes())
     return digest.hexdigest()
 
 

@@ -320,7 +320,8 @@ mixtures = _function("mixtures", POINTER(Chart), c_void_p, c_int64, c_void_p, c_
 log_density = _function("log_density", c_uint64, *[c_void_p] * 4, restype=c_int)
 to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_int)
 
-_MODEL = (*[c_int64] * 4, *[c_void_p] * 5)  # N, D, K, diagonal; X, center, log scales, offsets, precisions' factors
+# N, D, K, diagonal, groups, those with errors; X, center, five of the groups, log scales, offsets, precisions' factors
+_MODEL = (*[c_int64] * 6, *[c_void_p] * 10)
 rows_log_prob = _function("rows_log_prob", *_MODEL, c_void_p)
 rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
 

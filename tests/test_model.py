@@ -4,9 +4,25 @@ import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
-from oracles import COORDINATE_CASES, covariance_prior, density_of, errors_allowed, random_mixture, seed, table
+from oracles import (
+    CHANCE,
+    COORDINATE_CASES,
+    IMPERFECTIONS,
+    covariance_prior,
+    density_of,
+    errors_allowed,
+    imperfect,
+    random_mixture,
+    seed,
+    table,
+)
+from scipy import stats
 
 import bayesgmm as bg
+from bayesgmm.bayes.density import Density
+from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.measurement import covariances_of
+from bayesgmm.observations import observations
 
 
 @pytest.mark.parametrize(("name", "K", "D", "kind"), COORDINATE_CASES)
@@ -31,6 +47,61 @@ def test_density_and_gradient_equal_the_models(name, K, D, kind):
         (value, gradient), (theirs, their_gradient) = density(x), model(x)
         assert abs(theirs - value - density.log_constant) < 1e-8 * max(1, abs(value))
         np.testing.assert_allclose(gradient, their_gradient, rtol=1e-8, atol=1e-8 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("kind", IMPERFECTIONS)
+@pytest.mark.parametrize("name", ["VVV", "VVI", "VVE"])
+def test_the_model_of_an_imperfect_table_has_the_compiled_density(name, kind):
+    """It has no more parameters than that of a complete one: nothing is filled in."""
+    rng = np.random.default_rng(1)
+    rows = imperfect(random_mixture(rng, 2, 3).sample(60, rng=rng)[0], kind, rng)
+    fit, priors = bg.fit_em(rows, 2, name, rng=0, max_iterations=20), bg.Priors.weakly_informative(rows, 2)
+    density = Density(rows, mean_and_covariance(rows)[0], priors, fit.covariance_model)
+    model = bg.build_model(rows, fit, priors)
+    assert not [rv.name for rv in model.free_RVs if "observations" in rv.name]
+    compiled = (name, kind) == ("VVV", "holes and correlated errors")  # by numba, the others without compiling
+    logp = model.logp_dlogp_function(ravel_inputs=True, mode=None if compiled else "FAST_COMPILE")
+    logp.set_extra_values({})
+    for _ in range(2):
+        x = density.pack(fit.mixture) + 0.2 * rng.normal(size=density.n_dim)
+        (value, gradient), (theirs, their_gradient) = density(x), logp(x)
+        assert theirs == pytest.approx(value + density.log_constant, rel=1e-9)
+        np.testing.assert_allclose(gradient, their_gradient, rtol=1e-8, atol=1e-8 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("kind", IMPERFECTIONS)
+def test_the_model_of_an_imperfect_table_is_plain_pymc(kind):
+    rng = np.random.default_rng(2)
+    rows = imperfect(random_mixture(rng, 2, 2).sample(40, rng=rng)[0], kind, rng)
+    weak = bg.Priors.weakly_informative(rows, 2)
+    priors = bg.Priors(weak.concentration, weak.means, bg.InverseWishart(5.0, np.eye(2)))
+    with bg.build_model(rows, bg.fit_em(rows, 2, rng=0), priors):
+        drawn = pm.sample_prior_predictive(3, random_seed=0, compile_kwargs={"mode": "FAST_COMPILE"})
+        tree = xr.DataTree.from_dict({"posterior": drawn["prior"].to_dataset()})
+        pm.compute_log_likelihood(tree, progressbar=False)
+        predicted = pm.sample_posterior_predictive(tree, progressbar=False, random_seed=0)
+    np.testing.assert_allclose(tree["log_likelihood"]["observations"], bg.as_mixture(tree).log_prob(rows), atol=1e-10)
+    assert np.isfinite(predicted["posterior_predictive"]["observations"]).all()
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("argument", ["error_sd", "error_covariance"])
+def test_predicted_rows_have_errors_as_the_tables(argument, shared):
+    """By their chi-squares: precisions are drawn about a value so high that true values are the means."""
+    rng, n = np.random.default_rng(3), 400
+    X, A = 5 * rng.normal(size=(20, 2)), rng.normal(size=(20, 2, 2))
+    given = A @ np.swapaxes(A, 1, 2) if argument == "error_covariance" else np.abs(A[..., 0])
+    rows = observations(X, **{argument: given[0] if shared else given})
+    means = bg.NormalMeans([5.0, -5.0], [1e-6, 1e-6])
+    priors = bg.Priors(np.ones(1), means, bg.InverseWishart(1e4, 1e-8 * np.eye(2)))
+    with bg.build_model(rows, bg.fit_em(rows, 1), priors):
+        drawn = pm.sample_prior_predictive(n, random_seed=seed(2), compile_kwargs={"mode": "FAST_COMPILE"})
+    errors = drawn["prior_predictive"]["observations"].values[0] - [5.0, -5.0]  # (n, 20, 2)
+    S = np.broadcast_to(covariances_of(rows.errors), (20, 2, 2))
+    square = np.einsum("nij,ijk,nik->i", errors, np.linalg.inv(S), errors)
+    np.testing.assert_array_less(stats.chi2.isf(1 - CHANCE / 40, 2 * n), square)
+    np.testing.assert_array_less(square, stats.chi2.isf(CHANCE / 40, 2 * n))
 
 
 def test_model_gradient_equals_finite_differences(faithful_fit):

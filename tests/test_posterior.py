@@ -10,6 +10,7 @@ from oracles import random_mixture, table
 import bayesgmm as bg
 from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.bayes.tree import tree_of, write_tree
+from bayesgmm.observations import observations
 
 PARAMETERS = ("weights", "means", "covariances")
 
@@ -32,13 +33,19 @@ def assert_same_fit(a, b):
     assert [m.log_likelihood for m in a.maxima] == [m.log_likelihood for m in b.maxima]
 
 
+def assert_same_table(a, b):
+    np.testing.assert_array_equal(a.values, b.values)
+    np.testing.assert_equal(a.errors, b.errors)
+    assert (a.features, a.named) == (b.features, b.named)
+
+
 def assert_same(a, b):
     """Field by field."""
     compared = {
         "draws": assert_same_mixture,
         "em": assert_same_mixture,
         "fit": assert_same_fit,
-        "rows": np.testing.assert_array_equal,
+        "table": assert_same_table,
         "log_likelihood": np.testing.assert_array_equal,
         "priors": lambda x, y: np.testing.assert_equal(x.to_json(), y.to_json()),
         "statistics": np.testing.assert_equal,
@@ -57,6 +64,37 @@ def test_a_file_gives_the_same_posterior(iris_posterior, tmp_path):
     write_tree(iris_posterior, tmp_path / "draws.nc")
     with xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf") as back:
         assert_same(bg.posterior(back.load()), bg.posterior(iris_posterior))
+
+
+@pytest.mark.parametrize("errors", ["none", "shared", "own", "shared covariance", "own covariances"])
+def test_a_posterior_keeps_holes_and_errors(errors, tmp_path):
+    """Bit by bit, through a tree and a file; so the density is still that of the draws' heights."""
+    rng, X = np.random.default_rng(0), bg.datasets.iris().iloc[:60, :2]
+    sd, S = 0.1 * rng.random((60, 2)), 0.01 * np.array([[2.0, 1.0], [1.0, 1.0]])
+    given = {
+        "none": {},
+        "shared": {"error_sd": sd[0]},
+        "own": {"error_sd": sd},
+        "shared covariance": {"error_covariance": S},
+        "own covariances": {"error_covariance": S * (1 + rng.random((60, 1, 1)))},
+    }[errors]
+    rows = observations(imperfect_values(X, rng), **given)
+    tree = bg.sample_posterior(rows, bg.fit_em(rows, 1, rng=0), method="laplace", draws=20, chains=2, rng=0)
+    once = bg.posterior(tree)
+    assert_same_table(once.table, rows)
+    write_tree(tree, tmp_path / "draws.nc")
+    with xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf") as back:
+        again = bg.posterior(back.load())
+    assert_same(again, once)
+    heights = again.density.log_densities(again.density.pack(again.draws))
+    np.testing.assert_allclose(heights, once.statistics["lp"], rtol=1e-12)
+
+
+def imperfect_values(X, rng):
+    """A table with names, some of its values missing, and all of one row."""
+    X = X.mask(rng.random(X.shape) < 0.2)
+    X.iloc[3] = np.nan
+    return X
 
 
 def test_everything_is_known_of_a_posterior_that_was_drawn(faithful_fit, faithful_posterior):
@@ -89,7 +127,7 @@ def test_a_posterior_is_its_own():
 
 def test_draws_alone_are_a_posterior_of_which_little_is_known():
     drawn = bg.posterior(random_mixture(np.random.default_rng(0), 2, 3, batch=(2, 5)))
-    unknown = ("rows", "em", "fit", "priors", "verdict", "labels", "log_likelihood")
+    unknown = ("table", "em", "fit", "priors", "verdict", "labels", "log_likelihood")
     assert [getattr(drawn, name) for name in unknown] == [None] * 7
     assert (drawn.features, drawn.chain_labels, dict(drawn.statistics)) == (("x0", "x1", "x2"), (0, 1), {})
     with pytest.raises(bg.InputError, match="its table and priors"):
@@ -117,7 +155,7 @@ LEFT_OUT = {  # the fields that are not known without a group
     "em": {"em", "fit"},
     "sample_stats": {"statistics"},
     "log_likelihood": {"log_likelihood"},
-    "observed_data": {"rows"},
+    "observed_data": {"table"},
 }
 
 
@@ -133,7 +171,7 @@ def test_a_tree_of_draws_alone_is_a_posterior(faithful_posterior):
     tree = xr.DataTree.from_dict({"posterior": faithful_posterior["posterior"].to_dataset()})
     drawn = bg.posterior(tree)
     assert_same_mixture(drawn.draws, bg.as_mixture(faithful_posterior))
-    assert drawn.rows is drawn.em is drawn.verdict is None
+    assert drawn.table is drawn.em is drawn.verdict is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +197,7 @@ def test_an_em_fit_is_told_from_a_posterior(faithful_fit):
 def test_a_posterior_cannot_be_changed(faithful_posterior):
     drawn = bg.posterior(faithful_posterior)
     with pytest.raises(AttributeError, match="cannot assign"):
-        drawn.rows = None
+        drawn.table = None
     with pytest.raises(ValueError, match="read-only"):
         drawn.draws.means[0, 0] = 0.0
 
@@ -186,4 +224,4 @@ def test_relabelled_draws_replace_the_old_ones(iris_posterior):
     labels = replace(drawn.labels, method="ecr")
     moved = drawn.with_draws(drawn.draws.permute([2, 0, 1]), labels)
     np.testing.assert_array_equal(moved.draws.means, drawn.draws.means[..., [2, 0, 1], :])
-    assert (moved.labels.method, moved.fit, moved.rows is drawn.rows) == ("ecr", drawn.fit, True)
+    assert (moved.labels.method, moved.fit, moved.table is drawn.table) == ("ecr", drawn.fit, True)

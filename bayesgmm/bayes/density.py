@@ -122,12 +122,13 @@ class Density:
             arrays["origin"] = self.origin
         if self.log_odds is not None:
             arrays["log_odds"] = self.log_odds
-        places, kept_alive = native.addresses(arrays)
+        places, contiguous = native.addresses(arrays)
+        chart, arrays_of_chart = self.coordinates.compiled()
+        kept_alive: list[Any] = [rows, *contiguous, *arrays_of_chart]
         if self.factor is not None:
             factor = _padded(self.factor)
             kept_alive.append(factor)
             places["factor"] = address(factor, np.float32)
-        chart, arrays_of_chart = self.coordinates.compiled()
         struct = native.Density(
             chart=chart, rows=rows.compiled(), N=rows.n_read, diagonal=self.model.diagonal, **places
         )
@@ -136,7 +137,7 @@ class Density:
             struct.left_out = left_out.compiled()
             struct.n_left_out, struct.n_left_out_read = len(self.left_out), left_out.n_read
             kept_alive.append(left_out)
-        return struct, [*kept_alive, *arrays_of_chart, rows]
+        return struct, kept_alive
 
     @property
     def handle(self) -> int:

@@ -17,6 +17,7 @@ from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.observations import Observations
 
 _APART = 2.0  # chains whose means differ by so many of their own standard deviations sit in different modes
 _OFTEN = 0.05  # what happens in fewer of the draws is not worth a sentence
@@ -34,7 +35,7 @@ _SINGLE = 2.5  # rows: a component that holds fewer is an outlier or two
 class MemberCounts(NamedTuple):
     """How many rows the components hold in some of each chain's draws."""
 
-    rows: np.ndarray  # (N, D)
+    table: Observations
     draws: GaussianMixture  # (chain, t)
     counts: np.ndarray  # (chain, t, K): sums of responsibilities
 
@@ -101,7 +102,7 @@ def diagnose(posterior: Any) -> Diagnosis:
         raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
     K = drawn.n_components
     if drawn.sampling.approximate and drawn.verdict is not None:  # independent draws: chains say nothing
-        components = () if drawn.rows is None else tuple(_components(drawn, _member_counts(drawn.draws, drawn.rows)))
+        components = () if drawn.table is None else tuple(_components(drawn, _member_counts(drawn.draws, drawn.table)))
         return Diagnosis(
             drawn.verdict.convergence,
             components,
@@ -151,14 +152,14 @@ def _findings(drawn: Posterior, diagnostics: Diagnostics) -> Iterator[Finding]:
     modes = [chains]
     if switch := _switching(drawn):
         yield switch
-    members = None if drawn.rows is None else _member_counts(draws, drawn.rows)
+    members = None if drawn.table is None else _member_counts(draws, drawn.table)
     if not switch and (suspicious := _suspicious(draws, diagnostics.r_hat, drawn.features)):
         heights = _heights(drawn)
         modes = _modes(draws, heights)
         yield from _disagreement(drawn, members, suspicious, modes, heights)
     yield from _sampling(drawn.statistics, diagnostics, len(chains), separate=len(modes) > 1)
     if not switch and members is not None:
-        highest = MemberCounts(members.rows, members.draws[modes[0]], members.counts[modes[0]])
+        highest = MemberCounts(members.table, members.draws[modes[0]], members.counts[modes[0]])
         yield from _components(drawn, highest)
 
 
@@ -307,13 +308,13 @@ def _sampling(
 # The components.
 
 
-def _member_counts(draws: GaussianMixture, rows: np.ndarray) -> MemberCounts:
+def _member_counts(draws: GaussianMixture, table: Observations) -> MemberCounts:
     """The rows held in up to a hundred draws of each chain."""
     chains, T = draws.batch_shape
-    t = int(np.clip(_ENTRIES / (chains * len(rows) * draws.n_components), 4, min(100, T)))
+    t = int(np.clip(_ENTRIES / (chains * table.n_observations * draws.n_components), 4, min(100, T)))
     thinned = draws[:, np.linspace(0, T - 1, t).astype(int)]
-    counts = sum(R.sum(axis=1) for _, R in blocks_of_rows(thinned, rows))
-    return MemberCounts(rows, thinned, np.reshape(counts, thinned.weights.shape))
+    counts = sum(R.sum(axis=1) for _, R in blocks_of_rows(thinned, table))
+    return MemberCounts(table, thinned, np.reshape(counts, thinned.weights.shape))
 
 
 def _components(drawn: Posterior, members: MemberCounts) -> Iterator[Finding]:
@@ -340,8 +341,8 @@ def _components(drawn: Posterior, members: MemberCounts) -> Iterator[Finding]:
 
 def _members(members: MemberCounts, k: int) -> np.ndarray:
     """Rows that are of component k more likely than not."""
-    blocks = blocks_of_rows(members.draws, members.rows)
-    return np.flatnonzero(np.concatenate([R[..., k].mean(axis=0) for _, R in blocks]) > 0.5)
+    blocks = blocks_of_rows(members.draws, members.table)
+    return np.concatenate([rows[R[..., k].mean(axis=0) > 0.5] for rows, R in blocks])
 
 
 def _pairs(draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:

@@ -201,8 +201,9 @@ def structured(scale: np.ndarray, structure: int) -> np.ndarray:
     return np.diag([diagonal.mean(), *[0.0] * (len(diagonal) - 1)] if structure == SPHERICAL else diagonal)
 
 
-def why_not(priors: Priors, model: CovarianceModel) -> str:
-    """Why the posterior cannot be drawn by Gibbs sampling, and what to do; empty where it can."""
+def why_not(density: Density) -> str:
+    """Why a posterior cannot be drawn by Gibbs sampling, and what to do; empty where it can."""
+    priors, model = density.priors, density.model
     if model.for_features(priors.n_features).name not in MODELS:
         return (
             f"sampler='gibbs' has no covariance {model.name}; use sampler='nutpie', or fit one of {', '.join(MODELS)} "
@@ -213,12 +214,14 @@ def why_not(priors: Priors, model: CovarianceModel) -> str:
             f"sampler='gibbs' needs InverseWishart or HierarchicalInverseWishart covariances, not "
             f"{type(priors.covariances).__name__}; use sampler='nutpie'"
         )
+    if density.table.patterns is not None:
+        return "sampler='gibbs' needs a table without missing values and errors; use sampler='nutpie'"
     return ""
 
 
-def check_gibbs(priors: Priors, model: CovarianceModel) -> None:
+def check_gibbs(density: Density) -> None:
     """An `InputError` that says why the posterior cannot be drawn by Gibbs sampling, where it cannot."""
-    if reason := why_not(priors, model):
+    if reason := why_not(density):
         raise InputError(reason)
 
 

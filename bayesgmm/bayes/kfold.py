@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from arviz_stats.base.array import array_stats
 from arviz_stats.utils import ELPDDataLOOKFold
 from scipy.special import logsumexp
 
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode
-from bayesgmm.bayes.loo import FEWEST_DRAWS, Frozen, per_row, some_rows
+from bayesgmm.bayes.loo import FEWEST_DRAWS, Frozen, per_row, some_rows, summary
 from bayesgmm.bayes.monte_carlo import LARGEST_R_HAT, mean_error, r_hat
 from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
 from bayesgmm.bayes.priors import Priors, check_priors
@@ -23,7 +22,7 @@ from bayesgmm.em.fit import fit_em
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
-from bayesgmm.observations import positive_integer
+from bayesgmm.observations import observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
 
@@ -104,6 +103,8 @@ def kfold(
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> KFold:
@@ -112,6 +113,7 @@ def kfold(
     Parameters
     ----------
     X : (N, D) table
+        Of rows with missing values those that are known are predicted.
     fit : EMFit or int
         The fit of the table, or a number of components to fit with the priors.
     priors : Priors, optional
@@ -126,6 +128,10 @@ def kfold(
         Spread the rows of each of the fit's clusters evenly over the folds.
     draws, tune, chains : int
         For each fold's posterior: draws to keep and draws to tune with, both per chain, and the number of chains.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values were measured with; the mixture is of the true values.
+    error_covariance : (D, D) or (N, D, D), optional
+        Their covariances, instead.
     rng : Generator, seed or None
     progress : callable, optional
         Called as ``progress("folds", done, total)`` with the number of posteriors sampled so far and their total, which
@@ -167,14 +173,15 @@ def kfold(
     draws, chains = positive_integer(draws, "draws", least=FEWEST_DRAWS), positive_integer(chains, "chains")
     tune = positive_integer(tune, "tune", least=LEAST_TUNE)
     rng = np.random.default_rng(rng)
+    table = observations(X, None, error_sd, error_covariance)
     if not isinstance(fit, EMFit):
-        priors = priors if priors is not None else Priors.weakly_informative(X, fit)
-        fit = fit_em(X, fit, covariance, priors=priors, rng=rng)
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "cross-validation")
+        priors = priors if priors is not None else Priors.weakly_informative(table, fit)
+        fit = fit_em(table, fit, covariance, priors=priors, rng=rng)
+    table = fitted_table(fit, table, None, ("labels", "fixed"), "cross-validation")
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     N = table.n_observations
     if folds is None:
-        strata = fit.mixture.predict(table.values) if stratify else None
+        strata = fit.mixture.predict(table) if stratify else None
         folds = _random_folds(N, positive_integer(n_folds, "n_folds", least=2), strata, rng)
     folds = _checked_folds(folds, N)
     names = np.unique(folds).tolist()
@@ -198,11 +205,11 @@ def kfold(
 
     fold_table = pd.DataFrame(lines)
     disagreeing = tuple(fold_table["fold"][fold_table["r_hat"] > LARGEST_R_HAT].tolist())
-    total, se, p_total, _ = array_stats.loo_summary(elpd, p)
+    total, se, p_total = summary(elpd, p, table.empty)
     result = KFold(
-        elpd=float(total),
-        se=float(se),
-        p=float(p_total),
+        elpd=total,
+        se=se,
+        p=p_total,
         n_samples=draws * chains,
         n_data_points=N,
         scale="log",
@@ -261,4 +268,4 @@ class _Sampler(NamedTuple):
         mode = find_mode(density, self.mode.origin)
         seed = int(self.rng.integers(2**31))
         drawn = nutpie_draws(density, mode, draws=self.draws, tune=self.tune, chains=self.chains, seed=seed)
-        return density.unpack(drawn.thetas).log_prob(table.values[rows])
+        return density.unpack(drawn.thetas).log_prob(table.take(rows))

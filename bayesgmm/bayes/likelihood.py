@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
@@ -14,10 +15,25 @@ from pytensor.graph.op import Op
 
 from bayesgmm import native
 from bayesgmm.native import address
+from bayesgmm.patterns import Patterns
+
+_N_DATA = 7  # inputs that are constants: X, center, and five of the groups
+
+
+def groups(patterns: Patterns | None, n_features: int) -> list[Any]:
+    """Groups of rows as `LogDensity` takes them; no groups where all values are known and exact."""
+    D = n_features
+    if patterns is None:
+        none = np.empty(0, np.int64)
+        arrays = [none, none, none, np.empty((0, D), np.int64), np.empty((0, D, D))]
+    else:
+        errors = np.empty((0, D, D)) if patterns.errors is None else patterns.errors
+        arrays = [patterns.order, patterns.start, patterns.n_observed, patterns.columns, errors]
+    return [pytensor.shared(array) for array in arrays]  # constants would be compiled into the code
 
 
 class LogDensity(Op):
-    """Log mixture density of each row (N,), in nats, as a function of the rows and the mixture's parameters.
+    """Log mixture density of each row's values (N,), in nats, as a function of the rows and the mixture's parameters.
 
     Parameters
     ----------
@@ -31,23 +47,23 @@ class LogDensity(Op):
         self.diagonal = diagonal
 
     def make_node(self, *inputs):
-        """Inputs: X (N, D), center (D,), log_scale (K,), offsets (K, D), precisions_cholesky (K, D, D)."""
+        """Inputs: X (N, D), center (D,), those of `groups`, log_scale (K,), offsets (K, D), P (K, D, D)."""
         _tell_numba()
         return Apply(self, [pt.as_tensor_variable(i) for i in inputs], [pt.dvector()])
 
     def perform(self, node, inputs, output_storage):
         """Evaluate without compiling the graph."""
         sizes, arrays = _arguments(self, inputs)
-        output_storage[0][0] = out = np.empty(sizes[0])
-        native.rows_log_prob(*sizes, *map(address, arrays), address(out))
+        output_storage[0][0] = out = np.zeros(sizes[0])
+        native.rows_log_prob(*sizes, *_addresses(arrays), address(out))
 
     def connection_pattern(self, node):
-        """The data and their center are constants."""
-        return [[False], [False], [True], [True], [True]]
+        """The data are constants."""
+        return [[i >= _N_DATA] for i in range(len(node.inputs))]
 
     def pullback(self, inputs, outputs, cotangents):
-        """Gradient with respect to log scales, offsets and factors; the data and their center have none."""
-        return [disconnected_type(), disconnected_type(), *Pullback(self.diagonal)(*inputs, cotangents[0])]
+        """Gradient with respect to log scales, offsets and factors; the data have none."""
+        return [disconnected_type() for _ in range(_N_DATA)] + Pullback(self.diagonal)(*inputs, cotangents[0])
 
 
 class Pullback(Op):
@@ -73,17 +89,21 @@ class Pullback(Op):
     def perform(self, node, inputs, output_storage):
         """Evaluate without compiling the graph."""
         sizes, arrays = _arguments(self, inputs)
-        out = [np.empty_like(array) for array in arrays[2:5]]
-        native.rows_pullback(*sizes, *map(address, arrays), *map(address, out))
+        out = [np.empty_like(array) for array in arrays[_N_DATA:-1]]
+        native.rows_pullback(*sizes, *_addresses(arrays), *map(address, out))
         for storage, value in zip(output_storage, out, strict=True):
             storage[0] = value
 
 
-def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int, int, int, bool], list[np.ndarray]]:
+def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int, ...], list[np.ndarray]]:
     """Sizes and contiguous arrays as the core takes them."""
-    arrays = [np.ascontiguousarray(i, dtype=np.float64) for i in inputs]
-    (N, D), K = arrays[0].shape, len(arrays[2])
-    return (N, D, K, op.diagonal), arrays
+    arrays = [np.ascontiguousarray(i) for i in inputs]
+    X, _, _, _, n_observed, _, errors, log_scale, *_ = arrays
+    return (*X.shape, len(log_scale), op.diagonal, len(n_observed), len(errors)), arrays
+
+
+def _addresses(arrays: list[np.ndarray]) -> list[int]:
+    return [address(array, array.dtype.type) for array in arrays]
 
 
 @cache
@@ -105,7 +125,7 @@ def _external(name: str, n_arrays: int) -> Any:
 
     function = ctypes.cast(getattr(native, name), ctypes.c_void_p)
     llvmlite.binding.add_symbol(f"gmm_{name}", function.value)
-    arguments = [types.int64] * 4 + [types.uintp] * n_arrays
+    arguments = [types.int64] * 6 + [types.uintp] * n_arrays
     return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
 
 
@@ -113,16 +133,17 @@ def _log_density_in_numba(op, _node=None, **_settings):
     """`LogDensity` as numba compiles it."""
     from numba import njit
 
-    log_prob, diagonal = _external("rows_log_prob", 6), int(op.diagonal)
+    log_prob, diagonal = _external("rows_log_prob", 11), int(op.diagonal)
 
     @njit
-    def log_density(X, center, log_scale, offsets, P):
+    def log_density(X, center, order, start, n_observed, columns, errors, log_scale, offsets, P):
         X, center = np.ascontiguousarray(X), np.ascontiguousarray(center)
         log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
-        out = np.empty(X.shape[0])
+        out = np.zeros(X.shape[0])
         status = log_prob(
-            X.shape[0], X.shape[1], len(log_scale), diagonal,
-            X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+            X.shape[0], X.shape[1], len(log_scale), diagonal, len(n_observed), len(errors),
+            X.ctypes.data, center.ctypes.data, order.ctypes.data, start.ctypes.data, n_observed.ctypes.data,
+            columns.ctypes.data, errors.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
             out.ctypes.data,
         )  # fmt: skip
         if status != 0:
@@ -136,16 +157,17 @@ def _pullback_in_numba(op, _node=None, **_settings):
     """`Pullback` as numba compiles it."""
     from numba import njit
 
-    pullback, diagonal = _external("rows_pullback", 9), int(op.diagonal)
+    pullback, diagonal = _external("rows_pullback", 14), int(op.diagonal)
 
     @njit
-    def gradient(X, center, log_scale, offsets, P, cotangent):
+    def gradient(X, center, order, start, n_observed, columns, errors, log_scale, offsets, P, cotangent):
         X, center, cotangent = np.ascontiguousarray(X), np.ascontiguousarray(center), np.ascontiguousarray(cotangent)
         log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
         by_log_scale, by_offsets, by_P = np.empty_like(log_scale), np.empty_like(offsets), np.empty_like(P)
         status = pullback(
-            X.shape[0], X.shape[1], len(log_scale), diagonal,
-            X.ctypes.data, center.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
+            X.shape[0], X.shape[1], len(log_scale), diagonal, len(n_observed), len(errors),
+            X.ctypes.data, center.ctypes.data, order.ctypes.data, start.ctypes.data, n_observed.ctypes.data,
+            columns.ctypes.data, errors.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
             cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
         )  # fmt: skip
         if status != 0:

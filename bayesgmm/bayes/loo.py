@@ -54,7 +54,8 @@ class LOO(Frozen, ELPDDataLOO):
     ----------
     elpd, se, p : float
         Expected log predictive density of a new row, summed over the rows (nats, larger is better), its standard error,
-        and the effective number of parameters.
+        and the effective number of parameters. Of rows with missing values it is that of their known ones, so it can be
+        compared only between mixtures of the same values; a row without any contributes nothing.
     elpd_i, p_loo_i : DataArray (observation)
     pareto_k : DataArray (observation)
         Pareto k of the estimate that is used, or of the first estimate where none was good; ``influence_pareto_k`` is
@@ -197,7 +198,7 @@ def loo(
     if unknown:
         raise InputError(f"methods is a collection of any of {', '.join(REPAIRS)}; not {sorted(unknown)[0]!r}")
     drawn = as_posterior(posterior)
-    if drawn.rows is None:
+    if drawn.table is None:
         raise InputError("loo needs a posterior with its table, as sample_posterior returns it")
     if drawn.sampling.approximate:
         raise InputError("loo needs draws of the posterior, not of an approximation; use method='nuts'")
@@ -205,7 +206,7 @@ def loo(
         raise InputError(f"leave-one-out needs at least {FEWEST_DRAWS} draws; there are {drawn.n_draws}")
     tell = of_stage(progress, "leave-one-out")
     good_k, efficiency = good_pareto_k(drawn.n_draws), _relative_efficiency(drawn.draws)
-    rows = _Rows(*_smoothed(drawn, efficiency, good_k, tell), good_k=good_k)
+    rows = _Rows(*_smoothed(drawn, efficiency, good_k, tell), good_k=good_k, empty=drawn.table.empty)
     wanted = [repair for repair in REPAIRS if repair in methods]
     if wanted and rows.bad.any():
         inputs = _repair_inputs(drawn, efficiency, good_k)
@@ -227,8 +228,10 @@ def loo(
 class _Rows:
     """The rows' estimates while they are repaired."""
 
-    def __init__(self, elpd: np.ndarray, pareto_k: np.ndarray, p_loo: np.ndarray, good_k: float) -> None:
-        self.elpd, self.pareto_k, self.good_k = elpd, pareto_k, good_k
+    def __init__(
+        self, elpd: np.ndarray, pareto_k: np.ndarray, p_loo: np.ndarray, good_k: float, empty: np.ndarray
+    ) -> None:
+        self.elpd, self.pareto_k, self.good_k, self.empty = elpd, pareto_k, good_k, empty
         self.log_mean = elpd + p_loo  # log of the density's mean over the draws
         self.first_k = pareto_k.copy()
         self.bad = ~(pareto_k <= good_k)
@@ -249,11 +252,11 @@ class _Rows:
     def result(self, n_draws: int) -> LOO:
         """All of it as `LOO`."""
         p_loo_i = self.log_mean - self.elpd
-        elpd, se, p, _ = array_stats.loo_summary(self.elpd, p_loo_i)
+        elpd, se, p = summary(self.elpd, p_loo_i, self.empty)
         return LOO(
-            elpd=float(elpd),
-            se=float(se),
-            p=float(p),
+            elpd=elpd,
+            se=se,
+            p=p,
             n_samples=n_draws,
             n_data_points=len(self.elpd),
             scale="log",
@@ -267,6 +270,12 @@ class _Rows:
             repairs=pd.DataFrame(self.attempts, columns=["row", "method", *Estimate._fields, "good"]),
             untrusted=tuple(np.flatnonzero(self.bad).tolist()),
         )
+
+
+def summary(elpd: np.ndarray, p: np.ndarray, empty: np.ndarray) -> tuple[float, float, float]:
+    """Totals of the rows' elpd and p (N,), with the standard error of the first; rows without values do not count."""
+    total, se, p_total, _ = array_stats.loo_summary(np.delete(elpd, empty), np.delete(p, empty))
+    return float(total), float(se), float(p_total)
 
 
 def per_row(values: np.ndarray, name: str) -> xr.DataArray:
@@ -302,14 +311,17 @@ def _smoothed(
     drawn: Posterior, efficiency: float, good_k: float, tell: Callable[[int, int], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log predictive density, Pareto k and effective number of parameters of each row, (N,) each, block by block."""
-    rows, stored = drawn.rows, drawn.log_likelihood
-    assert rows is not None
-    N = len(rows)
+    table, stored = drawn.table, drawn.log_likelihood
+    assert table is not None
+    N = table.n_observations
     step = max(int(_BLOCK / (8 * drawn.n_draws)), 1)
     out = np.empty((3, N))
 
     def log_lik(a: int, b: int) -> np.ndarray:
-        block = drawn.draws.log_prob(rows[a:b]) if stored is None else np.asarray(stored[..., a:b], dtype=np.float64)
+        if stored is not None:
+            block = np.asarray(stored[..., a:b], dtype=np.float64)
+        else:
+            block = drawn.draws.log_prob(table.take(np.arange(a, b)))
         return block.reshape(-1, b - a).T
 
     for a in range(0, N, step):

@@ -104,7 +104,7 @@ def _moment_matched(inputs: RepairInputs, row: int, thetas: np.ndarray, log_dens
     covariance of the weighted draws; whichever first lowers the Pareto k is kept, and the search starts again.
     """
     density, efficiency = inputs.density, inputs.efficiency
-    x = density.table.values[[row]]
+    x = density.table.take(np.array([row]))
     n = thetas.shape[-1]
 
     def log_lik(thetas: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def _mixed(
     """Mixture importance sampling (Silva & Zanella 2023), at most 200 rows to a mixture."""
     for a in range(0, len(rows), _MIXED_ROWS):
         some, log_odds = rows[a : a + _MIXED_ROWS], elpd[a : a + _MIXED_ROWS]
-        density, x = inputs.density, inputs.density.table.values[some]
+        density, x = inputs.density, inputs.density.table.take(some)
         drawn = _drawn(inputs, replace(density, left_out=some, log_odds=log_odds), rng)
         log_lik = np.stack([inputs.draws.log_prob(x), drawn.log_prob(x)])  # (2, chain, draw, row)
         log_ratio = logsumexp(log_odds - log_lik, axis=-1)
@@ -183,7 +183,7 @@ def _refitted(
     """
     density, N = inputs.density, inputs.density.table.n_observations
     for row in rows.tolist():
-        x = density.table.values[[row]]
+        x = density.table.take(np.array([row]))
         log_lik = {1.0: inputs.draws.log_prob(x)[..., 0]}  # by the row's weight
         added = 0.0
         for _ in range(_STATES - 1):

@@ -7,24 +7,34 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 
 from bayesgmm.bayes import symbolic
-from bayesgmm.bayes.likelihood import LogDensity
+from bayesgmm.bayes.likelihood import LogDensity, groups
 from bayesgmm.bayes.priors import Priors, check_priors
+from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
+from bayesgmm.observations import Observations, observations
 
 
-def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
+def build_model(
+    X: Any, fit: EMFit, priors: Priors | None = None, *, error_sd: Any = None, error_covariance: Any = None
+) -> pm.Model:
     """The Bayesian Gaussian mixture with the assignments marginalised out, as a plain PyMC model.
 
     Parameters
     ----------
     X : (N, D) table
+        Missing values are integrated over, not filled in.
     fit : EMFit
         Gives the number of components and the covariance model.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values were measured with; the mixture is of the true values.
+    error_covariance : (D, D) or (N, D, D), optional
+        Their covariances, instead.
 
     Returns
     -------
@@ -32,7 +42,9 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
         With ``weights`` (component), ``means`` (component, feature), ``covariances`` (component, feature, feature_bis)
         and ``observations`` (observation, feature). The likelihood is the compiled kernel, with its exact gradient. The
         covariances are deterministic functions of the free coordinates of the precisions; for an inverse Wishart these
-        are the independent elements of Bartlett's decomposition.
+        are the independent elements of Bartlett's decomposition. Where all values are known and exact the table is the
+        model's data "data", which other rows may be set for. Predicted rows are complete, and have errors as the
+        table's rows have.
 
     Raises
     ------
@@ -57,7 +69,8 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
     >>> model.named_vars_to_dims["covariances"]
     ('component', 'feature', 'feature_bis')
     """
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
+    table = observations(X, None, error_sd, error_covariance)
+    table = fitted_table(fit, table, None, ("labels", "fixed"), "the posterior")
     priors = check_priors(table, fit, priors)
     coordinates = priors.coordinates(fit.covariance_model)
     K, D = fit.n_components, fit.n_features
@@ -86,25 +99,41 @@ def build_model(X: Any, fit: EMFit, priors: Priors | None = None) -> pm.Model:
             weights,
             means,
             P,
-            table.values.mean(axis=0),
-            logp=partial(_log_density, fit.covariance_model.diagonal, D),
-            dist=partial(_rows_of_mixture, D),
+            mean_and_covariance(table)[0],
+            logp=partial(_log_density, fit.covariance_model.diagonal, groups(table.patterns, D)),
+            dist=partial(_measured_rows, table.errors),
             signature="(k),(k,d),(k,d,d),(d)->(d)",
-            observed=pm.Data("data", table.values, dims=("observation", "feature")),
+            observed=_observed(table),
             dims=("observation", "feature"),
         )
     return model
 
 
-def _log_density(diagonal, n_features, value, weights, means, P, center):
-    """Log density of each row (N,) under the mixture."""
-    log_scale = symbolic.log_scale(weights, P, n_features)
-    return LogDensity(diagonal)(value, center, log_scale, means - center, P)
+def _observed(table: Observations) -> Any:
+    """The rows: data of the model where they may be replaced, as no patterns belong to them.
+
+    PyMC would make a parameter of each missing value of an array.
+    """
+    if table.patterns is None:
+        return pm.Data("data", table.values, dims=("observation", "feature"))
+    return pytensor.shared(table.values, name="data")
 
 
-def _rows_of_mixture(n_features, weights, means, P, _center, size):
-    """Random rows: the mean of a drawn component plus P^-T times standard normal noise."""
+def _log_density(diagonal, groups, value, weights, means, P, center):
+    """Log density of each row's values (N,) under the mixture."""
+    log_scale = symbolic.log_scale(weights, P, value.shape[1])
+    return LogDensity(diagonal)(value, center, *groups, log_scale, means - center, P)
+
+
+def _measured_rows(errors, weights, means, P, _center, size):
+    """Random rows: the mean of a drawn component plus P^-T times standard normal noise, plus errors as in the table."""
     label = pm.Categorical.dist(p=weights, size=size)
-    noise = pm.Normal.dist(size=(*label.shape, n_features))
-    residual = pt.linalg.solve_triangular(P[label].swapaxes(-1, -2), noise, lower=True, b_ndim=1)
-    return means[label] + residual
+    noise = pm.Normal.dist(size=(*label.shape, means.shape[-1]))
+    rows = means[label] + pt.linalg.solve_triangular(P[label].swapaxes(-1, -2), noise, lower=True, b_ndim=1)
+    if errors is None:
+        return rows
+    noise = pm.Normal.dist(size=(*label.shape, means.shape[-1]))
+    if errors.ndim == 2:
+        return rows + np.sqrt(errors) * noise
+    level, axes = np.linalg.eigh(errors)
+    return rows + ((axes * np.sqrt(np.maximum(level, 0.0))[:, None, :]) * noise[..., None, :]).sum(axis=-1)

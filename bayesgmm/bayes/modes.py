@@ -60,7 +60,7 @@ class Searched(NamedTuple):
 
 def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Searched:
     """Climb from ten random starts at a time until hardly any maximum is left to be met, but at most 200 times."""
-    X, K, model = density.table.values, fit.n_components, fit.covariance_model
+    X, K, model = density.table, fit.n_components, fit.covariance_model
     priors = density.priors if isinstance(density.priors.covariances, ConjugatePrior) else None
     maxima: tuple[Maximum, ...] = ()
     searched, climbs = Searched(), 0

@@ -22,9 +22,10 @@ from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
-from bayesgmm.observations import numeric_table, observations
+from bayesgmm.observations import Observations, any_rows, observations
 from bayesgmm.tables import made_up_names
 
+ERRORS = ("error_sd", "error_covariance")  # of which a tree has one beside its table, if there are errors
 _LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 
 
@@ -110,8 +111,8 @@ class Posterior:
     ----------
     draws : GaussianMixture
         With batch shape (chain, draw).
-    rows : (N, D) or None
-        The table that the posterior is of.
+    table : Observations or None
+        The table that the posterior is of, with its errors of measurement.
     features : tuple of str
         Names of the columns.
     em : GaussianMixture or None
@@ -144,7 +145,7 @@ class Posterior:
     """
 
     draws: GaussianMixture
-    rows: np.ndarray | None = None
+    table: Observations | None = None
     features: tuple[str, ...] = ()
     em: GaussianMixture | None = None
     fit: EMFit | None = None
@@ -186,6 +187,11 @@ class Posterior:
         """Number of draws of all chains together."""
         return int(np.prod(self.draws.batch_shape))
 
+    @property
+    def rows(self) -> np.ndarray | None:
+        """The table's values (N, D), NaN where one is missing."""
+        return None if self.table is None else self.table.values
+
     @cached_property
     def density(self) -> Density:
         """The log posterior density that the draws are of.
@@ -193,11 +199,11 @@ class Posterior:
         Raises
         ------
         InputError
-            Where the rows or the priors are not known.
+            Where the table or the priors are not known.
         """
-        if self.rows is None or self.priors is None:
+        if self.table is None or self.priors is None:
             raise InputError("this needs a posterior with its table and priors, as sample_posterior returns it")
-        table = observations(self.rows)
+        table = observations(self.table)
         return Density(table, mean_and_covariance(table)[0], self.priors, self.covariance_model)
 
     def with_draws(self, draws: GaussianMixture, labels: Labels) -> Posterior:
@@ -256,15 +262,12 @@ def posterior(source: Any) -> Posterior:
         )
     group = _laid_out(source["posterior"].to_dataset())
     attributes = source.attrs
-    rows = (
-        numeric_table(source["observed_data"]["observations"].values)[0] if "observed_data" in source.children else None
-    )
     em, fit, model = _em(source)
     statistics = _of_draws(source, "sample_stats", group)
     log_likelihood = _of_draws(source, "log_likelihood", group).get("observations")
     return Posterior(
         draws=_mixture(group),
-        rows=rows,
+        table=_table(source["observed_data"], _names(group, "feature")) if "observed_data" in source.children else None,
         features=_names(group, "feature"),
         em=em,
         fit=fit,
@@ -351,6 +354,13 @@ def _mixture(group: Any) -> GaussianMixture:
     names = _names(group, "feature")
     ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore").values for name in PARAMETERS}
     return GaussianMixture(**ordered, features=None if names == made_up_names(len(names)) else names)
+
+
+def _table(group: Any, names: tuple[str, ...]) -> Observations:
+    """The table of a posterior, with the errors that its values were measured with."""
+    in_order = group.to_dataset().transpose("observation", ..., "feature", "feature_bis", missing_dims="ignore")
+    table = any_rows(in_order["observations"].values, **{e: in_order[e].values for e in ERRORS if e in in_order})
+    return replace(table, features=names, named=names != made_up_names(len(names)))
 
 
 def _em(tree: Any) -> tuple[GaussianMixture | None, EMFit | None, CovarianceModel]:

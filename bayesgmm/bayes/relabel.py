@@ -16,6 +16,7 @@ from bayesgmm.alignment import cheapest_order, divergence, margin
 from bayesgmm.bayes.posterior import Labels, Posterior, posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.observations import any_rows
 
 METHODS = ("hungarian", "ecr", "stephens")
 _BLOCK_BYTES = 32e6  # of responsibilities held at a time; the work on them takes about three times as much
@@ -91,7 +92,7 @@ def relabel(posterior: Any, method: str = "hungarian", *, target: str | Gaussian
         raise InputError("relabel needs draws with the dimensions chain and draw, not stacked, nor of a single chain")
     if drawn.labels is not None and drawn.labels.method == "none":
         raise InputError("the prior of this posterior tells the components apart; their labels must stay as drawn")
-    relabelled = relabelling(drawn.draws, _target(drawn, target), drawn.rows, method)
+    relabelled = relabelling(drawn.draws, _target(drawn, target), drawn.table, method)
     if drawn is posterior:
         return drawn.with_draws(relabelled.mixture, relabelled.labels)
     return _reordered(posterior, relabelled)
@@ -114,9 +115,9 @@ def _reordered(tree: Any, relabelled: Relabelling) -> Any:
 
 
 def relabelling(
-    draws: GaussianMixture, target: GaussianMixture, X: np.ndarray | None = None, method: str = "hungarian"
+    draws: GaussianMixture, target: GaussianMixture, X: Any = None, method: str = "hungarian"
 ) -> Relabelling:
-    """Permute each draw so that its components are the target's; "ecr" and "stephens" need the rows X (N, D).
+    """Permute each draw so that its components are the target's; "ecr" and "stephens" need the table X (N, D).
 
     With the method "none" the draws stay as they are; the labels are judged as "hungarian" would do.
     """
@@ -141,7 +142,7 @@ def relabelling(
     return Relabelling(relabelled, labels, order, distance)
 
 
-def stephens(draws: GaussianMixture, X: np.ndarray, order: np.ndarray) -> Iterator[Pass]:
+def stephens(draws: GaussianMixture, X: Any, order: np.ndarray) -> Iterator[Pass]:
     """The passes of Stephens' algorithm 2 (2000) from given orders (..., K), until no order changes.
 
     With r the responsibilities of a draw and q their mean over the relabelled draws, each draw takes the order k -> j
@@ -169,7 +170,7 @@ def _total(cost: np.ndarray, order: np.ndarray) -> float:
     return float(np.take_along_axis(cost, order[..., None, :], axis=-2).sum())
 
 
-def _disagreement(draws: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _disagreement(draws: GaussianMixture, X: Any, labels: np.ndarray) -> np.ndarray:
     """Minus the number of rows (..., K, K) that are most probably of component j and labelled k."""
     K = draws.n_components
     pivot = np.eye(K)[labels]
@@ -179,16 +180,20 @@ def _disagreement(draws: GaussianMixture, X: np.ndarray, labels: np.ndarray) -> 
     return -np.reshape(counts, (*draws.batch_shape, K, K))
 
 
-def blocks_of_rows(draws: GaussianMixture, X: np.ndarray) -> Iterable[tuple[slice, np.ndarray]]:
-    """Blocks of rows and their responsibilities (S, n, K) in all S draws; computed anew each time if many."""
-    K, N = draws.n_components, len(X)
+def blocks_of_rows(draws: GaussianMixture, X: Any) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Positions (n,) of rows, by blocks, and their responsibilities (S, n, K) in all S draws; of all that have a value.
+
+    They are computed anew each time if many.
+    """
+    table, K = any_rows(X), draws.n_components
+    filled = np.delete(np.arange(table.n_observations), table.empty)
     size = max(int(_BLOCK_BYTES / (8 * draws.weights.size)), 1)
 
-    def block(start: int) -> tuple[slice, np.ndarray]:
-        rows = slice(start, start + size)
-        return rows, draws.responsibilities(X[rows]).reshape(-1, min(size, N - start), K)
+    def block(start: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = filled[start : start + size]
+        return rows, draws.responsibilities(table.take(rows)).reshape(-1, len(rows), K)
 
-    return [block(0)] if size >= N else (block(start) for start in range(0, N, size))
+    return [block(0)] if size >= len(filled) else (block(start) for start in range(0, len(filled), size))
 
 
 def _target(drawn: Posterior, target: str | GaussianMixture) -> GaussianMixture:
@@ -203,8 +208,8 @@ def _target(drawn: Posterior, target: str | GaussianMixture) -> GaussianMixture:
         return drawn.em
     if "lp" in drawn.statistics:
         height = drawn.statistics["lp"]
-    elif drawn.rows is not None:
-        height = drawn.draws.log_likelihood(drawn.rows)
+    elif drawn.table is not None:
+        height = drawn.draws.log_likelihood(drawn.table)
     else:
         raise InputError("which draw is the most probable is not known: there is neither lp nor observed_data")
     return drawn.draws[np.unravel_index(height.argmax(), height.shape)]

@@ -65,7 +65,7 @@ class Run:
         seconds = time.perf_counter() - self.started
         return Posterior(
             draws=relabelled.mixture,
-            rows=self.density.table.values,
+            table=self.density.table,
             features=self.fit.features,
             em=self.fit.mixture,
             fit=self.fit,

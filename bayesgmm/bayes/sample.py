@@ -34,7 +34,7 @@ from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
-from bayesgmm.observations import positive_integer
+from bayesgmm.observations import observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
 _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
@@ -57,6 +57,8 @@ def sample_posterior(
     chains: int = 4,
     sampler: str = "auto",
     out: str | Path | None = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -65,7 +67,7 @@ def sample_posterior(
     Parameters
     ----------
     X : (N, D) table
-        The table that was fitted.
+        The table that was fitted. Missing values are integrated over, as missing at random.
     fit : EMFit
         Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
@@ -90,6 +92,10 @@ def sample_posterior(
     out : path, optional
         netCDF file, to which draws are written as they come. An interrupted run of the same table, model and priors
         continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values were measured with; the mixture is of the true values.
+    error_covariance : (D, D) or (N, D, D), optional
+        Their covariances, instead.
     rng : Generator, seed or None
     progress : callable, optional
         Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their
@@ -163,10 +169,11 @@ def sample_posterior(
     if method not in ("nuts", "laplace", "variational"):
         raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
     started = time.perf_counter()
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior")
+    table = observations(X, None, error_sd, error_covariance)
+    table = fitted_table(fit, table, None, ("labels", "fixed"), "the posterior")
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     if sampler == "gibbs" and method == "nuts":
-        check_gibbs(density.priors, density.model)
+        check_gibbs(density)
     file = None if out is None else Path(out)
     earlier = None if file is None or not file.exists() else earlier_draws(file, density)
     if earlier is not None and earlier.complete:
@@ -187,7 +194,7 @@ def sample_posterior(
         tree = run.tree(replace(run.posterior(chains_drawn), verdict=verdict), None)
     else:
         sampled = _sample(run, Outlet(run, file, tell), earlier)
-        if sampler == "auto" and sampled.failed and not why_not(density.priors, density.model):
+        if sampler == "auto" and sampled.failed and not why_not(density):
             sampled = _sample_again(sampled, progress)
         verdict = sampled.verdict
         tree = sampled.run.tree(replace(sampled.drawn, verdict=verdict), sampled.weights)

@@ -21,7 +21,7 @@ def by_pymc(run: Run, _outlet: Outlet, _earlier: Earlier | None) -> Chains:
     """All chains by PyMC's own sampler."""
     from bayesgmm.bayes.model import build_model  # PyMC takes seconds to import
 
-    model = build_model(run.density.table.values, run.fit, run.density.priors)
+    model = build_model(run.density.table, run.fit, run.density.priors)
     draws, tune, chains = run.size
     sampled, statistics = pymc_draws(
         model, run.density, run.modes[0], draws=draws, tune=tune, chains=chains, seed=run.seed

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.bayes.posterior import ERRORS, Posterior
 from bayesgmm.em.record import fit_to_arrays
 from bayesgmm.files import beside
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.observations import Observations
 
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
 _BLOCK = 16e6  # bytes of it that are held in double precision at a time
@@ -37,9 +38,10 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     log_likelihood : bool
         Whether to store each row's log density under each draw, in single precision, if it takes at most 500 MB.
     """
-    assert drawn.rows is not None
+    assert drawn.table is not None
     assert drawn.fit is not None
-    rows, (chains, draws) = drawn.rows, drawn.draws.batch_shape
+    table, (chains, draws) = drawn.table, drawn.draws.batch_shape
+    N = table.n_observations
     draw = {"chain": np.arange(chains), "draw": np.arange(draws)}
     component = {"component": np.arange(drawn.n_components)}
     feature = {"feature": list(drawn.features), "feature_bis": list(drawn.features)}
@@ -52,15 +54,15 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
             {name: (("chain", "draw"), values) for name, values in drawn.statistics.items()}, coords=draw
         ),
         "observed_data": xr.Dataset(
-            {"observations": (("observation", "feature"), rows)},
-            coords={"observation": np.arange(len(rows)), "feature": list(drawn.features)},
+            {"observations": (("observation", "feature"), table.values), **_errors(table)},
+            coords={"observation": np.arange(N), "feature": list(drawn.features)},
         ),
         "em": _fit_group(drawn, {**component, **feature}),
     }
-    if log_likelihood and 4.0 * len(rows) * chains * draws <= LOG_LIKELIHOOD_BUDGET:
+    if log_likelihood and 4.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
         groups["log_likelihood"] = xr.Dataset(
-            {"observations": (("chain", "draw", "observation"), _log_likelihood(drawn.draws, rows))},
-            coords={**draw, "observation": np.arange(len(rows))},
+            {"observations": (("chain", "draw", "observation"), _log_likelihood(drawn.draws, table))},
+            coords={**draw, "observation": np.arange(N)},
         )
     elif log_likelihood:
         attributes = attributes | {"log_likelihood": "not stored: it would exceed the memory budget"}
@@ -69,18 +71,28 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     return tree
 
 
-def _log_likelihood(draws: GaussianMixture, rows: np.ndarray) -> np.ndarray:
+def _errors(table: Observations) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The errors of the values, as the argument of `sample_posterior` that they came in."""
+    if table.errors is None:
+        return {}
+    dims = ("feature",) if table.errors.ndim == 2 else ("feature", "feature_bis")
+    values = np.sqrt(table.errors) if table.errors.ndim == 2 else table.errors
+    shared = len(values) < table.n_observations
+    return {ERRORS[len(dims) - 1]: (dims, values[0]) if shared else (("observation", *dims), values)}
+
+
+def _log_likelihood(draws: GaussianMixture, table: Observations) -> np.ndarray:
     """Log density of each row under each draw, (chain, draw, N), in single precision: to about 1e-6 nats.
 
     It is worked out for some draws at a time, so that it is never all there in double precision, twice as large.
     """
-    flat, n_draws = draws.reshape(-1), int(np.prod(draws.batch_shape))
-    out = np.empty((n_draws, len(rows)), np.float32)
-    step = max(int(_BLOCK / (8 * len(rows))), 1)
+    flat, n_draws, N = draws.reshape(-1), int(np.prod(draws.batch_shape)), table.n_observations
+    out = np.empty((n_draws, N), np.float32)
+    step = max(int(_BLOCK / (8 * N)), 1)
     for first in range(0, n_draws, step):
         some = slice(first, first + step)
-        out[some] = flat[some].log_prob(rows)
-    return out.reshape(*draws.batch_shape, len(rows))
+        out[some] = flat[some].log_prob(table)
+    return out.reshape(*draws.batch_shape, N)
 
 
 def _fit_group(drawn: Posterior, coords: dict[str, Any]) -> xr.Dataset:

@@ -271,7 +271,7 @@ class Priors:
 def check_priors(table: Observations, fit: EMFit, priors: Priors | None) -> Priors:
     """The priors to use, or an `InputError` where they are for another number of components or features."""
     if priors is None:
-        return Priors.weakly_informative(table.values, fit.n_components)
+        return Priors.weakly_informative(table, fit.n_components)
     priors = priors.for_components(fit.n_components)
     if (priors.n_components, priors.n_features) != (fit.n_components, fit.n_features):
         raise InputError(
