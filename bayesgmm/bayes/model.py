@@ -15,7 +15,7 @@ from bayesgmm.bayes.likelihood import LogDensity, groups
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
-from bayesgmm.observations import Observations, observations
+from bayesgmm.observations import Observations
 
 
 def build_model(
@@ -69,8 +69,7 @@ def build_model(
     >>> model.named_vars_to_dims["covariances"]
     ('component', 'feature', 'feature_bis')
     """
-    table = observations(X, None, error_sd, error_covariance)
-    table = fitted_table(fit, table, None, ("labels", "fixed"), "the posterior")
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior", error_sd, error_covariance)
     priors = check_priors(table, fit, priors)
     coordinates = priors.coordinates(fit.covariance_model)
     K, D = fit.n_components, fit.n_features

@@ -34,7 +34,7 @@ from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
-from bayesgmm.observations import observations, positive_integer
+from bayesgmm.observations import positive_integer
 from bayesgmm.progress import Progress, of_stage
 
 _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
@@ -169,8 +169,7 @@ def sample_posterior(
     if method not in ("nuts", "laplace", "variational"):
         raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
     started = time.perf_counter()
-    table = observations(X, None, error_sd, error_covariance)
-    table = fitted_table(fit, table, None, ("labels", "fixed"), "the posterior")
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior", error_sd, error_covariance)
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     if sampler == "gibbs" and method == "nuts":
         check_gibbs(density)
