@@ -91,6 +91,12 @@ class Draws(ctypes.Structure):
     _fields_ = (("K", c_int64), ("D", c_int64), ("groups", c_int64), ("center", c_void_p), ("values", c_void_p))
 
 
+class Seen(ctypes.Structure):
+    """Which columns some rows have values in, and the covariances of their errors."""
+
+    _fields_ = (("n", c_int64), ("columns", c_void_p), ("errors", c_void_p))
+
+
 class Memberships(ctypes.Structure):
     """What rows are under draws."""
 
@@ -273,7 +279,7 @@ class GibbsDraws(ctypes.Structure):
 
 
 STRUCTS = (
-    *(Mixture, Patterns, Rows, Statistics, Sums, Draws, Memberships, Partitions),
+    *(Mixture, Patterns, Rows, Statistics, Sums, Draws, Seen, Memberships, Partitions),
     *(CovarianceModel, Penalty, Fixed, Problem, Progress, Step, State, Outcomes),
     *(Chart, Density, GibbsPrior, GibbsState, GibbsDraws),
 )
@@ -299,6 +305,7 @@ log_joint = _function("log_joint", *_ROWS, c_void_p)
 ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)
 
 memberships = _function("memberships", c_void_p, c_int64, POINTER(Draws), POINTER(Memberships))
+memberships_seen = _function("memberships_seen", c_void_p, c_int64, POINTER(Draws), POINTER(Seen), POINTER(Memberships))
 psis = _function("psis", c_void_p, *[c_int64] * 5, c_void_p)
 merge = _function("merge", c_void_p, c_int64, c_int64, c_void_p, c_void_p)
 modes = _function("modes", *[c_void_p] * 3, *[c_int64] * 4, c_void_p, c_void_p)

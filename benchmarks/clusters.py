@@ -130,7 +130,7 @@ def main():
     rows = two_centre.sample(100_000, rng=1)[0]
     line("assign, N=100000, K=2", measured(lambda: bg.assign(two, rows)))
     draws = posterior_draws(m, X, "")
-    kernel = measured(lambda: draws.each_block(draws.X, lambda a, b, block: None))
+    kernel = measured(lambda: draws.each_block(lambda rows, block: None))
     line("    of the first, the responsibilities alone", kernel)
     other = scaled(lambda: numpy_similarity(m, few[:500]), 16)
     similarity = measured(lambda: bg.posterior_similarity(m, few))

@@ -555,6 +555,9 @@ Status ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* l
 constexpr int EIGHT = 8;
 constexpr int64_t TILE_ROWS = 16, TILE_WIDTH = TILE_ROWS * EIGHT + PAD;
 
+// Entries of `Draws.values` for eight draws.
+constexpr int64_t entries_of_draws(int64_t K, int64_t D) { return K * (1 + D + D * (D + 1) / 2) * EIGHT; }
+
 // One tile in memory of its own: an entry of a line is 8 row + draw.
 struct DrawsTile {
     Array<double> memory, d;
@@ -603,7 +606,7 @@ void joint_of_draws(const Draws& m, const double* at, int64_t row, int64_t draw,
 // Joint densities become responsibilities, their maximum the log-sum-exp.
 void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
     constexpr int R = MANY_REGISTERS ? 4 : 2;
-    for (int64_t at = 0; at < n; at += R * WIDTH) {
+    for (int64_t at = 0; at < n; at += R * WIDTH) {  // beyond n there is room, and whatever is there
         lanes largest[R], total[R], entropy[R], log[R], r[R], t[R];
         EACH largest[i] = load(tile.log_prob + at + i * WIDTH);
         EACH total[i] = entropy[i] = lanes{};
@@ -625,21 +628,20 @@ void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
     }
 }
 
-Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
+void under_draws(const double* X, int64_t n, const Draws& m, const DrawsTile& tile, const Memberships& out) {
     constexpr int R = MANY_REGISTERS ? 8 : 4;
-    const DrawsTile tile(m.K, m.D);
-    if (missing(tile.memory, tile.d)) return NO_MEMORY;
-    const int64_t size = m.K * (1 + m.D + m.D * (m.D + 1) / 2) * EIGHT;
+    const int64_t size = entries_of_draws(m.K, m.D);
     for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
-        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS, worked = (rows + R - 1) / R * R;
+        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS;
         for (int64_t j = 0; j < m.D; j++)
-            for (int64_t i = 0; i < worked; i++)
-                tile.x[j * TILE_ROWS + i] = i < rows ? X[(begin + i) * m.D + j] - m.center[j] : 0.0;
+            for (int64_t i = 0; i < rows; i++) tile.x[j * TILE_ROWS + i] = X[(begin + i) * m.D + j] - m.center[j];
         for (int64_t g = 0; g < m.groups; g++) {
-            for (int64_t row = 0; row < worked; row += R)
-                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH)
-                    joint_of_draws<R>(m, m.values + g * size, row, draw, tile);
-            normalise_draws(m.K, worked * EIGHT, tile);
+            for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+                int64_t row = 0;
+                for (; row + R <= rows; row += R) joint_of_draws<R>(m, m.values + g * size, row, draw, tile);
+                for (; row < rows; row++) joint_of_draws<1>(m, m.values + g * size, row, draw, tile);
+            }
+            normalise_draws(m.K, rows * EIGHT, tile);
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
                     const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
@@ -650,6 +652,74 @@ Status memberships(const double* X, int64_t n, const Draws& m, const Memberships
                                        load(tile.joint + k * TILE_WIDTH + from));
                 }
         }
+    }
+}
+
+Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
+    const DrawsTile tile(m.K, m.D);
+    if (missing(tile.memory, tile.d)) return NO_MEMORY;
+    under_draws(X, n, m, tile, out);
+    return DONE;
+}
+
+INLINE lanes log_positive(lanes x) {
+    const lanes inverse = 1.0 / x;
+    const lanes above[1] = {maximum(x, inverse)};
+    lanes log[1];
+    log_above_one<1>(above, log);
+    return x < inverse ? -log[0] : log[0];
+}
+
+// Eight draws as the columns that are seen have them, errors included, in the order of `Draws.values`. L has room for a
+// Cholesky factor of WIDTH draws.
+void see_draws(const Draws& m, int64_t g, const Seen& seen, lanes* L, double* values) {
+    constexpr double HALF_LOG_2PI = 0.91893853320467274178;
+    const int64_t d = seen.n;
+    const auto at = [](int64_t i, int64_t j) { return i * (i + 1) / 2 + j; };  // of a lower triangle
+    for (int64_t k = 0; k < m.K; k++)
+        for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+            const double* from = m.values + (g * m.K + k) * entries_of_draws(1, m.D) + draw;
+            const double *mean = from + EIGHT, *S = mean + m.D * EIGHT;
+            double* to = values + k * entries_of_draws(1, d) + draw;
+            double *inverse = to + (1 + d) * EIGHT;  // of L: the columns of the precision's factor are its rows
+            lanes scale = load_anywhere(from);
+            for (int64_t i = 0; i < d; i++) {
+                const int64_t ci = seen.columns[i];
+                store_anywhere(to + (1 + i) * EIGHT, load_anywhere(mean + ci * EIGHT));
+                for (int64_t j = 0; j <= i; j++) {
+                    const int64_t cj = seen.columns[j];
+                    lanes t = load_anywhere(S + at(ci, cj) * EIGHT);
+                    if (seen.errors) t += seen.errors[ci * m.D + cj];
+                    for (int64_t l = 0; l < j; l++) t -= L[at(i, l)] * L[at(j, l)];
+                    if (j < i) {
+                        L[at(i, j)] = t * load_anywhere(inverse + at(j, j) * EIGHT);
+                        continue;
+                    }
+                    scale -= 0.5 * log_positive(t) + HALF_LOG_2PI;
+                    for (int w = 0; w < WIDTH; w++) t[w] = 1.0 / __builtin_sqrt(t[w]);
+                    store_anywhere(inverse + at(i, i) * EIGHT, t);
+                    for (int64_t l = 0; l < i; l++) {
+                        lanes u = lanes{};
+                        for (int64_t p = l; p < i; p++) u -= L[at(i, p)] * load_anywhere(inverse + at(p, l) * EIGHT);
+                        store_anywhere(inverse + at(i, l) * EIGHT, u * t);
+                    }
+                }
+            }
+            store_anywhere(to, scale);
+        }
+}
+
+Status memberships_seen(const double* X, int64_t n, const Draws& m, const Seen& seen, const Memberships& out) {
+    const int64_t d = seen.n;
+    const DrawsTile tile(m.K, d);
+    const Array<double> values(entries_of_draws(m.K, d)), center(d);
+    const Array<lanes> L(d * (d + 1) / 2);
+    if (missing(tile.memory, tile.d, values, center, L)) return NO_MEMORY;
+    for (int64_t j = 0; j < d; j++) center[j] = m.center[seen.columns[j]];
+    for (int64_t g = 0; g < m.groups; g++) {
+        see_draws(m, g, seen, L, values);
+        under_draws(X, n, {m.K, d, 1, center, values}, tile,
+                    {out.responsibilities + g * EIGHT, out.log_prob + g * EIGHT, out.entropy + g * EIGHT, out.width});
     }
     return DONE;
 }
@@ -703,6 +773,7 @@ int64_t multiply_adds(int64_t times) {
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {STRING(LEVEL), accumulate, log_prob,    log_joint,             ranges,
-                       memberships,   sum_exp,    lower_times, lower_transposed_times, multiply_adds};
+const Kernels table = {STRING(LEVEL), accumulate,       log_prob, log_joint,   ranges,
+                       memberships,   memberships_seen, sum_exp,  lower_times, lower_transposed_times,
+                       multiply_adds};
 }  // namespace LEVEL

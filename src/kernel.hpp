@@ -54,6 +54,13 @@ struct Draws {
     const double* values;  // (groups, K, 1 + D + D(D+1)/2, 8) log_scale as in Mixture, means minus the center, columns of P
 };
 
+// The columns that some rows have values in, and the covariances of their errors.
+struct Seen {
+    int64_t n;
+    const int64_t* columns;  // (n,) ascending
+    const double* errors;    // (D, D), D the draws'; null where the values are exact
+};
+
 // What some rows are under the draws, whose number is rounded up to `width`, 8 groups or more.
 struct Memberships {
     double* responsibilities;  // (n, K, width)
@@ -77,6 +84,9 @@ struct Kernels {
     Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
     // The n rows of X (n, D) under all draws.
     Status (*memberships)(const double* X, int64_t n, const Draws&, const Memberships&);
+    // The same of rows X (n, seen.n), with other values of the draws: log weights, means minus the center, and columns of
+    // the upper triangles of the covariances.
+    Status (*memberships_seen)(const double* X, int64_t n, const Draws&, const Seen&, const Memberships&);
     // Sum of exp(x_i) for x_i <= 0; x is aligned, has room for a multiple of 64 entries and is overwritten.
     double (*sum_exp)(double* x, int64_t n);
     // out = L x, and L'x. L (n, n) is lower triangular; n is a multiple of 8 and all arrays start on a cache line.

@@ -7,6 +7,7 @@ API int64_t gmm_sizeof_patterns() { return sizeof(Patterns); }
 API int64_t gmm_sizeof_statistics() { return sizeof(Statistics); }
 API int64_t gmm_sizeof_sums() { return sizeof(Sums); }
 API int64_t gmm_sizeof_draws() { return sizeof(Draws); }
+API int64_t gmm_sizeof_seen() { return sizeof(Seen); }
 API int64_t gmm_sizeof_memberships() { return sizeof(Memberships); }
 
 API int64_t gmm_accumulate(const Rows* rows, const Mixture* mixture, int64_t start, int64_t stop, int64_t moments,
@@ -28,6 +29,10 @@ API int64_t gmm_ranges(const double* X, int64_t D, int64_t start, int64_t stop, 
 
 API int64_t gmm_memberships(const double* X, int64_t n, const Draws* draws, const Memberships* out) {
     return kernels().memberships(X, n, *draws, *out);
+}
+
+API int64_t gmm_memberships_seen(const double* X, int64_t n, const Draws* draws, const Seen* seen, const Memberships* out) {
+    return kernels().memberships_seen(X, n, *draws, *seen, *out);
 }
 
 API int64_t gmm_multiply_adds(int64_t times) { return kernels().multiply_adds(times); }

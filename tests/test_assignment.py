@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from oracles import deviation_allowed, random_mixture, table
+from oracles import deviation_allowed, random_mixture, seed, table
+from scipy.stats import chi2
 
 import bayesgmm as bg
 from bayesgmm.clusters.assignment import equal_tailed
@@ -28,6 +29,44 @@ def test_tail_probability_is_the_share_of_new_rows_with_no_higher_density():
     np.testing.assert_array_equal(
         a.tail_probability, bg.assign(one, [[0.0], [1], [-1.959964], [2.575829], [9]], rng=0).tail_probability
     )
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("n", [1, 60])
+def test_tails_of_rows_with_holes_or_errors_are_those_of_such_new_rows(n):
+    """Whatever is known of a row of one Gaussian: its squared distance is chi-square, in so many dimensions."""
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(3, 3))
+    one = bg.GaussianMixture([[1.0]], [[[1.0, 2.0, 3.0]]], [[A @ A.T]])
+    X, sd = rng.normal(size=(7 * n, 3)) * 3, rng.random((7 * n, 3)) * 3
+    X[::2, 1] = X[::3, 2] = X[4] = np.nan
+    tail = bg.assign(one, X, error_sd=sd, rng=seed()).tail_probability
+    expected = np.ones(len(X))
+    for i in range(len(X)):
+        there = np.flatnonzero(~np.isnan(X[i]))
+        covariance = (A @ A.T + np.diag(sd[i] ** 2))[np.ix_(there, there)]
+        d = X[i, there] - one.means[0, 0, there]
+        if there.size:
+            expected[i] = chi2.sf(d @ np.linalg.solve(covariance, d), there.size)
+    assert tail[4] == 1.0
+    allowed = deviation_allowed(expected, 1000, comparisons=len(X)) + 1e-3
+    np.testing.assert_array_less(np.abs(tail - expected), allowed)
+
+
+def test_a_value_with_an_error_without_bound_counts_no_more_than_a_missing_one(overlapping_draws):
+    m, X = overlapping_draws
+    gone = np.random.default_rng(0).random(X.shape) < 0.3
+    vague = bg.assign(m, X, error_sd=np.where(gone, 1e8, 0.0))
+    missing = bg.assign(m, np.where(gone, np.nan, X))
+    for name in ("probabilities", "lower", "upper", "overlap"):
+        np.testing.assert_allclose(getattr(vague, name), getattr(missing, name), rtol=1e-5, atol=1e-6)
+
+
+def test_errors_are_given_with_their_rows(overlapping_draws):
+    m, X = overlapping_draws
+    posterior = bg.Posterior(m.reshape(1, -1), rows=X)
+    with pytest.raises(bg.InputError, match="errors are of rows that are given with them"):
+        bg.assign(posterior, error_sd=np.ones(X.shape[1]))
 
 
 def test_labels_come_with_their_probability_and_interval(overlapping_draws):

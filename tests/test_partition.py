@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_refused(overlapping_draws):
         (lambda: bg.partition(3), "not int"),
         (lambda: bg.partition(m, X[:, :1]), "1 columns, the draws 2 features"),
         (lambda: bg.partition(m, np.empty((0, 2))), "no rows"),
-        (lambda: bg.partition(m, np.where(X[4] == X, np.nan, X)), "row 4"),
+        (lambda: bg.partition(m, np.where(X[4] == X, np.inf, X)), "row 4"),
         (lambda: bg.partition(m, X, max_clusters=0), "max_clusters"),
         (lambda: bg.partition(m, X, reference=[0, 1]), "2 labels for 90 rows"),
         (lambda: bg.credible_ball(m, p.labels, X), "the result of partition"),

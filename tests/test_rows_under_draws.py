@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from oracles import random_mixture
+from oracles import deviation_allowed, random_mixture, seed
 
 import bayesgmm as bg
 from bayesgmm.clusters import rows_under_draws as rows_module
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
+from bayesgmm.observations import any_rows
 
 
 @pytest.mark.parametrize(("K", "D", "S"), [(1, 1, 3), (2, 3, 8), (3, 2, 30), (5, 7, 17)])
@@ -15,14 +16,77 @@ def test_the_kernel_under_all_draws_equals_the_mixtures_one_by_one(K, D, S):
     m, X = random_mixture(rng, K, D, batch=(S,)), rng.normal(size=(37, D)) * 3
     X[3] = 1e4  # far from everything
     draws = rows_under_draws(m, X)
-    block = draws.block(X)
+    block = draws.block()
     R = np.moveaxis(m.responsibilities(X), 0, -1)
     np.testing.assert_allclose(block.responsibilities, R, rtol=1e-7, atol=1e-13)
     np.testing.assert_allclose(block.log_prob, m.log_prob(X).T, rtol=1e-12)
     entropy = -(R * np.log(np.maximum(R, 1e-300))).sum(axis=1)
     np.testing.assert_allclose(block.entropy, entropy, atol=1e-12)
-    np.testing.assert_allclose(draws.log_predictive(X[:3]), np.log(np.exp(m.log_prob(X[:3])).mean(axis=0)), rtol=1e-12)
-    np.testing.assert_array_equal(draws.block(X, slice(0, 3)).log_prob, block.log_prob[:, :3])
+    predictive = np.log(np.exp(m.log_prob(X[:3])).mean(axis=0))
+    np.testing.assert_allclose(draws.log_predictive()[:3], predictive, rtol=1e-12)
+    np.testing.assert_array_equal(draws.block(draws=slice(0, 3)).log_prob, block.log_prob[:, :3])
+    np.testing.assert_array_equal(draws.block([5, 3, 3]).responsibilities, block.responsibilities[[5, 3, 3]])
+
+
+@pytest.fixture
+def unfinished(request):
+    """Draws, and rows with errors of a kind, missing values, and among them a complete and an empty row."""
+    K, D, S, errors = request.param
+    rng = np.random.default_rng(K)
+    m, X = random_mixture(rng, K, D, batch=(S,)), rng.normal(size=(43, D)) * 3
+    X[rng.random(X.shape) < 0.3] = np.nan
+    X[4], X[6:9] = 1.0, np.nan
+    A = rng.normal(size=(43, D, D))
+    given = {"none": {}, "shared": {"error_sd": A[0, 0] ** 2}, "own": {"error_covariance": A @ np.swapaxes(A, 1, 2)}}
+    return m, any_rows(X, **given[errors])
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [(1, 1, 3, "none"), (2, 3, 8, "own"), (3, 2, 30, "shared"), (5, 7, 17, "own"), (2, 12, 9, "none")],
+    indirect=True,
+)
+def test_rows_with_holes_and_errors_are_what_they_are_under_each_mixture(unfinished, monkeypatch):
+    m, table = unfinished
+    draws = rows_under_draws(m, table)
+    R, log_prob = np.moveaxis(m.responsibilities(table), 0, -1), m.log_prob(table).T
+    block = draws.block()
+    np.testing.assert_allclose(block.responsibilities, R, rtol=1e-7, atol=1e-13)
+    np.testing.assert_allclose(block.log_prob, log_prob, rtol=1e-11, atol=1e-12)
+    entropy = -(R * np.log(np.maximum(R, 1e-300))).sum(axis=1)
+    np.testing.assert_allclose(block.entropy, entropy, atol=1e-12)
+    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 1.0)
+    np.testing.assert_allclose(draws.log_predictive(), np.log(np.exp(log_prob).mean(axis=1)), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(draws.mean_responsibilities(), R.mean(axis=-1), rtol=1e-7, atol=1e-13)
+    some = [40, 3, 7, 3]
+    np.testing.assert_allclose(draws.block(some).log_prob, log_prob[some], rtol=1e-11, atol=1e-12)
+    later = slice(8 * ((draws.n_draws - 1) // 8), None)
+    np.testing.assert_array_equal(draws.block(draws=later).responsibilities, block.responsibilities[:, :, later])
+
+
+@pytest.mark.parametrize("unfinished", [(3, 3, 40, "none"), (3, 3, 40, "own")], indirect=True)
+def test_nothing_depends_on_the_order_of_rows_with_holes(unfinished):
+    m, table = unfinished
+    order = np.random.default_rng(0).permutation(table.n_observations)
+    other = table.take(order)
+    one, two = bg.assign(m, table, rng=0), bg.assign(m, other, rng=0)
+    for name in ("probabilities", "lower", "upper", "entropy", "overlap", "log_prob"):
+        np.testing.assert_allclose(getattr(two, name), getattr(one, name)[order], rtol=1e-9, atol=1e-12)
+    together = bg.posterior_similarity(m, table)[np.ix_(order, order)]
+    np.testing.assert_allclose(bg.posterior_similarity(m, other), together, rtol=1e-9)
+    np.testing.assert_allclose(bg.posterior_similarity(m, table, rows=order[:9]), together[:9, :9], rtol=1e-9)
+    np.testing.assert_allclose(bg.merge_components(m, other).entropy_mean, bg.merge_components(m, table).entropy_mean)
+
+
+@pytest.mark.statistical
+def test_components_of_rows_with_holes_are_drawn_as_often_as_probable():
+    K, S = 3, 4000
+    m = random_mixture(np.random.default_rng(8), K, 2)
+    X = np.array([[0.3, np.nan], [np.nan, -0.2], [np.nan, np.nan], [0.5, 0.5]])
+    batch = bg.GaussianMixture(*(np.broadcast_to(a, (S, *a.shape)) for a in (m.weights, m.means, m.covariances)))
+    drawn = rows_under_draws(batch, X).assignments(np.random.default_rng(seed()))
+    shares, expected = (drawn[:, :, None] == np.arange(K)).mean(axis=1), m.responsibilities(X)
+    np.testing.assert_array_less(np.abs(shares - expected), deviation_allowed(expected, S, comparisons=expected.size))
 
 
 def test_results_do_not_depend_on_the_blocks(overlapping_draws, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from bayesgmm.clusters.rows_under_draws import Block, RowsUnderDraws, log_mean_e
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
 from bayesgmm.intervals import level, tails
 from bayesgmm.names import counted
+from bayesgmm.observations import Observations, any_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PREDICTIVE_ROWS = 10_000  # drawn from the posterior predictive: tail probabilities have an sd of at most 0.005
+_FEWEST_PREDICTIVE_ROWS = 1000  # to compare with rows that share their missing values and errors
+_FEWEST_DRAWS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +132,8 @@ def assign(
     X_new: Any = None,
     ci_prob: float | None = None,
     *,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     partition: Partition | None = None,
     rng: Any = None,
 ) -> Assignments:
@@ -139,9 +144,13 @@ def assign(
     posterior : DataTree, Posterior or GaussianMixture
         From `sample_posterior`, or a mixture whose batch axes are the draws.
     X_new : (N, D) table, optional
-        Rows to assign; by default those the posterior was fitted to.
+        Rows to assign, with missing values or without; by default those the posterior was fitted to.
     ci_prob : float, optional
         Probability of the equal-tailed intervals; ``arviz.rcParams["stats.ci_prob"]`` by default.
+    error_sd : (D,) or (N, D), optional
+        Standard deviations of the errors that the values of ``X_new`` were measured with.
+    error_covariance : (D, D) or (N, D, D), optional
+        Their covariances, instead.
     partition : Partition, optional
         From `partition`, of the rows the posterior was fitted to (of ``X_new`` where the draws are a mixture): assigns
         to its clusters. Use it where the draws do not keep the components apart.
@@ -168,7 +177,11 @@ def assign(
 
     Tail probabilities compare the row with 10 000 rows drawn from the posterior predictive: rank (1 + number with no
     higher density) / 10 001, with a standard error of sqrt(p (1 - p) / 10 000). Rows that the posterior was fitted to
-    have raised their own density, so their tail probabilities are a little too large.
+    have raised their own density, so their tail probabilities are a little too large. Rows with missing values or
+    errors are compared with new rows that lack the same values and have the same errors. Where many such patterns would
+    take long, there are fewer of these (1000 at least), and fewer of the draws (64 at least).
+
+    A row without any value has the weights as responsibilities, and the tail probability one.
 
     Rows are processed in blocks, so memory stays bounded for any N.
 
@@ -187,27 +200,27 @@ def assign(
     (array([0, 1, 1]), array([False, False,  True]))
     """
     ci_prob = level(ci_prob)
-    draws = rows_under_draws(posterior, X_new)
+    draws = rows_under_draws(posterior, X_new, error_sd, error_covariance)
     share = None
     if partition is not None:
         fitted = draws if X_new is None or as_posterior(posterior).rows is None else rows_under_draws(posterior)
         share = shares(cluster_counts(fitted, partition))
-    N, K = len(draws.X), draws.mixture.n_components if partition is None else partition.n_clusters
+    N, K = draws.n_rows, draws.mixture.n_components if partition is None else partition.n_clusters
     probabilities, lower, upper = np.empty((N, K)), np.empty((N, K)), np.empty((N, K))
     overlap, log_prob = np.empty(N), np.empty(N)
     free = K if K != 2 else 1  # of two components the second's interval mirrors the first's
 
-    def task(start: int, stop: int, block: Block) -> None:
+    def task(rows: np.ndarray, block: Block) -> None:
         R, H = block.responsibilities, block.entropy
         if share is not None:
             R = by_cluster(R, share)
             H = _entropy(R, axis=1)
-        probabilities[start:stop] = R.mean(axis=-1)
-        overlap[start:stop] = H.mean(axis=-1)
-        log_prob[start:stop] = log_mean_exp(block.log_prob)
-        lower[start:stop, :free], upper[start:stop, :free] = equal_tailed(R[:, :free], ci_prob)
+        probabilities[rows] = R.mean(axis=-1)
+        overlap[rows] = H.mean(axis=-1)
+        log_prob[rows] = log_mean_exp(block.log_prob)
+        lower[rows, :free], upper[rows, :free] = equal_tailed(R[:, :free], ci_prob)
 
-    draws.each_block(draws.X, task)
+    draws.each_block(task)
     if K == 2:
         lower[:, 1], upper[:, 1] = 1 - upper[:, 0], 1 - lower[:, 0]
     entropy = _entropy(probabilities)
@@ -249,15 +262,50 @@ def equal_tailed(values: np.ndarray, ci_prob: float) -> tuple[np.ndarray, np.nda
 
 
 def _tail_probability(draws: RowsUnderDraws, log_prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rank of each density among those of rows drawn from the posterior predictive, evenly over the draws."""
+    """Rank of each density among those of rows drawn from the posterior predictive, of the values that the row has."""
+    drawn, groups, D = _predictive_rows(draws, rng), draws.groups, draws.mixture.n_features
+    present = np.unique(groups.of_row)
+    complete = [g for g in present if len(groups.columns[g]) == D and groups.errors[g] is None]
+    others = [g for g in present if g not in complete and len(groups.columns[g])]
+    out = np.ones(draws.n_rows)
+
+    def rank(some: list[int], draws: RowsUnderDraws, log_prob: np.ndarray, drawn: np.ndarray) -> None:
+        for g in some:
+            new = replace(draws, table=_as_seen(drawn, groups.columns[g], groups.errors[g], rng))
+            rows = np.flatnonzero(groups.of_row == g)
+            rank = np.searchsorted(np.sort(new.log_predictive()), log_prob[rows], side="right")
+            out[rows] = (1 + rank) / (1 + len(drawn))
+
+    rank(complete, draws, log_prob, drawn)
+    if others:  # take about as long as complete rows
+        thinned = draws.thinned(max(min(len(others), draws.n_draws // _FEWEST_DRAWS), 1))
+        affordable = _PREDICTIVE_ROWS * draws.n_draws // (len(others) * thinned.n_draws)
+        some = drawn[:: _PREDICTIVE_ROWS // min(max(affordable, _FEWEST_PREDICTIVE_ROWS), _PREDICTIVE_ROWS)]
+        rank(others, thinned, log_prob if len(others) == 1 else thinned.log_predictive(), some)
+    return out
+
+
+def _predictive_rows(draws: RowsUnderDraws, rng: np.random.Generator) -> np.ndarray:
+    """Rows drawn from the posterior predictive, evenly over the draws and in their order."""
     S, D = draws.n_draws, draws.mixture.n_features
     s = np.arange(_PREDICTIVE_ROWS) * S // _PREDICTIVE_ROWS
     edges = np.cumsum(draws.mixture.weights[s, :-1], axis=1)
     k = (rng.random((_PREDICTIVE_ROWS, 1)) > edges).sum(axis=1)
     factor = np.linalg.cholesky(draws.mixture.covariances[s, k])
     noise = rng.standard_normal((_PREDICTIVE_ROWS, D))
-    drawn = np.sort(draws.log_predictive(draws.mixture.means[s, k] + np.einsum("nij,nj->ni", factor, noise)))
-    return (1 + np.searchsorted(drawn, log_prob, side="right")) / (1 + _PREDICTIVE_ROWS)
+    return draws.mixture.means[s, k] + np.einsum("nij,nj->ni", factor, noise)
+
+
+def _as_seen(
+    rows: np.ndarray, columns: np.ndarray, errors: np.ndarray | None, rng: np.random.Generator
+) -> Observations:
+    """Rows of which only some columns are known, measured with errors of the covariance (D, D)."""
+    values = np.full_like(rows, np.nan)
+    values[:, columns] = rows[:, columns]
+    if errors is None:
+        return any_rows(values)
+    values += rng.multivariate_normal(np.zeros(len(errors)), errors, len(rows), method="eigh")
+    return any_rows(values, error_covariance=errors)
 
 
 def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import native
-from bayesgmm.clusters.rows_under_draws import EIGHT, RowsUnderDraws, rows_under_draws
+from bayesgmm.clusters.rows_under_draws import EIGHT, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.intervals import level, tails
@@ -136,10 +136,10 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
         if X is None:
             raise InputError("merge_components needs the rows as its second argument")
         draws = rows_under_draws(single.reshape(1), X)
-        R = single.responsibilities(draws.X)
+        R = single.responsibilities(draws.table)
     else:
         draws = rows_under_draws(source, X)
-        R = _mean_responsibilities(draws) if draws.em is None else draws.em.responsibilities(draws.X)
+        R = draws.mean_responsibilities() if draws.em is None else draws.em.responsibilities(draws.table)
     K = R.shape[1]
     entropy, groups = np.empty(K), np.empty((K, K), np.int64)
     _hierarchy(R, entropy, groups)
@@ -149,7 +149,7 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
     def task(some: range) -> None:
         for first in some[::EIGHT]:
             last = min(first + EIGHT, S)
-            block = draws.block(draws.X, slice(first, last)).responsibilities
+            block = draws.block(draws=slice(first, last)).responsibilities
             for s in range(first, last):
                 _hierarchy(block[:, :, s - first], entropies[s], every[s])
 
@@ -158,12 +158,6 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
     lower, upper = np.quantile(entropies, tails(ci_prob), axis=0)
     together = np.mean([g[:, :, None] == g[:, None, :] for g in every], axis=0)
     return Merging(groups, entropy, entropies.mean(axis=0), lower, upper, together, R, ci_prob)
-
-
-def _mean_responsibilities(draws: RowsUnderDraws) -> np.ndarray:
-    R = np.empty((len(draws.X), draws.mixture.n_components))
-    draws.each_block(draws.X, lambda a, b, block: np.copyto(R[a:b], block.responsibilities.mean(axis=-1)))
-    return R
 
 
 def _hierarchy(R: np.ndarray, entropy: np.ndarray, groups: np.ndarray) -> None:

@@ -191,10 +191,10 @@ def partition(
         raise InputError(f"loss must be 'vi' or 'binder', not {loss!r}")
     n_runs = positive_integer(n_runs, "n_runs", least=0)
     draws = rows_under_draws(posterior, X)
-    N, K = len(draws.X), draws.mixture.n_components
+    N, K = draws.n_rows, draws.mixture.n_components
     most = positive_integer(K + _SPARE if max_clusters is None else max_clusters, "max_clusters")
     rng = np.random.default_rng(rng)
-    em_labels = None if draws.em is None else draws.em.predict(draws.X)
+    em_labels = None if draws.em is None else draws.em.predict(draws.table)
     reference = em_labels if reference is None else _reference(reference, N)
     drawn = salso.drawn_partitions(draws, loss, rng)
     items, item = salso.grouped(drawn)
@@ -297,7 +297,7 @@ def credible_ball(
             f"credible_ball(posterior, partition) needs the result of partition, not {type(partition).__name__}"
         )
     draws = rows_under_draws(posterior, X)
-    N = len(draws.X)
+    N = draws.n_rows
     if len(partition.labels) != N:
         raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {N}")
     drawn = salso.drawn_partitions(draws, partition.loss, np.random.default_rng(rng))

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,23 +21,75 @@ from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
-from bayesgmm.observations import check_names, numeric_table
+from bayesgmm.observations import Observations, any_rows, check_names
 
 EIGHT = 8  # draws that lie side by side for the kernel
 _TILE = 16  # rows that it works on at a time
 _BLOCK_BYTES = 3e6  # of responsibilities that a thread holds at a time: they stay in the last cache
+_LOWEST = -1e300  # stands for the logarithm of zero
 _MOST_COMPONENTS = 255  # labels of drawn assignments are bytes
 
 
-class Packed(NamedTuple):
-    """Draws as the kernel reads them, eight side by side.
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """Draws (S,) as the kernel reads them, eight side by side.
 
-    ``values`` (S/8, K, 1 + D + D(D+1)/2, 8): log scale, mean minus ``center``, and the columns of the precision's upper
-    Cholesky factor. The last eight are filled up with copies of the last draw.
+    Each array is (S/8, K, 1 + D + D(D+1)/2, 8): a scalar, the mean minus the center, and the columns of an upper
+    triangle. The last eight are filled up with copies of the last draw.
     """
 
-    center: np.ndarray
-    values: np.ndarray
+    mixture: GaussianMixture
+
+    @cached_property
+    def center(self) -> np.ndarray:
+        """Mean of all draws, (D,)."""
+        return self.mixture.mean.mean(axis=0)
+
+    @cached_property
+    def factors(self) -> np.ndarray:
+        """For complete rows: with log scales, and the upper Cholesky factors of the precisions."""
+        return self._side_by_side(self.mixture.log_scale, self.mixture.precisions_cholesky)
+
+    @cached_property
+    def covariances(self) -> np.ndarray:
+        """For rows with missing values or errors: with log weights and covariances."""
+        with np.errstate(divide="ignore"):
+            log_weights = np.maximum(np.log(self.mixture.weights), _LOWEST)
+        return self._side_by_side(log_weights, self.mixture.covariances)
+
+    def _side_by_side(self, scalars: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+        S, _, D = self.mixture.means.shape
+        columns = [matrices[:, :, i, j] for j in range(D) for i in range(j + 1)]
+        parts = scalars[..., None], self.mixture.means - self.center, np.stack(columns, axis=-1)
+        flat = np.concatenate(parts, axis=-1)
+        n = -(-S // EIGHT)
+        flat = flat[np.minimum(np.arange(n * EIGHT), S - 1)].reshape(n, EIGHT, *flat.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(flat, 1, -1))
+
+
+class Groups(NamedTuple):
+    """Rows that share which columns have values, and the covariances of their errors.
+
+    ``of_row`` (N,), the group of each row; of each group its ``columns`` and its ``errors`` (D, D), None where there
+    are none.
+    """
+
+    of_row: np.ndarray
+    columns: list[np.ndarray]
+    errors: list[np.ndarray | None]
+
+    @classmethod
+    def of(cls, table: Observations) -> Groups:
+        """The groups of a table; its rows without a value are one, too."""
+        patterns = table.patterns
+        if patterns is None:
+            return cls(np.zeros(table.n_observations, np.int64), [np.arange(table.n_features)], [None])
+        n = len(patterns.n_observed)
+        of_row = np.full(table.n_observations, n)
+        of_row[patterns.order] = np.repeat(np.arange(n), np.diff(patterns.start))
+        columns = [some[:size] for some, size in zip(patterns.columns, patterns.n_observed, strict=True)]
+        errors = [None] * n if patterns.errors is None else list(patterns.errors)
+        return cls(of_row, [*columns, np.empty(0, np.int64)], [*errors, None])
 
 
 class Block(NamedTuple):
@@ -53,78 +106,117 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RowsUnderDraws:
-    """Rows of a table, and the posterior draws under which to look at them, as one batch of mixtures (S,)."""
+    """Rows of a table, and the posterior draws under which to look at them.
 
-    mixture: GaussianMixture
-    X: np.ndarray
+    Rows with missing values or errors are looked at under the draws' mixtures of the values that they have. A row
+    without any has the weights as responsibilities, and the log density zero.
+    """
+
+    lanes: Lanes
+    table: Observations
     em: GaussianMixture | None
     shape: tuple[int, ...]  # of the draws' batch axes: (chain, draw)
+
+    @property
+    def mixture(self) -> GaussianMixture:
+        """The draws, as one batch of mixtures (S,)."""
+        return self.lanes.mixture
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows N."""
+        return self.table.n_observations
 
     @property
     def n_draws(self) -> int:
         """Number of draws S."""
         return len(self.mixture.weights)
 
+    @cached_property
+    def groups(self) -> Groups:
+        """The rows that can be looked at together."""
+        return Groups.of(self.table)
+
     def thinned(self, step: int) -> RowsUnderDraws:
         """The rows under every ``step``-th draw."""
         some = self.mixture[::step]
-        return RowsUnderDraws(some, self.X, self.em, some.batch_shape)
+        return RowsUnderDraws(Lanes(some), self.table, self.em, some.batch_shape)
 
-    @cached_property
-    def packed(self) -> Packed:
-        """The draws as the kernel reads them."""
-        S, K, D = self.mixture.means.shape
-        P = self.mixture.precisions_cholesky
-        center = np.einsum("sk,skd->d", self.mixture.weights, self.mixture.means) / S
-        columns = [P[:, :, i, j] for j in range(D) for i in range(j + 1)]
-        parts = self.mixture.log_scale[..., None], self.mixture.means - center, np.stack(columns, axis=-1)
-        flat = np.concatenate(parts, axis=-1)
-        groups = -(-S // EIGHT)
-        flat = flat[np.minimum(np.arange(groups * EIGHT), S - 1)].reshape(groups, EIGHT, K, -1)
-        return Packed(center, np.ascontiguousarray(np.moveaxis(flat, 1, -1)))
-
-    def block(self, X: np.ndarray, draws: slice = slice(None), buffer: Block | None = None) -> Block:
-        """The rows of X under all draws, or under a slice of them that starts at a multiple of eight.
+    def block(self, rows: Any = slice(None), draws: slice = slice(None), buffer: Block | None = None) -> Block:
+        """Some of the rows under all draws, or under a slice of them that starts at a multiple of eight.
 
         The buffer, of `empty_block`, is overwritten; fresh memory costs more than the arithmetic.
         """
         start, stop, _ = draws.indices(self.n_draws)
-        values = self.packed.values[start // EIGHT : -(-stop // EIGHT)]
-        R, log_prob, entropy = (a[: len(X)] for a in buffer or self.empty_block(len(X), stop - start))
+        eights = slice(start // EIGHT, -(-stop // EIGHT))
+        X, group = self.table.values[rows], self.groups.of_row[rows]
+        room = Block(*(part[: len(X)] for part in buffer or self.empty_block(len(X), stop - start)))
+        order = np.argsort(group, kind="stable")
+        edges = np.flatnonzero(np.diff(group[order], prepend=-1, append=-1))
+        for begin, end in pairwise(edges.tolist()):
+            some = order[begin:end]
+            self._fill(Block(*(part[begin:end] for part in room)), X[some], group[some[0]], eights)
+        if len(edges) > 2 and (np.diff(order) < 0).any():
+            room = Block(*(part[np.argsort(order)] for part in room))
+        return Block(*(part[..., : stop - start] for part in room))
+
+    def _fill(self, room: Block, X: np.ndarray, group: int, eights: slice) -> None:
+        """Write what rows of one group are under eights of draws."""
         _, K, D = self.mixture.means.shape
-        rows, center = np.ascontiguousarray(X), self.packed.center
-        given = native.Draws(K, D, len(values), address(center), address(values))
-        to = native.Memberships(address(R), address(log_prob), address(entropy), R.shape[-1])
-        native.memberships(address(rows), len(rows), given, to)
-        S = stop - start
-        return Block(R[:, :, :S], log_prob[:, :S], entropy[:, :S])
+        columns, errors = self.groups.columns[group], self.groups.errors[group]
+        complete = len(columns) == D and errors is None
+        values = (self.lanes.factors if complete else self.lanes.covariances)[eights]
+        rows = np.ascontiguousarray(X if complete else X[:, columns])
+        given = native.Draws(K, D, len(values), address(self.lanes.center), address(values))
+        to = native.Memberships(*map(address, room), room.log_prob.shape[1])
+        if complete:
+            native.memberships(address(rows), len(rows), given, to)
+        else:
+            seen = native.Seen(len(columns), address(columns, np.int64), None if errors is None else address(errors))
+            native.memberships_seen(address(rows), len(rows), given, seen, to)
 
     def empty_block(self, n: int, S: int) -> Block:
         """Room for n rows under S draws: an odd number of cache lines a row, so that rows do not compete for them."""
         width = (-(-S // EIGHT) | 1) * EIGHT
         return Block(np.empty((n, self.mixture.n_components, width)), np.empty((n, width)), np.empty((n, width)))
 
-    def each_block(self, X: np.ndarray, task: Callable[[int, int, Block], None]) -> None:
-        """Call ``task(start, stop, block)`` in threads for blocks of the rows of X, each under all draws.
+    def each_block(self, task: Callable[[np.ndarray, Block], None]) -> None:
+        """Call ``task(rows, block)`` in threads for blocks of rows under all draws, with the rows' positions.
 
-        The blocks do not depend on the number of threads; their arrays may be overwritten.
+        Rows of a group come together. The blocks do not depend on the number of threads; their arrays may be
+        overwritten.
         """
+        N, order = self.n_rows, np.argsort(self.groups.of_row, kind="stable")
         n = int(_BLOCK_BYTES / (8 * self.n_draws * self.mixture.n_components))
-        n = min(max(n // _TILE * _TILE, min(n, _TILE) // 4 * 4, 4), max(len(X), 1))
+        n = min(max(n // _TILE * _TILE, min(n, _TILE) // 4 * 4, 4), max(N, 1))
         buffers: deque[Block] = deque()
 
         def work(start: int) -> None:
-            stop = min(start + n, len(X))
+            rows = order[start : start + n]
             buffer = buffers.pop() if buffers else self.empty_block(n, self.n_draws)
-            task(start, stop, self.block(X[start:stop], buffer=buffer))
+            task(rows, self.block(rows, buffer=buffer))
             buffers.append(buffer)
 
-        in_threads(work, range(0, len(X), n))
+        in_threads(work, range(0, N, n))
 
-    def log_predictive(self, X: np.ndarray) -> np.ndarray:
-        """Log posterior-predictive density of each row of X in nats, (N,): of the densities' mean over the draws."""
-        out = np.empty(len(X))
-        self.each_block(X, lambda start, stop, block: np.copyto(out[start:stop], log_mean_exp(block.log_prob)))
+    def mean_responsibilities(self) -> np.ndarray:
+        """Responsibilities averaged over the draws, (N, K)."""
+        out = np.empty((self.n_rows, self.mixture.n_components))
+
+        def task(rows: np.ndarray, block: Block) -> None:
+            out[rows] = block.responsibilities.mean(axis=-1)
+
+        self.each_block(task)
+        return out
+
+    def log_predictive(self) -> np.ndarray:
+        """Log posterior-predictive density of each row in nats, (N,): of the densities' mean over the draws."""
+        out = np.empty(self.n_rows)
+
+        def task(rows: np.ndarray, block: Block) -> None:
+            out[rows] = log_mean_exp(block.log_prob)
+
+        self.each_block(task)
         return out
 
     def mean_responsibilities(self, X: np.ndarray) -> np.ndarray:
@@ -135,16 +227,18 @@ class RowsUnderDraws:
 
     def assignments(self, rng: np.random.Generator) -> np.ndarray:
         """The component of each row in each draw, drawn from its responsibilities, (N, S)."""
-        out = np.zeros((len(self.X), self.n_draws), np.uint8)
+        out = np.empty((self.n_rows, self.n_draws), np.uint8)
         seed = int(rng.integers(2**63))
 
-        def task(start: int, stop: int, block: Block) -> None:
-            u = np.random.default_rng([seed, start]).random((stop - start, self.n_draws))
+        def task(rows: np.ndarray, block: Block) -> None:
+            u = np.random.default_rng([seed, rows[0]]).random(block.log_prob.shape)
+            component = np.zeros(u.shape, np.uint8)
             for k in range(block.responsibilities.shape[1] - 1):
                 u -= block.responsibilities[:, k]
-                out[start:stop] += u > 0
+                component += u > 0
+            out[rows] = component
 
-        self.each_block(self.X, task)
+        self.each_block(task)
         return out
 
 
@@ -155,8 +249,10 @@ def log_mean_exp(lines: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(lines, out=lines).mean(axis=-1))
 
 
-def rows_under_draws(posterior: Any, X: Any = None) -> RowsUnderDraws:
-    """Rows and the draws of a posterior: rows that are given, or those the posterior is of.
+def rows_under_draws(
+    posterior: Any, X: Any = None, error_sd: Any = None, error_covariance: Any = None
+) -> RowsUnderDraws:
+    """Rows and the draws of a posterior: rows that are given with their errors, or those the posterior is of.
 
     Raises
     ------
@@ -166,13 +262,14 @@ def rows_under_draws(posterior: Any, X: Any = None) -> RowsUnderDraws:
     drawn = as_posterior(posterior)
     if X is None and drawn.rows is None:
         raise InputError("this posterior has no table with it; give the rows (N, D) as the second argument")
-    rows = drawn.rows if X is None else numeric_table(X)[0]
-    assert rows is not None
+    if X is None and (error_sd is not None or error_covariance is not None):
+        raise InputError("errors are of rows that are given with them; the posterior knows those of its own")
+    table = any_rows(drawn.rows if X is None else X, error_sd, error_covariance)
     check_names(X, drawn.draws.features)
-    if rows.shape[1] != drawn.n_features:
-        raise InputError(f"the table has {rows.shape[1]} columns, the draws {drawn.n_features} features")
-    if not len(rows):
+    if table.n_features != drawn.n_features:
+        raise InputError(f"the table has {table.n_features} columns, the draws {drawn.n_features} features")
+    if not table.n_observations:
         raise InputError("the table has no rows")
     if drawn.n_components > _MOST_COMPONENTS:
         raise InputError(f"at most {_MOST_COMPONENTS} components can be looked at row by row, not {drawn.n_components}")
-    return RowsUnderDraws(drawn.draws.reshape(-1), rows, drawn.em, drawn.draws.batch_shape)
+    return RowsUnderDraws(Lanes(drawn.draws.reshape(-1)), table, drawn.em, drawn.draws.batch_shape)

@@ -70,7 +70,7 @@ class DrawnPartitions(NamedTuple):
 
 def drawn_partitions(draws: RowsUnderDraws, loss: str, rng: np.random.Generator) -> DrawnPartitions:
     """One partition of all rows for each draw, of draws thinned to the budget of memory; each row an item."""
-    step = int(np.ceil(len(draws.X) * draws.n_draws / _MOST_ENTRIES))
+    step = int(np.ceil(draws.n_rows * draws.n_draws / _MOST_ENTRIES))
     labels = (draws if step <= 1 else draws.thinned(step)).assignments(rng)
     size = np.arange(len(labels) + 1, dtype=np.float64)
     phi = size * np.log(np.maximum(size, 1)) / len(labels) if loss == "vi" else (size / len(labels)) ** 2

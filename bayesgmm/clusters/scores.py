@@ -188,14 +188,12 @@ def partition_scores(
     """
     ci_prob = level(ci_prob)
     draws = rows_under_draws(posterior, X)
-    N, K = len(draws.X), draws.mixture.n_components
+    N, K = draws.n_rows, draws.mixture.n_components
     classes, C = label_codes(labels, "labels")
     if len(classes) != N:
         raise InputError(f"there are {len(classes)} labels for {N} rows")
     if point is None:
-        totals = np.zeros((N, K))
-        draws.each_block(draws.X, lambda a, b, block: np.copyto(totals[a:b], block.responsibilities.sum(axis=-1)))
-        point = totals.argmax(axis=1)
+        point = draws.mean_responsibilities().argmax(axis=1)
     best = _table(point, classes)
     z = draws.assignments(np.random.default_rng(rng))
     tables = np.empty((draws.n_draws, K, C))

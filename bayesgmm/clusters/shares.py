@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.clusters.partition import Partition, partition
-from bayesgmm.clusters.rows_under_draws import EIGHT, RowsUnderDraws, rows_under_draws
+from bayesgmm.clusters.rows_under_draws import EIGHT, Block, RowsUnderDraws, rows_under_draws
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.mixture import GaussianMixture
@@ -98,14 +98,14 @@ def cluster_counts(draws: RowsUnderDraws, partition: Partition) -> np.ndarray:
     """Expected rows (K, C, S) of each component that lie in each cluster, under every draw."""
     if not isinstance(partition, Partition):
         raise InputError(f"partition must be the result of bg.partition, not {type(partition).__name__}")
-    if len(partition.labels) != len(draws.X):
-        raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {len(draws.X)}")
+    if len(partition.labels) != draws.n_rows:
+        raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {draws.n_rows}")
     return _counts(draws, partition.labels, partition.n_clusters)
 
 
 def _counts(draws: RowsUnderDraws, labels: np.ndarray, C: int) -> np.ndarray:
     """Sums (K, C, S) of the responsibilities over the rows of each label 0, ..., C - 1."""
-    N, K, S = len(draws.X), draws.mixture.n_components, draws.n_draws
+    N, K, S = draws.n_rows, draws.mixture.n_components, draws.n_draws
     counts = np.full((K, C, S), 1e-300)  # a component far from every row is any cluster's
     width = max(int(_BLOCK_BYTES / (8 * min(N, _ROWS) * K)) // EIGHT, 1) * EIGHT
 
@@ -115,9 +115,7 @@ def _counts(draws: RowsUnderDraws, labels: np.ndarray, C: int) -> np.ndarray:
             for row in range(0, N, _ROWS):
                 rows = slice(row, row + _ROWS)
                 inside = labels[rows] == np.arange(C)[:, None]
-                counts[:, :, some] += np.einsum(
-                    "cn,nks->kcs", inside, draws.block(draws.X[rows], some).responsibilities
-                )
+                counts[:, :, some] += np.einsum("cn,nks->kcs", inside, draws.block(rows, some).responsibilities)
 
     step = -(-S // (4 * n_threads() * EIGHT)) * EIGHT
     in_threads(task, [range(s, min(s + step, S)) for s in range(0, S, step)])
@@ -131,18 +129,18 @@ def partition_from_some(posterior: Any, n_rows: int, *, rng: Any = None) -> Part
     """
     rng = np.random.default_rng(rng)
     every = rows_under_draws(posterior)
-    chosen = np.sort(rng.choice(len(every.X), n_rows, replace=False))
-    some = rows_under_draws(posterior, every.X[chosen])
-    of_some = partition(posterior, some.X, rng=rng)
+    chosen = np.sort(rng.choice(every.n_rows, n_rows, replace=False))
+    some = replace(every, table=every.table.take(chosen))
+    of_some = partition(posterior, some.table, rng=rng)
     share = shares(cluster_counts(some, of_some))
-    labels = np.empty(len(every.X), of_some.labels.dtype)
+    labels = np.empty(every.n_rows, of_some.labels.dtype)
 
-    def task(start: int, stop: int, block: Any) -> None:
-        labels[start:stop] = by_cluster(block.responsibilities, share).mean(axis=-1).argmax(axis=1)
+    def task(rows: np.ndarray, block: Block) -> None:
+        labels[rows] = by_cluster(block.responsibilities, share).mean(axis=-1).argmax(axis=1)
 
-    every.each_block(every.X, task)
+    every.each_block(task)
     labels[chosen] = of_some.labels
-    reference = None if every.em is None else every.em.predict(every.X)
+    reference = None if every.em is None else every.em.predict(every.table)
     return replace(of_some, labels=labels, reference_labels=reference)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -62,22 +63,24 @@ def posterior_similarity(posterior: Any, X: Any = None, *, rows: Any = None, dty
     if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise InputError(f"dtype must be float64 or float32, not {dtype!r}")
     draws = rows_under_draws(posterior, X)
-    chosen = draws.X if rows is None else draws.X[_positions(rows, len(draws.X))]
-    size = float(len(chosen)) ** 2 * np.dtype(dtype).itemsize
+    if rows is not None:
+        draws = replace(draws, table=draws.table.take(_positions(rows, draws.n_rows)))
+    N = draws.n_rows
+    size = float(N) ** 2 * np.dtype(dtype).itemsize
     if size > MEMORY_BUDGET:
         most = int((MEMORY_BUDGET / np.dtype(dtype).itemsize) ** 0.5)
         raise InputError(
-            f"the similarities of {len(chosen)} rows take {size / 1e9:.1f} GB; choose at most {most} rows with rows="
+            f"the similarities of {N} rows take {size / 1e9:.1f} GB; choose at most {most} rows with rows="
             + ("" if np.dtype(dtype) == np.float32 else ", or halve the memory with dtype=numpy.float32")
         )
-    return _similarity(draws, chosen, np.dtype(dtype))
+    return _similarity(draws, np.dtype(dtype))
 
 
-def _similarity(draws: RowsUnderDraws, X: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _similarity(draws: RowsUnderDraws, dtype: np.dtype) -> np.ndarray:
     from scipy.linalg.blas import dsyrk, ssyrk
 
     syrk = dsyrk if dtype == np.float64 else ssyrk
-    N, K, S = len(X), draws.mixture.n_components, draws.n_draws
+    N, K, S = draws.n_rows, draws.mixture.n_components, draws.n_draws
     chunk = int(_CHUNK_BYTES / (8 * N * K)) // 8 * 8
     chunk = min(max(chunk, 8), -(-S // 8) * 8)
     edges = np.linspace(0, N, 8 * n_threads() + 1).astype(int).tolist()
@@ -91,7 +94,7 @@ def _similarity(draws: RowsUnderDraws, X: np.ndarray, dtype: np.dtype) -> np.nda
         def fill(rows: range, columns: np.ndarray = columns, n: int = n, start: int = start) -> None:
             for i in rows[::32]:
                 j = min(i + 32, rows.stop)
-                R = draws.block(X[i:j], slice(start, start + n)).responsibilities
+                R = draws.block(slice(i, j), slice(start, start + n)).responsibilities
                 columns[i:j] = R.reshape(j - i, K * n)
 
         in_threads(fill, ranges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bayesgmm.clusters.rows_under_draws import Block, log_mean_exp, rows_under_d
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, percent
-from bayesgmm.observations import numeric_table, positive_integer
+from bayesgmm.observations import any_rows, numeric_table, positive_integer
 from bayesgmm.plots.style import (
     color,
     color_indices,
@@ -76,7 +77,7 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     ('eruptions', 'waiting')
     """
     drawn, partition = as_posterior(posterior), assignments.partition
-    rows, doubt = rows_under_draws(drawn).X, 1 - assignments.label_probability
+    rows, doubt = rows_under_draws(drawn).table.values, 1 - assignments.label_probability
     if len(doubt) != len(rows):
         raise InputError(f"the assignments are of {len(doubt)} rows, the posterior of {len(rows)}")
     indices = color_indices(partition, assignments.probabilities.shape[1])
@@ -210,13 +211,13 @@ def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignmen
     n_groups = a.probabilities.shape[1]
     probabilities, log_density = np.empty((len(points), n_groups)), np.empty(len(points))
 
-    def task(start: int, stop: int, block: Block) -> None:
+    def task(some: np.ndarray, block: Block) -> None:
         each = block.responsibilities if share is None else by_cluster(block.responsibilities, share)
-        probabilities[start:stop] = each.mean(axis=-1)
-        log_density[start:stop] = log_mean_exp(block.log_prob)
+        probabilities[some] = each.mean(axis=-1)
+        log_density[some] = log_mean_exp(block.log_prob)
 
-    draws.each_block(points, task)
-    likely = np.quantile(draws.log_predictive(rows), _OUTSIDE) - _FURTHER
+    replace(draws, table=any_rows(points)).each_block(task)
+    likely = np.quantile(draws.log_predictive(), _OUTSIDE) - _FURTHER
 
     def on_grid(values: np.ndarray) -> np.ndarray:
         return values.reshape(_MAP_POINTS, _MAP_POINTS)
