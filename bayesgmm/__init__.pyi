@@ -71,6 +71,7 @@ from .errors import (
     SamplingError as SamplingError,
 )
 from .mixture import GaussianMixture as GaussianMixture
+from .noise import Noise as Noise
 from .selection import (
     FitOutcome as FitOutcome,
     FitState as FitState,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from bayesgmm import expectation
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
-from bayesgmm.observations import any_rows, check_names, positive_integer
+from bayesgmm.noise import Noise, checked_noise
+from bayesgmm.observations import Observations, any_rows, check_names, positive_integer
 
 _LOWEST = -1e300  # stands for the logarithm of zero
 
@@ -27,7 +29,7 @@ class GaussianMixture:
     Parameters
     ----------
     weights : (..., K)
-        Mixing proportions, non-negative, summing to one.
+        Mixing proportions, non-negative, summing to one, together with the noise's if there is noise.
     means : (..., K, D)
     covariances : (..., K, D, D)
         Symmetric positive definite.
@@ -35,6 +37,10 @@ class GaussianMixture:
         Names of the features. With them, a table whose columns have other names, or the same names in another order, is
         refused; a table without names, such as an array, is not. The mixture of a fit has the names of the table's
         columns, if there are any.
+    noise_weight : (...), optional
+        Share of rows that belong to no component; None where there is no noise.
+    noise : Noise, optional
+        Where such rows come from. Without it the methods that need their density take it as an argument ``noise``.
 
     Raises
     ------
@@ -60,12 +66,16 @@ class GaussianMixture:
     means: np.ndarray
     covariances: np.ndarray
     features: tuple[str, ...] | None = None
+    noise_weight: Any = None
+    noise: Noise | None = None
 
     def __post_init__(self) -> None:
         for name in PARAMETERS:
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.noise_weight is not None:
+            object.__setattr__(self, "noise_weight", _frozen(np.array(self.noise_weight, dtype=np.float64)))
         self._check_shapes_and_names()
         self._check_values()
         _ = self.precisions_cholesky
@@ -80,11 +90,21 @@ class GaussianMixture:
             object.__setattr__(self, "features", tuple(str(name) for name in self.features))
             if len(set(self.features)) != len(self.features) or len(self.features) != m[-1]:
                 raise InputError(f"features must be {m[-1]} different names, not {list(self.features)}")
+        if np.shape(self.noise_weight) != (w[:-1] if self.noise_weight is not None else ()):
+            raise InputError(f"noise_weight {np.shape(self.noise_weight)} must have the batch shape {w[:-1]}")
+        if self.noise is not None and self.noise_weight is None:
+            raise InputError("a mixture with noise needs a noise_weight")
+        if self.noise is not None and len(self.noise.sides) != m[-1]:
+            raise InputError(f"the box of the noise has {len(self.noise.sides)} columns, the mixture {m[-1]} features")
 
     def _check_values(self) -> None:
         if not (np.isfinite(self.weights).all() and (self.weights >= 0).all()):
             raise InputError("weights must be finite and not negative")
         sums = self.weights.sum(axis=-1)
+        if self.noise_weight is not None:
+            if not ((self.noise_weight >= 0) & (self.noise_weight < 1)).all():
+                raise InputError("noise_weight must be at least 0, and less than 1")
+            sums = sums + self.noise_weight
         if not np.allclose(sums, 1.0, rtol=0, atol=1e-6):
             raise InputError(f"weights must sum to one, not {sums.flat[np.abs(sums - 1).argmax()]:g}")
         if not np.isfinite(self.means).all():
@@ -103,7 +123,9 @@ class GaussianMixture:
         ``of_array`` makes each new array from the array and the number of its axes that are not batch axes.
         """
         mixture = object.__new__(GaussianMixture)
-        mixture.__dict__["features"] = self.features
+        mixture.__dict__.update(features=self.features, noise=self.noise, noise_weight=None)
+        if self.noise_weight is not None:
+            mixture.__dict__["noise_weight"] = _frozen(of_array(np.asarray(self.noise_weight), 0))
         for name, event_axes in (("weights", 1), ("means", 2), ("covariances", 3), ("precisions_cholesky", 3)):
             array = np.ascontiguousarray(of_array(getattr(self, name), event_axes))
             array.flags.writeable = False
@@ -129,13 +151,18 @@ class GaussianMixture:
     def __repr__(self) -> str:
         if self.batch_shape:
             return f"GaussianMixture(K={self.n_components}, D={self.n_features}, batch_shape={self.batch_shape})"
-        values = (f"{name}={getattr(self, name)!r}" for name in ("weights", "means", "covariances", "features"))
-        return f"GaussianMixture({', '.join(values)})"
+        names = [*PARAMETERS, "features"] + ["noise_weight", "noise"] * (self.noise_weight is not None)
+        return f"GaussianMixture({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the leading axes, ``()`` for a single mixture."""
         return self.weights.shape[:-1]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the arrays that say what this mixture is."""
+        return PARAMETERS if self.noise_weight is None else (*PARAMETERS, "noise_weight")
 
     @property
     def n_components(self) -> int:
@@ -174,16 +201,53 @@ class GaussianMixture:
             )
 
     @property
+    def clusters(self) -> GaussianMixture:
+        """The mixture of the components alone: what rows come from that are no noise."""
+        if self.noise_weight is None:
+            return self
+        mixture = self._rearranged(lambda array, _: array)
+        weights = _frozen(self.weights / self.weights.sum(axis=-1, keepdims=True))
+        mixture.__dict__.update(weights=weights, noise_weight=None, noise=None)
+        return mixture
+
+    @property
+    def log_noise_weight(self) -> Any:
+        """Log weight of the noise in nats, (...), or -1e300 for a weight of zero; zero where there is no noise."""
+        if self.noise_weight is None:
+            return np.zeros(self.batch_shape)[()]
+        with np.errstate(divide="ignore"):
+            return np.maximum(np.log(self.noise_weight), _LOWEST)
+
+    @property
     def mean(self) -> np.ndarray:
         """Mean of the mixture, (..., D)."""
-        return np.einsum("...k,...kd->...d", self.weights, self.means)
+        within = np.einsum("...k,...kd->...d", self.weights, self.means)
+        return within if self.noise_weight is None else within + self._noise_share * self._box.middle
 
     @property
     def covariance(self) -> np.ndarray:
         """Covariance of the mixture, (..., D, D): that within the components plus that between their means."""
-        offsets = self.means - self.mean[..., None, :]
+        mean = self.mean
+        offsets = self.means - mean[..., None, :]
         between = np.einsum("...k,...ki,...kj->...ij", self.weights, offsets, offsets)
-        return np.einsum("...k,...kij->...ij", self.weights, self.covariances) + between
+        total = np.einsum("...k,...kij->...ij", self.weights, self.covariances) + between
+        if self.noise_weight is None:
+            return total
+        offset = self._box.middle - mean
+        of_noise = np.diag(self._box.sides**2 / 12) + offset[..., :, None] * offset[..., None, :]
+        return total + self._noise_share[..., None] * of_noise
+
+    @property
+    def _noise_share(self) -> np.ndarray:
+        """The noise's weight with an axis for features, (..., 1)."""
+        return np.asarray(self.noise_weight)[..., None]
+
+    @property
+    def _box(self) -> Noise:
+        """The noise as a distribution, which it is only where its density is known everywhere."""
+        if self.noise is None:
+            raise InputError("this noise has a density only at the rows of the table; fit with noise=Noise() for more")
+        return self.noise
 
     def log_joint(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
         """log w_k + log N(x | mean_k, covariance_k) in nats, (..., N, K).
@@ -197,31 +261,48 @@ class GaussianMixture:
         error_covariance : (D, D) or (N, D, D), optional
             Their covariances, instead.
         """
-        from bayesgmm.expectation import log_joint
+        return self._each(expectation.log_joint, self._rows(X, error_sd, error_covariance))
 
-        return self._each(log_joint, X, error_sd, error_covariance)
+    def log_prob(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None) -> np.ndarray:
+        """Log density of each row's values in nats, (..., N).
 
-    def log_prob(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
-        """Log density of each row's values in nats, (..., N); parameters as in `log_joint`."""
-        from bayesgmm.expectation import log_prob
+        Parameters
+        ----------
+        X, error_sd, error_covariance
+            As in `log_joint`.
+        noise : (N,), optional
+            Log density of the noise at each row, in nats, where the mixture has a weight of the noise and no `Noise`.
+        """
+        return self._each(expectation.log_prob, self._noise_of(self._rows(X, error_sd, error_covariance, noise)))
 
-        return self._each(log_prob, X, error_sd, error_covariance)
+    def responsibilities(
+        self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
+    ) -> np.ndarray:
+        """Probability of each component given the row, (..., N, K); parameters as in `log_prob`.
 
-    def responsibilities(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
-        """Probability of each component given the row, (..., N, K); rows sum to one; parameters as in `log_joint`."""
-        log_joint = self.log_joint(X, error_sd=error_sd, error_covariance=error_covariance)
-        log_joint -= log_joint.max(axis=-1, keepdims=True)
-        np.exp(log_joint, out=log_joint)
-        log_joint /= log_joint.sum(axis=-1, keepdims=True)
-        return log_joint
+        Rows sum to one, or with noise to 1 - `noise_probability`.
+        """
+        return self._memberships(X, error_sd, error_covariance, noise)[..., : self.n_components]
 
-    def predict(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
-        """Label of the most probable component of each row, (..., N); parameters as in `log_joint`."""
-        return self.log_joint(X, error_sd=error_sd, error_covariance=error_covariance).argmax(axis=-1)
+    def noise_probability(
+        self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
+    ) -> np.ndarray:
+        """Probability that the row belongs to no component, (..., N); parameters as in `log_prob`."""
+        return self._memberships(X, error_sd, error_covariance, noise)[..., self.n_components :].sum(axis=-1)
 
-    def log_likelihood(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None) -> np.ndarray:
-        """Sum of the rows' log densities in nats, (...); parameters as in `log_joint`."""
-        return self.log_prob(X, error_sd=error_sd, error_covariance=error_covariance).sum(axis=-1)
+    def predict(self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None) -> np.ndarray:
+        """Label of the most probable component of each row, (..., N); parameters as in `log_prob`.
+
+        It is -1 where no component is as probable as the noise.
+        """
+        label = self._memberships(X, error_sd, error_covariance, noise).argmax(axis=-1)
+        return np.where(label < self.n_components, label, -1)
+
+    def log_likelihood(
+        self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
+    ) -> np.ndarray:
+        """Sum of the rows' log densities in nats, (...); parameters as in `log_prob`."""
+        return self.log_prob(X, error_sd=error_sd, error_covariance=error_covariance, noise=noise).sum(axis=-1)
 
     def sample(self, n: int, *, rng: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows from each mixture.
@@ -235,18 +316,24 @@ class GaussianMixture:
         -------
         X : (..., n, D)
         labels : (..., n)
-            The components that the rows came from.
+            The components that the rows came from, -1 for noise.
         """
         n = positive_integer(n, "n", least=0)
         rng = np.random.default_rng(rng)
-        edges = np.cumsum(self.weights, axis=-1)[..., None, :-1]
+        n_edges = self.n_components - (self.noise_weight is None)
+        edges = np.cumsum(self.weights, axis=-1)[..., None, :n_edges]
         labels = (rng.random((*self.batch_shape, n, 1)) > edges).sum(axis=-1)
         factor = np.linalg.cholesky(self.covariances)
-        pick = labels[..., None]
+        pick = np.minimum(labels, self.n_components - 1)[..., None]
         means = np.take_along_axis(self.means, pick, axis=-2)
         factors = np.take_along_axis(factor, pick[..., None], axis=-3)
-        noise = rng.standard_normal((*labels.shape, self.n_features))
-        return means + np.einsum("...ij,...j->...i", factors, noise), labels
+        deviates = rng.standard_normal((*labels.shape, self.n_features))
+        rows = means + np.einsum("...ij,...j->...i", factors, deviates)
+        outside = labels == self.n_components
+        if outside.any():
+            rows[outside] = self._box.sample((int(outside.sum()),), rng)
+            labels[outside] = -1
+        return rows, labels
 
     def permute(self, order: Any) -> GaussianMixture:
         """The same mixture with its components in another order.
@@ -268,7 +355,9 @@ class GaussianMixture:
                 f"an order of {self.n_components} components is a permutation of 0..{self.n_components - 1}"
             )
         return self._rearranged(
-            lambda array, n: np.take_along_axis(array, order.reshape(*order.shape, *[1] * (n - 1)), axis=-n)
+            lambda array, n: (
+                np.take_along_axis(array, order.reshape(*order.shape, *[1] * (n - 1)), axis=-n) if n else array
+            )
         )
 
     def marginal(self, features: Sequence[int]) -> GaussianMixture:
@@ -279,6 +368,8 @@ class GaussianMixture:
             means=self.means[..., index],
             covariances=self.covariances[..., index[:, None], index],
             features=self._names(index),
+            noise_weight=self.noise_weight,
+            noise=None if self.noise is None else self.noise.marginal(index),
         )
 
     def conditional(self, given: Mapping[int, float]) -> GaussianMixture:
@@ -316,14 +407,16 @@ class GaussianMixture:
         within = self.covariances[..., observed[:, None], observed]
         across = self.covariances[..., rest[:, None], observed]
         gain = across @ np.linalg.inv(within)
-        log_joint = self.marginal(observed.tolist()).log_joint(value[None])[..., 0, :]
-        weights = np.exp(log_joint - log_joint.max(axis=-1, keepdims=True))
+        at_given, row = self.marginal(observed.tolist()), value[None]
+        has_noise = self.noise_weight is not None
         covariances = self.covariances[..., rest[:, None], rest] - gain @ np.swapaxes(across, -1, -2)
         return GaussianMixture(
-            weights=weights / weights.sum(axis=-1, keepdims=True),
+            weights=at_given.responsibilities(row)[..., 0, :],
             means=self.means[..., rest] + (gain @ residual[..., None])[..., 0],
             covariances=(covariances + np.swapaxes(covariances, -1, -2)) / 2,
             features=self._names(rest),
+            noise_weight=at_given.noise_probability(row)[..., 0] if has_noise else None,
+            noise=self._box.marginal(rest) if has_noise else None,
         )
 
     def cdf(self, x: Any) -> np.ndarray:
@@ -334,7 +427,11 @@ class GaussianMixture:
             raise InputError(f"the distribution function is for one feature; this mixture has {self.n_features}")
         standard = np.asarray(x, dtype=np.float64)[:, None] - self.means[..., None, :, 0]
         standard /= np.sqrt(self.covariances[..., None, :, 0, 0])
-        return (self.weights[..., None, :] * ndtr(standard)).sum(axis=-1)
+        below = (self.weights[..., None, :] * ndtr(standard)).sum(axis=-1)
+        if self.noise_weight is None:
+            return below
+        inside = (np.asarray(x, dtype=np.float64) - self._box.middle) / self._box.sides + 0.5
+        return below + self._noise_share * np.clip(inside, 0.0, 1.0)
 
     def tail_probability(self, X: Any, n_samples: int = 100_000, *, rng: Any = None) -> np.ndarray:
         """Probability (..., N) that a row drawn from the mixture has no higher density than each row of X.
@@ -399,6 +496,8 @@ class GaussianMixture:
         prob = level(ci_prob)
         if self.batch_shape or self.n_features != 1:
             raise InputError("highest-density intervals are for a single mixture of one feature; see density_level")
+        if self.noise_weight is not None:
+            raise InputError("noise has no highest-density intervals; ask those of the mixture's clusters")
         sd, mean = np.sqrt(self.covariances[:, 0, 0]), self.means[:, 0]
         grid = np.unique((mean[:, None] + sd[:, None] * np.linspace(-9, 9, 721)).ravel())
         height = self.log_prob(grid[:, None])
@@ -440,21 +539,60 @@ class GaussianMixture:
         """Names of some of the features, if they have any."""
         return None if self.features is None else tuple(self.features[j] for j in index)
 
-    def _each(self, function: Callable[..., np.ndarray], X: Any, error_sd: Any, error_covariance: Any) -> np.ndarray:
-        """Stack ``function(rows, parameters, diagonal)`` over the batch."""
-        from bayesgmm.expectation import Parameters
-
-        table, D, K = any_rows(X, error_sd, error_covariance), self.n_features, self.n_components
+    def _rows(self, X: Any, error_sd: Any, error_covariance: Any, noise: Any = None) -> Observations:
+        """Rows to evaluate at, with the noise's density where there is noise and none is given."""
+        table, D = any_rows(X, error_sd, error_covariance), self.n_features
         if table.n_features != D:
             raise InputError(f"the table has {table.n_features} columns, the mixture {D} features")
         check_names(table, self.features)
+        if self.noise_weight is None and noise is not None:
+            raise InputError("this mixture has no noise, so that no density of it can be given")
+        given = checked_noise(noise, table.n_observations)
+        return table if given is None else replace(table, noise=given)
+
+    def _memberships(self, X: Any, error_sd: Any = None, error_covariance: Any = None, noise: Any = None) -> np.ndarray:
+        """Probability of each component given the row, and of noise if there is any, (..., N, K) or (..., N, K + 1)."""
+        table = self._rows(X, error_sd, error_covariance, noise)
+        log_joint = self._each(expectation.log_joint, table)
+        if self.noise_weight is not None:
+            of_noise = np.asarray(self.log_noise_weight)[..., None] + self._noise_of(table).noise_density
+            log_joint = np.concatenate((log_joint, of_noise[..., None]), axis=-1)
+        log_joint -= log_joint.max(axis=-1, keepdims=True)
+        np.exp(log_joint, out=log_joint)
+        log_joint /= log_joint.sum(axis=-1, keepdims=True)
+        return log_joint
+
+    def _noise_of(self, table: Observations) -> Observations:
+        """The rows with a density of the noise: their own, or the mixture's; without one where there is no noise."""
+        if self.noise_weight is None:
+            return table if table.noise is None else replace(table, noise=None)
+        if isinstance(table.noise, np.ndarray):
+            return table
+        if self.noise is None:
+            raise InputError("this noise has a density only at given rows: give its log densities as noise=, (N,)")
+        return replace(table, noise=self.noise)
+
+    def _each(self, function: Callable[..., np.ndarray], table: Observations) -> np.ndarray:
+        """Stack ``function(rows, parameters, diagonal)`` over the batch."""
+        D, K = self.n_features, self.n_components
         P = self.precisions_cholesky.reshape(-1, K, D, D)
-        means, weights = self.means.reshape(-1, K, D), self.weights.reshape(-1, K)
+        means = self.means.reshape(-1, K, D)
         diagonal = not np.triu(P, 1).any()
-        log_scale = self.log_scale.reshape(-1, K)
-        centers = np.einsum("bk,bkd->bd", weights, means)
+        log_scale, log_noise = self.log_scale.reshape(-1, K), np.ravel(self.log_noise_weight)
+        centers = np.einsum("bk,bkd->bd", self.clusters.weights.reshape(-1, K), means)
         results = [
-            function(table.rows(centers[b]), Parameters(log_scale[b], means[b] - centers[b], P[b]), diagonal)
+            function(
+                table.rows(centers[b]),
+                expectation.Parameters(log_scale[b], means[b] - centers[b], P[b], log_noise[b]),
+                diagonal,
+            )
             for b in range(len(P))
         ]
         return np.stack(results).reshape(*self.batch_shape, *results[0].shape) if results else np.empty(0)
+
+
+def _frozen(values: Any) -> Any:
+    """The values as a read-only array; as a number where they have no axes."""
+    array = np.asarray(values)
+    array.flags.writeable = False
+    return array[()]

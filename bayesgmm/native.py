@@ -138,6 +138,7 @@ class Penalty(ctypes.Structure):
         ("degrees", c_double),
         ("scale_precision", c_void_p),
         ("floor", c_void_p),
+        ("noise", c_double),
     )
 
 
@@ -170,6 +171,7 @@ class Problem(ctypes.Structure):
         ("fixed", Fixed),
         ("tolerance", c_double),
         ("max_iterations", c_int64),
+        ("noise", c_int64),
     )
 
 
@@ -211,6 +213,7 @@ class State(ctypes.Structure):
         *((name, c_void_p) for name in ("z", "fallback", "last_z", "last_f", "dz", "df")),
         ("accepted", Step),
         ("path", c_void_p),
+        ("log_noise", c_double),
         ("progress", Progress),
     )
 

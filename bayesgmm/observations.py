@@ -14,6 +14,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Rows, column_ranges
 from bayesgmm.measurement import covariances_of, error_variances
 from bayesgmm.names import counted
+from bayesgmm.noise import Noise, checked_noise
 from bayesgmm.patterns import Patterns
 from bayesgmm.tables import names_of, values_and_names
 
@@ -82,6 +83,8 @@ class Observations:
         Whether the names are the table's own.
     errors : (N or 1, D) or (N or 1, D, D), or None
         Variances or covariances of the errors of measurement; one of them where all rows share it.
+    noise : Noise or (N,), or None
+        Where rows come from that belong to no cluster, or the log density of that at each row, in nats.
     """
 
     values: np.ndarray
@@ -89,6 +92,7 @@ class Observations:
     sample_weight: np.ndarray
     named: bool = False
     errors: np.ndarray | None = None
+    noise: Noise | np.ndarray | None = None
 
     @property
     def n_observations(self) -> int:
@@ -168,6 +172,11 @@ class Observations:
         return float(self.weight_of_rows.sum())
 
     @cached_property
+    def noise_density(self) -> np.ndarray | None:
+        """Log density of the noise at each row (N,), in nats; None where there is no noise."""
+        return self.noise.log_density(self.values) if isinstance(self.noise, Noise) else self.noise
+
+    @cached_property
     def resolution(self) -> np.ndarray:
         """Least difference (D,) between two values of a column: the step that measurements were rounded to, if any."""
         columns = (np.unique(x[~np.isnan(x)]) for x in self.values[:_RESOLUTION_ROWS].T)
@@ -187,7 +196,8 @@ class Observations:
     ) -> Rows:
         """The rows as the kernel reads them, with other weights than the table's where they are given."""
         weight = self.sample_weight if sample_weight is None else sample_weight
-        return Rows(self.values, weight, NO_LABELS if labels is None else labels, center, self.patterns)
+        labels = NO_LABELS if labels is None else labels
+        return Rows(self.values, weight, labels, center, self.patterns, self.noise_density)
 
     def take(self, rows: np.ndarray, sample_weight: np.ndarray | None = None) -> Observations:
         """Some of the rows, by position or by a mask, with their weights or with others."""
@@ -197,7 +207,8 @@ class Observations:
         values.flags.writeable = False
         if errors is not None and len(errors) > 1:
             errors = errors[rows]
-        return replace(self, values=values, sample_weight=sample_weight, errors=errors)
+        noise = self.noise[rows] if isinstance(self.noise, np.ndarray) else self.noise
+        return replace(self, values=values, sample_weight=sample_weight, errors=errors, noise=noise)
 
 
 def observations(
@@ -205,6 +216,7 @@ def observations(
     sample_weight: Any = None,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     may_be_constant: bool = False,
 ) -> Observations:
     """Check a table that is to be fitted.
@@ -222,6 +234,8 @@ def observations(
         Standard deviations of the errors that the values were measured with.
     error_covariance : (D, D) or (N, D, D), optional
         Their covariances, instead.
+    noise : bool, Noise or (N,), optional
+        Where rows come from that belong to no cluster, or the log density of that at each row.
     may_be_constant : bool
         Whether columns need neither vary nor differ, for fits in which no component can collapse.
 
@@ -244,7 +258,9 @@ def observations(
         raise InputError("the table has one row; no spread can be estimated from fewer than two")
     if sample_weight is not None:
         table = replace(table, sample_weight=_sample_weight(sample_weight, n))
-    _check_columns(table, may_be_constant)
+    low, high = _check_columns(table, may_be_constant)
+    if (of_rows := checked_noise(noise, n)) is not None:
+        table = replace(table, noise=of_rows.within(low, high) if isinstance(of_rows, Noise) else of_rows)
     return table
 
 
@@ -269,8 +285,8 @@ def any_rows(X: Any, error_sd: Any = None, error_covariance: Any = None) -> Obse
     return replace(table, errors=error_variances(error_sd, error_covariance, np.isnan(values), features))
 
 
-def _check_columns(table: Observations, may_be_constant: bool) -> None:
-    """Refuse columns from which no spread can be learnt, and those that say the same."""
+def _check_columns(table: Observations, may_be_constant: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The columns' least and largest values; columns that teach no spread, or that say the same, are refused."""
     used, features = table.values, table.features
     if table.sample_weight.size > 1 and table.sample_weight.min() == 0:
         used = used[table.sample_weight > 0]
@@ -297,6 +313,7 @@ def _check_columns(table: Observations, may_be_constant: bool) -> None:
             )
     if not may_be_constant:
         _different_columns(used, features, low, high)
+    return low, high
 
 
 def _different_columns(values: np.ndarray, features: tuple[str, ...], low: np.ndarray, high: np.ndarray) -> None:

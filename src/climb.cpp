@@ -78,19 +78,29 @@ void Climb::begin(const double* moments) {
     copy(s.z, moments, problem.size());
 }
 
-// Weights that maximise sum_k (n_k + concentration_k - 1) log w_k; the component left without one, or -1.
+// Weights that maximise sum_k (n_k + concentration_k - 1) log w_k, with the noise as one more component; the component left
+// without one, or -1. An extrapolation that leaves nothing to the noise is none: it would have no way back.
 int64_t Climb::fill_weights() {
     double free = 1.0, total = 0.0;
+    if (problem.noise) {
+        double n = problem.total;
+        for (int64_t k = 0; k < K; k++) n -= s.z[k];
+        if (at.extrapolated && !(n > 0.0)) return 0;
+        total = fmax(n + penalty.noise, 0.0);
+    }
     for (int64_t k = 0; k < K; k++)
         if (fixed.has_weight[k])
             free -= fixed.weights[k];
         else
             total += s.z[k] + penalty.concentration[k];
+    double rest = 1.0;
     for (int64_t k = 0; k < K; k++) {
         s.weights[k] = fixed.has_weight[k] ? fixed.weights[k] : free * (s.z[k] + penalty.concentration[k]) / total;
         if (penalty.rows > 0.0 && s.weights[k] >= 0.0) s.weights[k] = fmax(s.weights[k], 1e-300);  // it may be empty
         if (!(s.weights[k] > 0.0)) return k;
+        rest -= s.weights[k];
     }
+    s.log_noise = log(fmax(rest, 1e-300));
     return -1;
 }
 
@@ -179,7 +189,7 @@ double Climb::expected_scatter(double* scatter) {
 
 // Logarithm of the prior density of the parameters, but for a constant, with the scatter integrated out.
 double Climb::log_prior() {
-    double value = 0.0;
+    double value = penalty.noise != 0.0 ? penalty.noise * s.log_noise : 0.0;
     const double* known = penalty.degrees > 0.0 ? penalty.floor : penalty.scatter;
     for (int64_t k = 0; k < K; k++) {
         const double *P = s.P + k * D * D, *offset = s.offsets + k * D;
@@ -530,7 +540,7 @@ API int64_t gmm_climb(const Rows* rows, int64_t N, int64_t stride, int64_t diago
     if (room.missing()) return NO_MEMORY;
     State& s = *state;
     Climb climb{*problem, s, room};
-    const Mixture mixture{problem->K, problem->D, s.log_scale, s.offsets, s.P, diagonal, 0.0};
+    Mixture mixture{problem->K, problem->D, s.log_scale, s.offsets, s.P, diagonal, 0.0};
     const Statistics statistics{s.counts, s.first, s.scatter};
     for (int64_t i = first; i < last; i++) {
         Rows own = *rows;
@@ -539,6 +549,7 @@ API int64_t gmm_climb(const Rows* rows, int64_t N, int64_t stride, int64_t diago
         Sums sums{0.0, 0.0, 0.0};
         Code code;
         while ((code = climb.advance(sums)) == RUNNING) {
+            mixture.log_noise = s.log_noise;
             const bool more = s.progress.iteration < problem->max_iterations;
             const Status status = accumulate(own, mixture, 0, N, more, statistics, sums);
             if (status != DONE) return status;

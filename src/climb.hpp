@@ -27,6 +27,7 @@ struct Penalty {
     double degrees;                 // of freedom of the scatter given the covariances; 0 where it has no prior
     const double* scale_precision;  // (D, D) inverse of the scale matrix of the scatter's own prior
     const double* floor;            // (D, D) scatter that is added to one with a prior
+    double noise;                   // Dirichlet concentration of the noise's weight - 1
 };
 
 // Parts that stay as given: flags, and the values where they are set.
@@ -52,6 +53,7 @@ struct Problem {
     Fixed fixed;
     double tolerance;  // nats that may be left to gain; 0 never stops
     int64_t max_iterations;
+    int64_t noise;  // whether rows may belong to no component; the noise has what the counts lack of the total
 
     int64_t size() const { return K * (1 + D + D * D); }  // of the moments
 };
@@ -101,6 +103,7 @@ struct State {
     double* df;           // (MEMORY, size) and of the residuals
     Step accepted;        // the last one that was not undone
     double* path;         // (max_iterations + 1,) value after each iteration
+    double log_noise;     // as in Mixture: of what the weights leave
     Progress progress;
 };
 

@@ -24,12 +24,12 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"covariance", "expectation", "observations", "datasets"},
-    {"patterns", "measurement", "tables"},
+    {"noise", "patterns", "measurement", "tables"},
     {"intervals"},
     {"names", "native", "errors", "files", "progress"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
-NUMPY_SIDE |= {"clusters", "patterns", "measurement", "tables"}
+NUMPY_SIDE |= {"clusters", "noise", "patterns", "measurement", "tables"}
 IN_FUNCTIONS = {"pandas"}  # what the numpy side may import where it is asked for, as in to_dataframe
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")

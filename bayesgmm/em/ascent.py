@@ -43,6 +43,8 @@ class Penalty(NamedTuple):
         Inverse of the scale matrix of the scatter's own prior.
     floor : (D, D)
         Scatter that is added to one with a prior.
+    noise : float
+        Dirichlet concentration of the noise's weight, minus one.
     """
 
     concentration: np.ndarray
@@ -53,6 +55,7 @@ class Penalty(NamedTuple):
     degrees: float
     scale_precision: np.ndarray
     floor: np.ndarray
+    noise: float
 
 
 class Fixed(NamedTuple):
@@ -87,6 +90,8 @@ class Problem(NamedTuple):
     tolerance : float
         Nats that may be left to gain; with 0 the climb stops only where nothing changes any more.
     max_iterations : int
+    noise : bool
+        Whether rows may belong to no component.
     """
 
     model: CovarianceModel
@@ -99,6 +104,7 @@ class Problem(NamedTuple):
     fixed: Fixed
     tolerance: float
     max_iterations: int
+    noise: bool = False
 
     def compiled(self) -> tuple[native.Problem, list[np.ndarray]]:
         """The problem as the compiled core takes it, and the arrays that must stay alive while the core uses it."""
@@ -114,7 +120,7 @@ class Problem(NamedTuple):
         K, D = self.penalty.concentration.size, self.reference.size
         units = self.total, *map(place, (self.center, self.reference, self.metric, self.row_variance))
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
-        limits = self.tolerance, self.max_iterations
+        limits = self.tolerance, self.max_iterations, self.noise
         return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
 
 
@@ -244,6 +250,7 @@ def _climb_in_threads(problem: native.Problem, over: Pass, state: State, moments
     progress = state.compiled.progress
     native.begin(problem, state.compiled, moments)
     while progress.code == RUNNING:
+        over.mixture.log_noise = state.compiled.log_noise
         *sums, statistics = over.statistics(progress.iteration < problem.max_iterations)
         for array, values in zip(state.statistics, statistics, strict=True):
             array[:] = values

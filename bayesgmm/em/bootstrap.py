@@ -11,14 +11,14 @@ import numpy as np
 from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
-from bayesgmm.em.climber import make_climber
+from bayesgmm.em.climber import Climber, make_climber
 from bayesgmm.em.fit import fit_em, fit_quietly
 from bayesgmm.em.information import StandardErrors
 from bayesgmm.em.initialize import moments_of_mixture
 from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
-from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
@@ -66,12 +66,14 @@ class Bootstrap:
         n = len(self.log_likelihood)
         if n < 2:
             raise InputError("standard errors need at least two replicates that did not collapse; there is one")
-        parameters = np.concatenate([getattr(self.mixture, name).reshape(n, -1) for name in PARAMETERS], axis=1)
+        parameters = np.concatenate([getattr(self.mixture, x).reshape(n, -1) for x in self.mixture.parameters], axis=1)
         root = (parameters - parameters.mean(axis=0)) / np.sqrt(n - 1)
         return StandardErrors.of_root(root, self.mixture.n_components, self.mixture.n_features)
 
     def intervals(self, ci_prob: float | None = None) -> dict[str, np.ndarray]:
         """Percentile intervals (2, ...) of ``weights``, ``means`` and ``covariances``: lower ends, then upper ends.
+
+        With noise, of ``noise_weight`` too.
 
         Parameters
         ----------
@@ -79,7 +81,8 @@ class Bootstrap:
             Probability of the intervals; by default ``arviz.rcParams["stats.ci_prob"]``.
         """
         ends = tails(level(ci_prob))
-        return {name: np.quantile(getattr(self.mixture, name), ends, axis=0) for name in PARAMETERS}
+        names = self.mixture.parameters
+        return {name: np.quantile(getattr(self.mixture, name), ends, axis=0) for name in names}
 
 
 def bootstrap(
@@ -91,6 +94,7 @@ def bootstrap(
     sample_weight: Any = None,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     tolerance: float = 1e-4,
     rng: Any = None,
     progress: Progress | None = None,
@@ -109,6 +113,9 @@ def bootstrap(
         At least 2.
     sample_weight, error_sd, error_covariance : optional
         As in the fit.
+    noise : (N,), optional
+        Log density of the noise at each row, where the fit was made with one; not for parametric replicates, whose rows
+        are others.
     tolerance : float
         Tolerance of each refit, in nats, as in `fit_em`.
     rng : Generator, seed or None
@@ -145,7 +152,7 @@ def bootstrap(
     if method not in _METHODS:
         raise InputError(f"unknown method {method!r}; use 'nonparametric', 'weighted' or 'parametric'")
     unsupported = ("labels", "fixed", "priors", "reg_covar")
-    table = fitted_table(fit, X, sample_weight, unsupported, "bootstrap", error_sd, error_covariance)
+    table = fitted_table(fit, X, sample_weight, unsupported, "bootstrap", error_sd, error_covariance, noise)
     rng, tell = np.random.default_rng(rng), of_stage(progress, "bootstrap replicates")
     climber, _ = make_climber(table, fit.covariance_model, fit.n_components, tolerance=tolerance, max_iterations=1000)
     start = moments_of_mixture(fit.mixture, table.total_weight, climber.center)[None]
@@ -158,7 +165,7 @@ def bootstrap(
         for row_weights, done in _random_weights(table, method, n_replicates, rng):
             outcomes.append(climber.climb(np.repeat(start, len(row_weights), axis=0), row_weights)[0])
             tell(done, n_replicates)
-    return _aligned_replicates(outcomes, fit, climber.center, method)
+    return _aligned_replicates(outcomes, fit, climber, method)
 
 
 def _drawn_like(table: Observations, mixture: GaussianMixture, rng: np.random.Generator) -> Observations:
@@ -175,9 +182,7 @@ def _drawn_like(table: Observations, mixture: GaussianMixture, rng: np.random.Ge
         values[table.missing] = np.nan
     values.flags.writeable = False
     n_filled = table.n_observations - len(table.empty)
-    return Observations(
-        values, table.features, np.full(1, table.total_weight / n_filled), table.named, errors=table.errors
-    )
+    return replace(table, values=values, sample_weight=np.full(1, table.total_weight / n_filled))
 
 
 def _random_weights(
@@ -197,17 +202,17 @@ def _random_weights(
         yield row_weights, done + size
 
 
-def _aligned_replicates(outcomes: list[ascent.Outcomes], fit: EMFit, center: np.ndarray, method: str) -> Bootstrap:
+def _aligned_replicates(outcomes: list[ascent.Outcomes], fit: EMFit, climber: Climber, method: str) -> Bootstrap:
     """The replicates that did not collapse, with their components matched to the fit's."""
-    ends, _, weights, offsets, covariances = (np.concatenate(part) for part in zip(*outcomes, strict=True))
-    sound = ends["code"] != ascent.DEGENERATE
+    ends = ascent.Outcomes(*(np.concatenate(part) for part in zip(*outcomes, strict=True)))
+    sound = ends.codes != ascent.DEGENERATE
     if not sound.any():
         raise InputError(
             "a component collapsed in every bootstrap replicate; use method='weighted' or fewer components"
         )
-    mixture = GaussianMixture(weights[sound], offsets[sound] + center, covariances[sound])
+    mixture = climber.mixture(ends, sound)
     mixture = mixture.permute(match(mixture, fit.mixture))
-    return Bootstrap(mixture, ends["log_likelihood"][sound], int((~sound).sum()), method)
+    return Bootstrap(mixture, ends.progress["log_likelihood"][sound], int((~sound).sum()), method)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Parameters, expected_statistics
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations
 
 TOLERANCE = 1e-6  # nats that may be left to gain where a climb ends, unless told otherwise
@@ -50,6 +51,15 @@ class Climber:
         weights = self.table.sample_weight[None] if row_weights is None else row_weights
         return ascent.climb(self.table.rows(self.center, self.labels), weights, self.problem, moments)
 
+    def mixture(
+        self, outcomes: ascent.Outcomes, which: Any, features: tuple[str, ...] | None = None
+    ) -> GaussianMixture:
+        """Where climbs ended, in the table's units: one of them by its number, or several as a batch."""
+        weights, means = outcomes.weights[which], outcomes.offsets[which] + self.center
+        rest = np.maximum(1 - weights.sum(axis=-1), 0.0) if self.problem.noise else None
+        noise = self.table.noise if isinstance(self.table.noise, Noise) else None
+        return GaussianMixture(weights, means, outcomes.covariances[which], features, rest, noise)
+
     def limited(self, max_iterations: int) -> Climber:
         """The same climber with ``max_iterations``, unless it has fewer already."""
         fewer = min(max_iterations, self.problem.max_iterations)
@@ -73,7 +83,8 @@ class Climber:
 
     def log_likelihood(self, mixture: GaussianMixture) -> tuple[float, float]:
         """Log-likelihood of the rows as points, and the sum of their largest log responsibilities, in nats."""
-        parameters = Parameters(mixture.log_scale, mixture.means - self.center, mixture.precisions_cholesky)
+        offsets = mixture.means - self.center
+        parameters = Parameters(mixture.log_scale, offsets, mixture.precisions_cholesky, mixture.log_noise_weight)
         rows = self.table.rows(self.center, self.labels)
         return expected_statistics(rows, parameters, self.model.diagonal, moments=False)[:2]
 
@@ -108,11 +119,9 @@ class Climber:
 
         That is the least number of rows with values of both of two columns.
         """
-        weights, offsets, covariances = outcomes.weights[0], outcomes.offsets[0], outcomes.covariances[0]
         if self.table.complete:
-            return outcomes.moments[0, : len(weights)]
-        mixture = GaussianMixture(weights, offsets + self.center, covariances)
-        expected = mixture.responsibilities(self.table) * self.table.weight_of_rows[:, None]
+            return outcomes.moments[0, : outcomes.weights.shape[1]]
+        expected = self.mixture(outcomes, 0).responsibilities(self.table) * self.table.weight_of_rows[:, None]
         known = (~self.table.missing).astype(float)
         if self.model.diagonal:
             return (expected.T @ known).min(axis=1)
@@ -161,9 +170,10 @@ def make_climber(
         metric=_metric(table.total_weight, spread, K),
         row_variance=row_variance,
         penalty=_penalty(priors, model, center, K),
-        fixed=_fixed_parts(fixed, model, center, K),
+        fixed=_fixed_parts(fixed, model, center, K, table.noise is not None),
         tolerance=tolerance,
         max_iterations=max_iterations,
+        noise=table.noise is not None,
     )
     return Climber(table, labels, center, model, problem), spread
 
@@ -225,7 +235,7 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
     D = len(center)
     if priors is None:
         return ascent.Penalty(
-            np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D), np.zeros((D, D))
+            np.zeros(K), np.zeros(D), np.zeros((D, D)), 0.0, np.zeros((D, D)), 0.0, np.eye(D), np.zeros((D, D)), 0.0
         )
     if not hasattr(priors, "concentration"):
         raise InputError(f"priors must be a Priors value, as Priors.weakly_informative gives, not {priors!r}")
@@ -252,10 +262,13 @@ def _penalty(priors: Any, model: CovarianceModel, center: np.ndarray, K: int) ->
         degrees=float(degrees),
         scale_precision=factor @ factor.T,
         floor=priors.covariances.floor * scatter,
+        noise=priors.noise_concentration - 1,
     )
 
 
-def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center: np.ndarray, K: int) -> ascent.Fixed:
+def _fixed_parts(
+    fixed: Mapping[str, Any] | None, model: CovarianceModel, center: np.ndarray, K: int, noise: bool
+) -> ascent.Fixed:
     """The parts that stay as given, means as offsets from the center."""
     D = len(center)
     shapes = {"weights": (K,), "means": (K, D), "covariances": (K, D, D)}
@@ -270,8 +283,9 @@ def _fixed_parts(fixed: Mapping[str, Any] | None, model: CovarianceModel, center
         flags[name] = ~np.isnan(value).reshape(K, -1).any(axis=1)
         values[name] = np.nan_to_num(value)
     weights = values["weights"][flags["weights"]]
-    if (weights <= 0).any() or weights.sum() > 1 + 1e-9 or (flags["weights"].all() and abs(weights.sum() - 1) > 1e-6):
-        raise InputError("fixed weights must be positive and sum to one, or to less where others are free")
+    one = flags["weights"].all() and not noise
+    if (weights <= 0).any() or weights.sum() > 1 + 1e-9 or (one and abs(weights.sum() - 1) > 1e-6):
+        raise InputError("fixed weights must be positive and sum to one, or to less where others or noise are free")
     has_covariance = flags["covariances"]
     if has_covariance.any() and not has_covariance.all() and "E" in model.name:
         raise InputError(f"single covariances cannot be fixed in {model.name}, whose components share parts of them")

@@ -42,6 +42,7 @@ class FitSettings:
     error_sd: Any = None
     error_covariance: Any = None
     labels: Any = None
+    noise: Any = None
     fixed: Mapping[str, Any] | None = None
     priors: Any = None
     reg_covar: Any = 0.0
@@ -79,6 +80,7 @@ def fit_em(
     error_sd: Any = None,
     error_covariance: Any = None,
     labels: Any = None,
+    noise: Any = None,
     fixed: Mapping[str, Any] | None = None,
     priors: Any = None,
     reg_covar: Any = FitSettings.reg_covar,
@@ -109,6 +111,10 @@ def fit_em(
         Covariances of the errors, instead.
     labels : (N,) int, optional
         The component of rows where it is known, -1 where it is not. Components then keep these labels.
+    noise : bool, Noise or (N,), optional
+        Let rows belong to no component: True for a `Noise`, uniform over the box of the columns' ranges, another
+        `Noise`, or the log density of such rows at each row of the table, in nats. The mixture then has a
+        ``noise_weight``.
     fixed : mapping, optional
         Parts that stay as given: any of "weights" (K,), "means" (K, D), "covariances" (K, D, D), with NaN for
         components that are free. Single covariances can be fixed where they vary freely (full, diag, spherical).
@@ -120,7 +126,8 @@ def fit_em(
         Variance added to every feature of every covariance, in the squared units of the table (see Notes). Where it is
         positive a component cannot collapse: columns may be constant or collinear, and rows few.
     starts : list, optional
-        Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio.
+        Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio. With
+        noise, labels may be -1 and responsibilities of a row sum to less than one.
     n_starts : int
         Size of the portfolio: hierarchical clusterings, k-means++ seeds and random partitions, in whitened coordinates.
         After short runs the best ten, or the best quarter if that is more, are carried on. With many components more
@@ -198,6 +205,7 @@ def fit_em(
         error_sd=error_sd,
         error_covariance=error_covariance,
         labels=labels,
+        noise=noise,
         fixed=fixed,
         priors=priors,
         reg_covar=reg_covar,
@@ -227,7 +235,7 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
     never_collapses = bool((chosen.row_variance > 0).all())
     errors = {"error_sd": chosen.error_sd, "error_covariance": chosen.error_covariance}
-    table = observations(X, chosen.sample_weight, **errors, may_be_constant=never_collapses)
+    table = observations(X, chosen.sample_weight, **errors, noise=chosen.noise, may_be_constant=never_collapses)
     if chosen.row_variance.size not in (1, table.n_features):
         raise InputError(f"reg_covar has {chosen.row_variance.size} entries; the table has {table.n_features} columns")
     model = CovarianceModel.named(covariance).for_features(table.n_features)
@@ -293,7 +301,7 @@ def fit_from_starts(
         )
     end = best.progress[0]
     names = table.features if table.named else None
-    mixture = GaussianMixture(best.weights[0], best.offsets[0] + climber.center, best.covariances[0], names)
+    mixture = climber.mixture(best, 0, names)
     sums = float(end["log_likelihood"]), float(end["map_log_responsibility"])
     log_likelihood, map_log_responsibility = climber.log_likelihood(mixture) if "reg_covar" in constraints else sums
     if align_to is not None or not (as_started or {"labels", "fixed"} & set(constraints)):
@@ -316,13 +324,13 @@ def fit_from_starts(
         constraints=constraints,
         missing=table.count_missing(),
         within_errors=_within_errors(mixture, table),
-        n_fixed=_n_fixed(climber.problem.fixed, model, D),
+        n_fixed=_n_fixed(climber.problem.fixed, model, D, climber.problem.noise),
     )
 
 
 def starts_for(table: Observations, K: int, n_starts: int) -> int:
-    """How many starts to make: one Gaussian has a single maximum, unless values are missing (Murray 1977)."""
-    return n_starts if K > 1 else min(n_starts, 1 if table.complete else _GAUSSIAN_STARTS)
+    """How many: one Gaussian has a single maximum, unless values are missing (Murray 1977) or there is noise."""
+    return n_starts if K > 1 else min(n_starts, 1 if table.complete and table.noise is None else _GAUSSIAN_STARTS)
 
 
 def _within_errors(mixture: GaussianMixture, table: Observations) -> tuple[int, ...]:
@@ -348,11 +356,11 @@ def enough_rows(table: Observations, K: int) -> None:
         raise InputError(f"{K} components need priors, or more than {K} distinct rows; this table has {len(distinct)}")
 
 
-def _n_fixed(fixed: ascent.Fixed, model: CovarianceModel, D: int) -> int:
+def _n_fixed(fixed: ascent.Fixed, model: CovarianceModel, D: int, noise: bool) -> int:
     """Number of parameters that are fixed."""
     K, n = len(fixed.has_weight), int(fixed.has_covariance.sum())
     covariances = model.n_parameters(K, D) if n == K else n * model.n_parameters(1, D)
-    return min(int(fixed.has_weight.sum()), K - 1) + D * int(fixed.has_mean.sum()) + (covariances if n else 0)
+    return min(int(fixed.has_weight.sum()), K - 1 + noise) + D * int(fixed.has_mean.sum()) + (covariances if n else 0)
 
 
 def _starts_under(priors: Any, starts: Any, table: Observations, K: int) -> Any:

@@ -166,7 +166,7 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
     list of GaussianMixture
         Of K + 1 components each, with the mean and covariance of the mixture.
     """
-    scale = np.linalg.cholesky(mixture.covariance)
+    scale = np.linalg.cholesky(mixture.clusters.covariance)
     candidates = []
     for k in np.argsort(-mixture.weights, kind="stable")[:_SPLITS].tolist():
         within = np.linalg.solve(scale, np.linalg.solve(scale, mixture.covariances[k]).T)
@@ -179,7 +179,7 @@ def splits(mixture: GaussianMixture) -> list[GaussianMixture]:
         weights[halves] /= 2
         means[halves] += np.stack([-half, half])
         covariances[halves] -= np.outer(half, half)
-        candidates.append(GaussianMixture(weights, means, covariances))
+        candidates.append(replace(mixture, weights=weights, means=means, covariances=covariances))
     return candidates
 
 
@@ -212,7 +212,8 @@ def merges(mixture: GaussianMixture) -> list[GaussianMixture]:
                 continue
             one = GaussianMixture(w / w.sum(), mixture.means[index], mixture.covariances[index])
             rest = np.delete(np.arange(mixture.n_components), index)
-            merged = GaussianMixture(
+            merged = replace(
+                mixture,
                 weights=np.append(mixture.weights[rest], w.sum()),
                 means=np.concatenate((mixture.means[rest], one.mean[None])),
                 covariances=np.concatenate((mixture.covariances[rest], one.covariance[None])),

@@ -32,8 +32,11 @@ class StandardErrors:
     covariances : (K, D, D)
     root : (n, K + K D + K D D)
         Matrix whose product root' root is ``covariance_matrix``; n is the number of free parameters or of replicates.
+    noise_weight : float or None
+        Where the mixture has noise, which is then the last column of ``root``.
     covariance_matrix : (K + K D + K D D,) * 2
-        Of weights, means and covariances, each flattened, one after the other.
+        Of weights, means and covariances, each flattened, one after the other, and of the noise's weight where there is
+        one.
 
     Examples
     --------
@@ -48,13 +51,17 @@ class StandardErrors:
     means: np.ndarray
     covariances: np.ndarray
     root: np.ndarray
+    noise_weight: float | None = None
 
     @classmethod
     def of_root(cls, root: np.ndarray, n_components: int, n_features: int) -> StandardErrors:
         """The standard errors whose covariance matrix is root' root."""
         K, D = n_components, n_features
-        weights, means, covariances = np.split(np.sqrt((root**2).sum(axis=0)), [K, K + K * D])
-        return cls(weights, means.reshape(K, D), covariances.reshape(K, D, D), root)
+        weights, means, covariances, noise = np.split(
+            np.sqrt((root**2).sum(axis=0)), np.cumsum([K, K * D, K * D * D]).tolist()
+        )
+        of_noise = float(noise[0]) if noise.size else None
+        return cls(weights, means.reshape(K, D), covariances.reshape(K, D, D), root, of_noise)
 
     @cached_property
     def covariance_matrix(self) -> np.ndarray:
@@ -72,7 +79,7 @@ def observed_information(mixture: GaussianMixture, model: CovarianceModel, table
     """
     copies = {"VVV": mixture.n_components, "EEE": 1}.get(model.name)
     build = _Build(mixture, _Spectra(mixture, model) if copies is None else _Entries(mixture, copies))
-    center, phi = mixture.mean, np.zeros(build.size)
+    center, phi = mixture.clusters.mean, np.zeros(build.size)
     jacobian = _jacobian(build, phi)
 
     def score(shifted: np.ndarray) -> np.ndarray:
@@ -81,6 +88,8 @@ def observed_information(mixture: GaussianMixture, model: CovarianceModel, table
         return local.T @ _score(theta, mixture.means.shape, table, center)
 
     h = _STEP / np.sqrt(table.total_weight)
+    if mixture.noise_weight is not None and mixture.noise_weight <= h:
+        raise InputError("the noise has no rows, and a weight at its border has no standard error; refit without noise")
     H = np.array([(score(phi + h * e) - score(phi - h * e)) / (2 * h) for e in np.eye(phi.size)])
     information = -(H + H.T) / 2
     values = np.linalg.eigvalsh(information)
@@ -96,15 +105,17 @@ def observed_information(mixture: GaussianMixture, model: CovarianceModel, table
 def _score(theta: np.ndarray, shape: tuple[int, int], table: Observations, center: np.ndarray) -> np.ndarray:
     """Gradient of the log-likelihood in weights, means and covariances (flattened), taken as free of one another."""
     K, D = shape
-    weights, means, S = theta[:K], theta[K : K + K * D].reshape(K, D), theta[K + K * D :].reshape(K, D, D)
-    m = GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2)
+    weights, means, S, noise = np.split(theta, np.cumsum([K, K * D, K * D * D]).tolist())
+    means, S = means.reshape(K, D), S.reshape(K, D, D)
+    m = GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2, noise_weight=noise[0] if noise.size else None)
     P = m.precisions_cholesky
-    parameters = Parameters(m.log_scale, means - center, P)
+    parameters = Parameters(m.log_scale, means - center, P, m.log_noise_weight)
     _, _, (counts, first, scatter) = expected_statistics(table.rows(center), parameters)
     precision = P @ np.swapaxes(P, 1, 2)
     d_means = np.einsum("kij,kj->ki", precision, first)
     d_covariances = 0.5 * (precision @ scatter @ precision - counts[:, None, None] * precision)
-    return np.concatenate((counts / weights, d_means.ravel(), d_covariances.ravel()))
+    d_noise = (table.total_weight - counts.sum()) / noise
+    return np.concatenate((counts / weights, d_means.ravel(), d_covariances.ravel(), d_noise))
 
 
 def _jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.ndarray:
@@ -113,7 +124,7 @@ def _jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.
 
 
 class _Build:
-    """The function from free parameters phi, complex or real, to weights, means and covariances, flattened.
+    """The function from free parameters phi, complex or real, to weights, means and covariances, flattened, and noise.
 
     The free parameters are of order one, and all zero at the mixture.
     """
@@ -122,15 +133,17 @@ class _Build:
         self.mixture, self.covariances = mixture, covariances
         self.linear = isinstance(covariances, _Entries)
         K, D = mixture.means.shape
-        self.size = K - 1 + K * D + covariances.size
+        self.free_weights = K - (mixture.noise_weight is None)
+        self.size = self.free_weights + K * D + covariances.size
 
     def __call__(self, phi: np.ndarray) -> np.ndarray:
-        K, D = self.mixture.means.shape
-        of_weights, of_means, of_covariances = np.split(phi, [K - 1, K - 1 + K * D])
-        weights = self.mixture.weights[:-1] + of_weights
+        (K, D), n = self.mixture.means.shape, self.free_weights
+        of_weights, of_means, of_covariances = np.split(phi, [n, n + K * D])
+        weights = self.mixture.weights[:n] + of_weights
+        weights = np.append(weights, 1 - weights.sum())
         means = self.mixture.means + of_means.reshape(K, D) * _sds(self.mixture)
         covariances = self.covariances(of_covariances)
-        return np.concatenate((weights, [1 - weights.sum()], means.ravel(), covariances.ravel()))
+        return np.concatenate((weights[:K], means.ravel(), covariances.ravel(), weights[K:]))
 
 
 class _Entries:

@@ -26,6 +26,7 @@ _GAUSSIAN_STEPS = 200  # of EM to the covariance of an incomplete table, which o
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
 _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
 _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
+_NOISE_SHARES = 0.25, 0.5, 0.75  # of the rows, the most isolated, start as noise; no one share finds every maximum
 
 
 def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     center = table.values[int(np.argmax(table.sample_weight > 0)) if table.sample_weight.size > 1 else 0].copy()
     one = Parameters(np.zeros(1), np.zeros((1, D)), np.eye(D)[None])
     while True:
-        _, _, (counts, first, scatter) = expected_statistics(replace(table, errors=None).rows(center), one)
+        _, _, (counts, first, scatter) = expected_statistics(replace(table, errors=None, noise=None).rows(center), one)
         shift = first[0] / counts[0]
         covariance = scatter[0] / counts[0] - np.outer(shift, shift)
         center += shift
@@ -52,7 +53,7 @@ def mean_and_covariance(table: Observations) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_incomplete(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     """`mean_and_covariance` of a table with missing values."""
-    table, D = replace(table, errors=None), table.n_features
+    table, D = replace(table, errors=None, noise=None), table.n_features
     known, weight = ~table.missing, np.broadcast_to(table.sample_weight, table.n_observations)
     total = weight @ known
     center = np.array([np.average(x[k], weights=weight[k]) for x, k in zip(table.values.T, known.T, strict=True)])
@@ -154,6 +155,8 @@ def portfolio(
 ) -> Candidates:
     """``n_starts`` named moments: Ward's clustering, k-means++ and random partitions, in two coordinate systems.
 
+    Where there is noise, it has the most isolated rows at the start, and the others are clustered.
+
     Parameters
     ----------
     table : Observations
@@ -171,16 +174,39 @@ def portfolio(
     whiteners = _whiteners(X, covariance, min(n_starts, 2), rng)
     fillings = [X] if table.complete else [X, completed(table, rng) - center]  # each sees other clusters
     systems = [X @ whitener for whitener in whiteners for X in fillings]
+    isolation = [] if table.noise is None else [_isolation(Z, labels, rng) for Z in systems]
     starts = []
     for i in range(n_starts):
-        X = fillings[i % len(fillings)]
-        kind, partition = _partition(i, systems[i % len(systems)], labels, n_components, rng)
-        if labels.size:
-            partition = np.where(labels >= 0, labels, partition)
+        X, Z, known = fillings[i % len(fillings)], systems[i % len(systems)], labels
+        if isolation:
+            clustered = _least(isolation[i % len(systems)], 1 - _NOISE_SHARES[i % len(_NOISE_SHARES)], n_components + 1)
+            X, Z, known = X[clustered], Z[clustered], labels[clustered] if labels.size else labels
+        kind, partition = _partition(i, Z, known, n_components, rng)
+        if known.size:
+            partition = np.where(known >= 0, known, partition)
         moments = moments_of_labels(X, partition, n_components)
-        moments[:n_components] *= table.total_weight / moments[:n_components].sum()
+        share = len(X) / table.n_observations
+        moments[:n_components] *= share * table.total_weight / moments[:n_components].sum()
         starts.append((kind, moments))
     return starts
+
+
+def _isolation(Z: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Squared distance (N,) of each row of Z to a near neighbour in a sample, -1 for rows of a known component.
+
+    Rows far from others are the likeliest noise (Byers & Raftery 1998).
+    """
+    sample = Z if len(Z) <= _NEIGHBOUR_ROWS else Z[rng.choice(len(Z), _NEIGHBOUR_ROWS, replace=False)]
+    nearness = min(max(Z.shape[1] + 1, int(np.sqrt(len(sample)) / 2)), len(sample) - 1)
+    distance = (Z**2).sum(axis=1)[:, None] + (sample**2).sum(axis=1) - 2 * (Z @ sample.T)
+    neighbour = np.partition(distance, nearness, axis=1)[:, nearness]
+    return np.where(labels >= 0, -1.0, neighbour) if labels.size else neighbour
+
+
+def _least(values: np.ndarray, share: float, at_least: int) -> np.ndarray:
+    """Positions of the least values, in order: this share of them, but some at least."""
+    n = max(round(share * len(values)), min(at_least, len(values)), int((values < 0).sum()))
+    return np.sort(np.argsort(values, kind="stable")[:n])
 
 
 def _seeding_rows(
@@ -281,10 +307,12 @@ def _user_start(
         return "given mixture", moments_of_mixture(start, table.total_weight, center, row_variance)
     array = np.asarray(start)
     if array.shape == (N,) and array.dtype.kind in "iub":
-        if array.min() < 0 or array.max() >= K:
-            row = int(np.flatnonzero((array < 0) | (array >= K))[0])
-            raise InputError(f"starts[{i}] has label {array[row]} at row {row}; labels are 0..{K - 1}")
-        return "given labels", _moments_of_responsibilities(np.eye(K)[array], table, center)
+        least = 0 if table.noise is None else -1
+        if array.min() < least or array.max() >= K:
+            row = int(np.flatnonzero((array < least) | (array >= K))[0])
+            or_noise = "" if table.noise is None else ", or -1 for noise"
+            raise InputError(f"starts[{i}] has label {array[row]} at row {row}; labels are 0..{K - 1}{or_noise}")
+        return "given labels", _moments_of_responsibilities(np.eye(K + 1)[array, :K], table, center)
     if array.shape == (N, K) and array.dtype.kind in "fiub":
         if not (np.isfinite(array).all() and (array >= 0).all()):
             raise InputError(f"starts[{i}] has responsibilities that are negative or not finite")

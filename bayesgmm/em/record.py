@@ -12,6 +12,7 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.result import EMFit, Maximum, Start, Status
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.noise import Noise
 from bayesgmm.observations import Missing
 
 _OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
@@ -29,7 +30,8 @@ def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
     dict of str to ndarray
         ``weights`` (K,), ``means`` (K, D), ``covariances`` (K, D, D) and ``log_likelihood_path`` (n_iterations + 1,);
         ``maxima_weights`` (M, K), ``maxima_means`` (M, K, D) and ``maxima_covariances`` (M, K, D, D) of the M maxima
-        that come with their parameters; and ``record``, everything else as a single string of JSON.
+        that come with their parameters; with noise ``noise_weight`` () and ``maxima_noise_weight`` (M,), too; and
+        ``record``, everything else as a single string of JSON.
 
     Examples
     --------
@@ -41,12 +43,13 @@ def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
     record: dict[str, Any] = {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _OF_ITS_OWN}
     record["covariance_model"], record["status"] = fit.covariance_model.name, fit.status.name
     record["mixture_features"], record["missing"] = fit.mixture.features, asdict(fit.missing)
+    record["noise"] = None if fit.mixture.noise is None else asdict(fit.mixture.noise)
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
     record["maxima"] = [(m.log_likelihood, m.hits, m.spurious, m.detail, m.mixture is not None) for m in fit.maxima]
     mixtures = [maximum.mixture for maximum in fit.maxima if maximum.mixture is not None]
-    arrays = {name: getattr(fit.mixture, name) for name in PARAMETERS}
+    arrays = {name: np.asarray(getattr(fit.mixture, name)) for name in fit.mixture.parameters}
     if mixtures:
-        arrays |= {f"maxima_{name}": np.stack([getattr(m, name) for m in mixtures]) for name in PARAMETERS}
+        arrays |= {f"maxima_{name}": np.stack([getattr(m, name) for m in mixtures]) for name in fit.mixture.parameters}
     return arrays | {"log_likelihood_path": fit.log_likelihood_path, "record": np.array(json.dumps(record))}
 
 
@@ -65,11 +68,12 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     """
     record = json.loads(str(arrays["record"]))
     features = record.pop("mixture_features")
-    best = GaussianMixture(**{name: arrays[name] for name in PARAMETERS}, features=features)
+    noise = Noise(**box) if (box := record.pop("noise", None)) else None
+    best = _mixture(arrays, noise, features)
     path = np.array(arrays["log_likelihood_path"], dtype=float)
     path.flags.writeable = False
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
-    maxima = tuple(_maxima(record.pop("maxima"), arrays))
+    maxima = tuple(_maxima(record.pop("maxima"), arrays, noise))
     model, status = CovarianceModel.named(record.pop("covariance_model")), Status[record.pop("status")]
     missing = Missing(**_with_tuples(record.pop("missing")))
     rest = _with_tuples(record)
@@ -81,12 +85,20 @@ def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
-def _maxima(records: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> Iterator[Maximum]:
+def _maxima(records: list[list[Any]], arrays: Mapping[str, np.ndarray], noise: Noise | None) -> Iterator[Maximum]:
     """The maxima of these records, with their parameters where they had any."""
-    i = 0
+    names, i = [*PARAMETERS, "noise_weight"] if "noise_weight" in arrays else PARAMETERS, 0
     for log_likelihood, hits, spurious, detail, has_parameters in records:
         mixture = None
         if has_parameters:
-            mixture = GaussianMixture(*(arrays[f"maxima_{name}"][i] for name in PARAMETERS))
+            mixture = _mixture({name: arrays[f"maxima_{name}"][i] for name in names}, noise)
             i += 1
         yield Maximum(log_likelihood, hits, spurious, detail, mixture)
+
+
+def _mixture(
+    arrays: Mapping[str, np.ndarray], noise: Noise | None, features: tuple[str, ...] | None = None
+) -> GaussianMixture:
+    """The mixture with these parameters, and with a weight of noise where there is one among them."""
+    weights, means, covariances = (arrays[name] for name in PARAMETERS)
+    return GaussianMixture(weights, means, covariances, features, arrays.get("noise_weight"), noise)

@@ -205,9 +205,13 @@ class EMFit:
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: K - 1 weights, K D means, and the covariance model's own, without those that were fixed."""
+        """Free parameters: weights, means, and the covariance model's own, without those that were fixed.
+
+        There are K - 1 weights, or K with noise, and K D means.
+        """
         K, D = self.n_components, self.n_features
-        return K - 1 + K * D + self.covariance_model.n_parameters(K, D) - self.n_fixed
+        n_weights = K - (self.mixture.noise_weight is None)
+        return n_weights + K * D + self.covariance_model.n_parameters(K, D) - self.n_fixed
 
     @property
     def penalised(self) -> bool:
@@ -248,7 +252,7 @@ class EMFit:
         return tuple(reason for reason in reasons if reason is not None)
 
     def standard_errors(
-        self, X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None
+        self, X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
     ) -> StandardErrors:
         """Standard errors of all parameters, from the observed information at this maximum-likelihood fit.
 
@@ -258,6 +262,8 @@ class EMFit:
             The table that was fitted.
         sample_weight, error_sd, error_covariance : optional
             As in the fit.
+        noise : (N,), optional
+            Log density of the noise at each row, where the fit was made with one.
 
         Returns
         -------
@@ -282,13 +288,15 @@ class EMFit:
         array([[0.03, 0.59],
                [0.03, 0.46]])
         """
-        unsupported, errors = ("labels", "fixed", "priors", "reg_covar"), (error_sd, error_covariance)
-        table = fitted_table(self, X, sample_weight, unsupported, "standard_errors", *errors)
+        unsupported, of_rows = ("labels", "fixed", "priors", "reg_covar"), (error_sd, error_covariance, noise)
+        table = fitted_table(self, X, sample_weight, unsupported, "standard_errors", *of_rows)
         return observed_information(self.mixture, self.covariance_model, table)
 
     def __repr__(self) -> str:
+        share = self.mixture.noise_weight
+        of_noise = "" if share is None else f" and noise of weight {share:.3g}"
         return (
-            f"EMFit({self.covariance_model.label(self.n_features)}, K={self.n_components}, "
+            f"EMFit({self.covariance_model.label(self.n_features)}, K={self.n_components}{of_noise}, "
             f"log_likelihood={self.log_likelihood:.4f}, bic={self.bic:.2f}, {self.status.name.lower()} "
             f"after {self.n_iterations} iterations, {len(self.starts)} start{'s' * (len(self.starts) > 1)})"
         )
@@ -343,6 +351,7 @@ def fitted_table(
     user: str,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
 ) -> Observations:
     """The table that was fitted.
 
@@ -357,6 +366,8 @@ def fitted_table(
         What needs the table, as the messages call it.
     error_sd, error_covariance : optional
         As given to ``user``.
+    noise : (N,), optional
+        Log density of the noise at each row, where the fit was made with one.
 
     Raises
     ------
@@ -365,7 +376,10 @@ def fitted_table(
     """
     if not isinstance(fit, EMFit):
         raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
-    table = observations(X, sample_weight, error_sd, error_covariance)
+    if noise is not None and fit.mixture.noise_weight is None:
+        raise InputError("the fit was made without noise; refit with it")
+    noise = fit.mixture.noise if noise is None else noise
+    table = observations(X, sample_weight, error_sd, error_covariance, noise)
     if table.n_features != fit.n_features:
         raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
     check_names(table, fit.mixture.features)

@@ -17,7 +17,6 @@ from bayesgmm.em.climber import SHORT_TOLERANCE, Climber
 from bayesgmm.em.initialize import Candidates
 from bayesgmm.em.result import SAME_MAXIMUM, Maximum, Start, Status, merge_maxima
 from bayesgmm.expectation import in_threads, parallel_pays
-from bayesgmm.mixture import GaussianMixture
 
 _FINALISTS = 10  # short runs, or a quarter if more, that are carried on to convergence; on tables for threads:
 _FINALISTS_LARGE = 2
@@ -80,7 +79,7 @@ def search(
     ends = [climb for climb in climbs if climb.finished and climb.alive]
     if not ends:
         return SearchResult(tuple(starts), (), Status.DEGENERATE, None, np.empty(0))
-    maxima = merge_maxima(climb.maximum(climber.center) for climb in ends)
+    maxima = merge_maxima(climb.maximum(climber) for climb in ends)
     best = max(ends, key=_Climb.rank)
     return SearchResult(tuple(starts), maxima, _STATUS[best.code], best.outcomes, best.path)
 
@@ -118,8 +117,7 @@ def _worth_climbing(short: Climber, outcomes: ascent.Outcomes, order: list[int])
     weight = np.broadcast_to(short.table.sample_weight, short.table.n_observations)
 
     def log_prob(i: int) -> np.ndarray:
-        mixture = GaussianMixture(outcomes.weights[i], outcomes.offsets[i] + short.center, outcomes.covariances[i])
-        return mixture.log_prob(short.table) * weight
+        return short.mixture(outcomes, i).log_prob(short.table) * weight
 
     def hopeless(i: int) -> bool:
         if not outcomes.codes[i] == outcomes.codes[best] == ascent.CONVERGED:
@@ -154,10 +152,9 @@ class _Climb:
     def value(self) -> float:
         return float(self.outcomes.progress["value"][0])
 
-    def maximum(self, center: np.ndarray) -> Maximum:
+    def maximum(self, climber: Climber) -> Maximum:
         """Where it ended, with the parameters in the table's units."""
-        end = self.outcomes
-        mixture = GaussianMixture(end.weights[0], end.offsets[0] + center, end.covariances[0])
+        mixture = climber.mixture(self.outcomes, 0)
         return Maximum(self.value, 1, self.why_spurious is not None, self.why_spurious or "", mixture)
 
     def rank(self) -> tuple[bool, bool, float]:
@@ -221,7 +218,7 @@ def _past_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> _
     EM stands still on saddles, too: equal components stay equal.
     """
     end, K = climb.outcomes, climber.problem.penalty.concentration.size
-    if climb.code != ascent.CONVERGED or climber.problem.tolerance == 0.0 or K == 1:
+    if climb.code != ascent.CONVERGED or climber.problem.tolerance == 0.0 or (K == 1 and not climber.problem.noise):
         return None
     D, P = climber.table.n_features, np.empty_like(end.covariances[0, 0])
     moments = end.moments.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Priors:
         zero, that is, empty components.
     means : NormalMeans
     covariances : InverseWishart, HierarchicalInverseWishart or LKJ
+    noise_concentration : float
+        Of the noise's weight, in the same Dirichlet prior; it counts only where there is noise.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Priors:
     concentration: np.ndarray
     means: NormalMeans
     covariances: CovariancePrior
+    noise_concentration: float = field(default=1.0, metadata={"unless": 1.0})
 
     def __post_init__(self) -> None:
         dimensions = min(np.ndim(self.concentration), 1)
@@ -71,7 +74,8 @@ class Priors:
         if not isinstance(self.covariances, CovariancePrior):
             kinds = "InverseWishart, HierarchicalInverseWishart or LKJ"
             raise InputError(f"the covariances' prior must be {kinds}, not {self.covariances!r}")
-        if not (self.concentration > 0).all():
+        object.__setattr__(self, "noise_concentration", float(self.noise_concentration))
+        if not ((self.concentration > 0).all() and self.noise_concentration > 0):
             raise InputError("every concentration must be positive")
         sizes = len(self.means.location), self.covariances.n_features
         if sizes[1] not in (sizes[0], None):
@@ -300,8 +304,11 @@ def _plain(value: Any) -> Any:
     """A prior as what JSON can hold: its kind and the values that it was made from."""
     if type(value).__name__ not in _KINDS:
         return np.asarray(value).tolist()
-    stored = (field.name for field in fields(value) if field.metadata.get("stored", True))
-    return {"kind": type(value).__name__} | {name: _plain(getattr(value, name)) for name in stored}
+    parts = {part.name: getattr(value, part.name) for part in fields(value) if part.metadata.get("stored", True)}
+    for part in fields(value):  # so that the text is what it was before there was this part
+        if "unless" in part.metadata and parts[part.name] == part.metadata["unless"]:
+            del parts[part.name]
+    return {"kind": type(value).__name__} | {name: _plain(part) for name, part in parts.items()}
 
 
 def _built(value: Any) -> Any:

@@ -1,0 +1,409 @@
+"""Laws of rows that belong to no cluster: of `Noise`, of mixtures that have it, and of EM with it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from oracles import REFERENCE, random_mixture, seed
+
+import bayesgmm as bg
+from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
+from bayesgmm.expectation import Parameters, expected_statistics
+from bayesgmm.observations import any_rows, observations
+
+REAL = REFERENCE / "real"
+EXACT = json.loads((REAL / "exact_loglik.json").read_text())
+OPTIMA = json.loads((REAL / "noise_optima.json").read_text())["fits"]
+
+
+def table(name="faithful_noise"):
+    return pd.read_csv(REAL / f"{name}.csv")
+
+
+def noisy(mixture, weight=0.2, **box):
+    """The mixture with noise of this weight over a box."""
+    return bg.GaussianMixture(
+        mixture.weights * (1 - weight),
+        mixture.means,
+        mixture.covariances,
+        noise_weight=np.full(mixture.batch_shape, weight),
+        noise=bg.Noise(**box) if box else None,
+    )
+
+
+def two_columns(n=300, share=0.15, n_columns=2):
+    """Rows of two clusters, and of noise in a box about them."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(n, n_columns)) + 8 * (rng.random((n, 1)) < 0.4)
+    return np.where(rng.random((n, 1)) < share, rng.uniform(-6, 14, size=X.shape), X)
+
+
+@pytest.mark.parametrize("name", ["faithful_noise", "faithful_noise_missing"])
+def test_everything_equals_exact_arithmetic(name):
+    exact, X = EXACT[name], table(name)
+    given = dict(exact["parameters"])
+    *weights, noise_weight = given.pop("weights_noise_last")
+    box = observations(X, noise=True).noise
+    mixture = bg.GaussianMixture(weights, **given, noise_weight=noise_weight, noise=box)
+    assert np.prod(box.sides) == pytest.approx(float(exact.get("volume", 676.8573254228364)), rel=1e-12)
+    rows = any_rows(X)
+    assert mixture.log_likelihood(rows) == pytest.approx(float(exact["log_likelihood"]), rel=1e-12)
+    log_prob, shares, of_noise = mixture.log_prob(X), mixture.responsibilities(X), mixture.noise_probability(X)
+    for row, value in exact["log_prob_of_rows"]:
+        assert log_prob[row] == pytest.approx(float(value), rel=1e-12)
+    for row, values in exact["responsibilities_of_rows"]:
+        ours = [*shares[row], of_noise[row]]
+        np.testing.assert_allclose(ours, np.array(values, dtype=float), rtol=1e-10, atol=1e-15)
+    counts = np.append(shares.sum(axis=0), of_noise.sum())
+    np.testing.assert_allclose(counts, np.array(exact["counts"], dtype=float), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["faithful_noise", "faithful_noise_missing"])
+def test_the_kernels_statistics_are_the_gradient(name):
+    """Against difference quotients of the log-likelihood, in all parameters."""
+    given = dict(EXACT[name]["parameters"])
+    *weights, noise_weight = given.pop("weights_noise_last")
+    rows = observations(table(name), noise=True)
+    mixture = bg.GaussianMixture(weights, **given, noise_weight=noise_weight, noise=rows.noise)
+    center, h = mixture.clusters.mean, 1e-6
+
+    def at(log_weights, means):
+        m = bg.GaussianMixture(np.full(2, 0.5), means, mixture.covariances)
+        log_scale = m.log_scale - np.log(0.5) + log_weights[:-1]
+        parameters = Parameters(log_scale, means - center, m.precisions_cholesky, log_weights[-1])
+        return expected_statistics(rows.rows(center), parameters)
+
+    log_weights = np.log([*weights, noise_weight])
+    log_likelihood, _, (counts, first, _) = at(log_weights, mixture.means)
+    assert log_likelihood == pytest.approx(mixture.log_likelihood(rows), rel=1e-13)
+    counts = np.append(counts, rows.total_weight - counts.sum())
+    for k, e in enumerate(np.eye(3)):
+        up, down = (at(log_weights + s * h * e, mixture.means)[0] for s in (1, -1))
+        assert (up - down) / (2 * h) == pytest.approx(counts[k], rel=1e-6)
+    by_means = np.einsum("kij,kj->ki", np.linalg.inv(mixture.covariances), first)
+    for k, j in np.ndindex(2, 2):
+        shift = np.zeros((2, 2))
+        shift[k, j] = h
+        up, down = (at(log_weights, mixture.means + s * shift)[0] for s in (1, -1))
+        assert (up - down) / (2 * h) == pytest.approx(by_means[k, j], rel=1e-4, abs=1e-3)
+
+
+def test_what_components_leave_is_the_noises():
+    rng = np.random.default_rng(1)
+    m, X = noisy(random_mixture(rng, 3, 2), low=[-9, -9], high=[9, 9]), rng.normal(size=(50, 2)) * 4
+    shares, of_noise = m.responsibilities(X), m.noise_probability(X)
+    np.testing.assert_allclose(shares.sum(axis=1), 1 - of_noise, atol=1e-15)
+    np.testing.assert_allclose(of_noise, 0.2 / 18**2 / np.exp(m.log_prob(X)), rtol=1e-12)
+    most = np.column_stack((of_noise, shares)).argmax(axis=1) - 1
+    np.testing.assert_array_equal(m.predict(X), most)
+    assert {-1, 0, 1, 2} >= set(most)
+    assert -1 in most
+    far = m.noise_probability([[1e4, 1e4]])
+    assert far[0] == 1.0
+    assert (m.clusters.noise_probability(X) == 0).all()
+
+
+def test_a_batch_is_its_elements():
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(20, 3))
+    X[::3, 1] = np.nan
+    weight = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]])
+    plain = random_mixture(rng, 2, 3, batch=(2, 3))
+    batch = bg.GaussianMixture(
+        plain.weights * (1 - weight[..., None]),
+        plain.means,
+        plain.covariances,
+        noise_weight=weight,
+        noise=bg.Noise(low=[-5] * 3, high=[5] * 3),
+    )
+    for method in ("log_prob", "responsibilities", "noise_probability", "predict"):
+        together = getattr(batch, method)(X)
+        for i in np.ndindex(2, 3):
+            np.testing.assert_allclose(together[i], getattr(batch[i], method)(X), rtol=1e-12)
+    np.testing.assert_array_equal(batch.reshape(-1)[4].noise_weight, 0.5)
+    np.testing.assert_array_equal(batch.permute([1, 0]).log_prob(X), batch.log_prob(X))
+    np.testing.assert_allclose(batch[1, 2].log_prob(X), plain[1, 2].log_prob(X), rtol=1e-12)
+
+
+def test_a_row_with_missing_values_has_the_density_of_the_marginal():
+    rng = np.random.default_rng(3)
+    m, X = noisy(random_mixture(rng, 2, 3), volume=3.0, low=[-1, -2, -3], high=[2, 3, 4]), rng.normal(size=(10, 3))
+    holes = X.copy()
+    holes[:, 1] = np.nan
+    np.testing.assert_allclose(m.log_prob(holes), m.marginal([0, 2]).log_prob(X[:, [0, 2]]), rtol=1e-12)
+    assert m.log_prob(np.full((1, 3), np.nan))[0] == 0.0
+
+
+def test_conditional_times_marginal_is_the_joint_density():
+    rng = np.random.default_rng(4)
+    m, x = noisy(random_mixture(rng, 2, 3), low=[-1, -2, -3], high=[2, 3, 4]), rng.normal(size=3)
+    rest = m.conditional({1: x[1]})
+    both = rest.log_prob(x[None, [0, 2]]) + m.marginal([1]).log_prob(x[None, [1]])
+    np.testing.assert_allclose(both, m.log_prob(x[None]), rtol=1e-12)
+    assert rest.noise_weight == pytest.approx(m.marginal([1]).noise_probability(x[None, [1]])[0])
+
+
+def test_mean_covariance_and_distribution_function_count_the_noise():
+    m = noisy(random_mixture(np.random.default_rng(5), 2, 1), 0.3, volume=2.0, low=[-4], high=[8])
+    at = np.linspace(-80, 80, 400_001)  # in steps of 0.0004
+    of_clusters = np.exp(m.clusters.log_prob(at[:, None])) * 0.7
+    density = of_clusters + 0.3 / 24 * ((at >= -10) & (at <= 14))
+    step = at[1] - at[0]
+    mean = (at * density).sum() * step
+    assert m.mean[0] == pytest.approx(mean, abs=1e-3)
+    assert m.covariance[0, 0] == pytest.approx(((at - mean) ** 2 * density).sum() * step, rel=1e-3)
+    np.testing.assert_allclose(m.cdf(at[::40_000]), (np.cumsum(density) * step)[::40_000], atol=1e-3)
+
+
+@pytest.mark.statistical
+def test_samples_are_noise_as_often_as_its_weight_says():
+    m = noisy(random_mixture(np.random.default_rng(6), 2, 2), 0.3, volume=4.0, low=[20, 0], high=[30, 10])
+    X, labels = m.sample(20_000, rng=seed())
+    n = int((labels == -1).sum())
+    assert abs(n - 6000) < 5 * np.sqrt(20_000 * 0.3 * 0.7)  # five sds of a binomial: 6e-7
+    outside = X[labels == -1]
+    assert outside.min(axis=0)[0] >= 15
+    assert outside.max(axis=0)[0] <= 35
+    assert abs(outside.mean(axis=0)[0] - 25) < 5.5 * 20 / np.sqrt(12 * n)  # of a sum of thousands, normal: 4e-8
+
+
+@pytest.mark.parametrize("case", list(OPTIMA))
+def test_fits_reach_the_reference_maxima(case):
+    model, K = case.split(",")
+    fit = bg.fit_em(table(), int(K), model, noise=True, rng=0)
+    known = [maximum["log_likelihood"] for maximum in OPTIMA[case]["maxima"]] + [OPTIMA[case]["mclust_best"]]
+    assert fit.log_likelihood > max(known) - 1e-6
+    assert fit.mixture.weights.sum() + fit.mixture.noise_weight == pytest.approx(1, abs=1e-14)
+    assert fit.log_likelihood == pytest.approx(fit.mixture.log_likelihood(table()), rel=1e-13)
+    assert fit.n_parameters == bg.fit_em(table(), int(K), model, n_starts=1, rng=0).n_parameters + 1
+
+
+def test_the_larger_the_volume_the_fewer_rows_are_noise():
+    """Forty rows of the table were drawn as noise."""
+    flagged = [
+        int((fit.mixture.predict(table()) == -1).sum())
+        for fit in (bg.fit_em(table(), 2, noise=bg.Noise(volume), rng=0) for volume in (0.25, 1.0, 16.0))
+    ]
+    assert flagged == [64, 34, 26]
+
+
+@pytest.mark.parametrize("covariance", ["VVV", "EEE", "VVI", "VEV"])
+def test_log_likelihood_never_falls(covariance):
+    for X in (table(), table("faithful_noise_missing")):
+        fit = bg.fit_em(X, 3, covariance, noise=True, rng=1)
+        np.testing.assert_array_less(-1e-9, np.diff(fit.log_likelihood_path))
+
+
+def test_plain_iterations_are_those_of_the_formulas():
+    """Two EM steps from given parameters, written out."""
+    X = two_columns()
+    box = observations(X, noise=True).noise
+    m = bg.GaussianMixture([0.4, 0.4], [[0, 0], [7, 7]], [np.eye(2)] * 2, noise_weight=0.2, noise=box)
+    fit = bg.fit_em(X, 2, noise=True, starts=[m], tolerance=0, max_iterations=2)
+    for _ in range(2):
+        R = m.responsibilities(X)
+        n = R.sum(axis=0)
+        means = R.T @ X / n[:, None]
+        S = [(X - mu).T @ ((X - mu) * r[:, None]) / r.sum() for mu, r in zip(means, R.T, strict=True)]
+        m = bg.GaussianMixture(n / len(X), means, S, noise_weight=m.noise_probability(X).mean(), noise=box)
+    np.testing.assert_allclose(fit.mixture.weights, m.weights, rtol=1e-12)
+    np.testing.assert_allclose(fit.mixture.noise_weight, m.noise_weight, rtol=1e-11)
+    np.testing.assert_allclose(fit.mixture.covariances, m.covariances, rtol=1e-10)
+
+
+@pytest.mark.parametrize("covariance", ["VVV", "EEE"])
+def test_noise_without_bounds_is_none(covariance):
+    X = bg.datasets.old_faithful()
+    plain = bg.fit_em(X, 2, covariance, rng=0)
+    fit = bg.fit_em(X, 2, covariance, noise=bg.Noise(1e200), rng=0)
+    assert fit.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-9)
+    assert fit.mixture.noise_weight < 1e-12
+    np.testing.assert_allclose(fit.mixture.means, plain.mixture.means, rtol=1e-5)
+
+
+def test_weights_of_rows_are_repetitions():
+    X = two_columns()
+    weight = np.random.default_rng(0).integers(1, 4, size=len(X))
+    weighted = bg.fit_em(X, 2, noise=True, sample_weight=weight, rng=0)
+    repeated = bg.fit_em(np.repeat(X, weight, axis=0), 2, noise=True, rng=0)
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-5)
+    assert weighted.mixture.noise_weight == pytest.approx(repeated.mixture.noise_weight, abs=1e-4)
+    assert weighted.bic == pytest.approx(repeated.bic, abs=1e-5)
+
+
+def test_units_change_nothing():
+    X = two_columns()
+    fit, other = (bg.fit_em(table, 2, noise=True, rng=0) for table in (X, X * [10, 0.01] + [5, -3]))
+    shift = len(X) * np.log(10 * 0.01)
+    assert other.log_likelihood == pytest.approx(fit.log_likelihood - shift, abs=1e-5)
+    assert other.mixture.noise_weight == pytest.approx(fit.mixture.noise_weight, abs=1e-5)
+
+
+def test_a_density_of_ones_own_is_as_good_as_the_box():
+    X = two_columns()
+    fit = bg.fit_em(X, 2, noise=True, rng=0)
+    log_density = fit.mixture.noise.log_density(X)
+    own = bg.fit_em(X, 2, noise=log_density, rng=0)
+    assert own.log_likelihood == fit.log_likelihood
+    assert own.mixture.noise is None
+    np.testing.assert_array_equal(own.mixture.noise_probability(X, noise=log_density), fit.mixture.noise_probability(X))
+    errors = own.standard_errors(X, noise=log_density)
+    np.testing.assert_allclose(errors.weights, fit.standard_errors(X).weights, rtol=1e-12)
+    for call in (own.mixture.log_prob, own.mixture.predict, own.standard_errors):
+        with pytest.raises(bg.InputError, match="noise="):
+            call(X)
+    with pytest.raises(bg.InputError, match="only at the rows"):
+        own.mixture.sample(100, rng=0)
+
+
+def test_standard_errors_are_those_of_the_likelihoods_curvature():
+    """Of the noise's weight: the profile log-likelihood, fitted with the weights fixed, falls as a parabola does."""
+    X = two_columns(600)
+    fit = bg.fit_em(X, 1, noise=True, tolerance=1e-10, rng=0)
+    se, share = fit.standard_errors(X).noise_weight, fit.mixture.noise_weight
+
+    def profile(noise_weight):
+        fixed = {"weights": [1 - noise_weight]}
+        kept = bg.fit_em(X, 1, noise=True, fixed=fixed, starts=[fit.mixture], tolerance=1e-10)
+        assert kept.mixture.noise_weight == pytest.approx(noise_weight, abs=1e-12)
+        assert kept.n_parameters == fit.n_parameters - 1
+        return kept.log_likelihood
+
+    h = se / 10
+    curvature = (profile(share + h) - 2 * fit.log_likelihood + profile(share - h)) / h**2
+    assert 1 / np.sqrt(-curvature) == pytest.approx(se, rel=1e-2)
+
+
+def test_weighted_replicates_vary_as_standard_errors_say():
+    X = two_columns(600)
+    fit = bg.fit_em(X, 2, noise=True, rng=0)
+    refits = bg.bootstrap(X, fit, method="weighted", n_replicates=400, rng=0)
+    ratio = refits.standard_errors().noise_weight / fit.standard_errors(X).noise_weight
+    assert 0.75 < ratio < 1.33  # 1 but for the model's misfit and 400 replicates, whose own error is 4 %
+    low, high = refits.intervals(0.9)["noise_weight"]
+    assert low < fit.mixture.noise_weight < high
+
+
+def test_parametric_replicates_have_noise():
+    X = two_columns()
+    fit = bg.fit_em(X, 2, noise=True, rng=0)
+    refits = bg.bootstrap(X, fit, method="parametric", n_replicates=30, rng=0)
+    assert refits.mixture.noise_weight.shape == (30,)
+    assert abs(refits.mixture.noise_weight.mean() - fit.mixture.noise_weight) < 0.05
+
+
+def test_a_fit_comes_back_from_its_arrays_as_it_was():
+    X = two_columns()
+    for noise in (True, np.full(len(X), -6.0)):
+        fit = bg.fit_em(X, 2, noise=noise, rng=0)
+        back = fit_from_arrays(fit_to_arrays(fit))
+        assert back.mixture.noise == fit.mixture.noise
+        assert back.mixture.noise_weight == fit.mixture.noise_weight
+        assert back.maxima[0].mixture.noise_weight == fit.maxima[0].mixture.noise_weight
+        assert back.n_parameters == fit.n_parameters
+
+
+def test_map_em_has_a_dirichlet_of_one_more():
+    """At the maximum the gradient of log posterior density vanishes along every trade between two weights."""
+    X = two_columns()
+    priors = bg.Priors.weakly_informative(X, 2)
+    priors = bg.Priors([2.5, 2.5], priors.means, priors.covariances, noise_concentration=7.0)
+    fit = bg.fit_em(X, 2, noise=True, priors=priors, tolerance=1e-10, rng=0)
+    counts = np.append(fit.mixture.responsibilities(X).sum(axis=0), fit.mixture.noise_probability(X).sum())
+    expected = counts + np.array([1.5, 1.5, 6.0])
+    ours = np.append(fit.mixture.weights, fit.mixture.noise_weight)
+    np.testing.assert_allclose(ours, expected / expected.sum(), rtol=1e-5)
+    again = bg.Priors.from_json(priors.to_json())
+    assert again.noise_concentration == 7.0
+
+
+def test_rows_of_a_known_component_are_no_noise():
+    X = two_columns()
+    far = np.argmax(np.abs(X - X.mean(axis=0)).sum(axis=1))
+    labels = np.full(len(X), -1)
+    labels[far] = 0
+    free, known = bg.fit_em(X, 2, noise=True, rng=0), bg.fit_em(X, 2, noise=True, labels=labels, rng=0)
+    assert known.log_likelihood < free.log_likelihood - 1
+    all_known = bg.fit_em(X, 2, noise=True, labels=(X[:, 0] > 4).astype(int), rng=0)
+    assert all_known.mixture.noise_weight < 1e-12
+
+
+def test_all_kinds_of_starts_lead_to_the_same_maximum():
+    X = two_columns()
+    fit = bg.fit_em(X, 2, noise=True, rng=0)
+    labels = fit.mixture.predict(X)
+    for start in (labels, fit.mixture.responsibilities(X), fit.mixture):
+        assert bg.fit_em(X, 2, noise=True, starts=[start]).log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-5)
+    with pytest.raises(bg.InputError, match="label -1 at row"):
+        bg.fit_em(X, 2, starts=[np.where(labels == 0, -1, 1)])
+
+
+def test_threads_give_the_same_climb():
+    """Tables that threads share take another way through the climb."""
+    X = two_columns(40_000, n_columns=5)
+    m = bg.fit_em(X[:500], 2, noise=True, rng=0).mixture
+    fit = bg.fit_em(X, 2, noise=m.noise, starts=[m], tolerance=0, max_iterations=3)
+    for _ in range(3):
+        R = m.responsibilities(X)
+        n = R.sum(axis=0)
+        means = R.T @ X / n[:, None]
+        S = [(X - mu).T @ ((X - mu) * r[:, None]) / r.sum() for mu, r in zip(means, R.T, strict=True)]
+        m = bg.GaussianMixture(n / len(X), means, S, noise_weight=m.noise_probability(X).mean(), noise=m.noise)
+    np.testing.assert_allclose(fit.mixture.noise_weight, m.noise_weight, rtol=1e-10)
+    np.testing.assert_allclose(fit.mixture.means, m.means, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ("a box", "noise must be True"),
+        (np.zeros(3), "one log density for each of the 300 rows"),
+        (np.where(np.arange(300) == 4, np.nan, 0.0), "row 4 is nan"),
+        (bg.Noise(low=[0], high=[1]), "has 1 columns, the table 2"),
+    ],
+)
+def test_noise_that_cannot_be_used_is_refused(noise, message):
+    with pytest.raises(bg.InputError, match=message):
+        bg.fit_em(two_columns(), 2, noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ({"volume": 0}, "positive number, not 0"),
+        ({"volume": True}, "positive number, not True"),
+        ({"low": [0.0]}, "together"),
+        ({"low": [0.0, 1.0], "high": [1.0, 1.0]}, "no width in column 1: from 1.0 to 1.0"),
+        ({"low": [0.0], "high": [np.inf]}, "no width in column 0"),
+    ],
+)
+def test_a_box_without_volume_is_refused(box, message):
+    with pytest.raises(bg.InputError, match=message):
+        bg.Noise(**box)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise_weight": 0.5}, "sum to one, not 1.5"),
+        ({"noise_weight": -0.1}, "at least 0"),
+        ({"noise_weight": [0.1]}, "batch shape"),
+        ({"noise": bg.Noise(low=[0], high=[1])}, "needs a noise_weight"),
+        ({"weights": [0.5], "noise_weight": 0.5, "noise": bg.Noise(low=[0, 0], high=[1, 1])}, "2 columns"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(change, message):
+    parts = {"weights": [1.0], "means": [[0.0]], "covariances": [[[1.0]]]} | change
+    with pytest.raises(bg.InputError, match=message):
+        bg.GaussianMixture(**parts)
+
+
+def test_without_noise_no_density_of_it_is_taken():
+    m = bg.GaussianMixture([1.0], [[0.0]], [[[1.0]]])
+    with pytest.raises(bg.InputError, match="has no noise"):
+        m.log_prob([[0.0]], noise=[0.0])
+    assert m.noise_probability([[0.0]]) == 0.0
+    X = two_columns()
+    with pytest.raises(bg.InputError, match="made without noise"):
+        bg.fit_em(X, 2, rng=0).standard_errors(X, noise=np.zeros(len(X)))
