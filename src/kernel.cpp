@@ -216,6 +216,15 @@ INLINE double dot(const double* a, const double* b, int64_t n) {
     return sum(s + t);
 }
 
+INLINE double total(const double* a, int64_t n) {
+    lanes s = lanes{}, t = lanes{};
+    for (int64_t i = 0; i < n; i += 2 * WIDTH) {
+        s += load(a + i);
+        t += load(a + i + WIDTH);
+    }
+    return sum(s + t);
+}
+
 // Sums of a block's tiles lie packed, N to a tile in the order of its entries, until `unpack`: adding to them one by one
 // where they belong would cost as much as the multiply-adds of a short block.
 constexpr int64_t room_for(int64_t n) { return (n + 7) / 8 * 8; }
@@ -436,10 +445,15 @@ struct Work {
     // The noise's line, as of one more component.
     void add_noise(int64_t begin, int64_t n) {
         double* line = b.joint_of(m.K);
-        for (int64_t i = 0; i < b.B; i++) {
-            const double value = i < n ? m.log_noise + rows.noise[row(begin + i)] : LOWEST;
-            line[i] = value > LOWEST ? value : LOWEST;
-            b.log_prob[i] = line[i] > b.log_prob[i] ? line[i] : b.log_prob[i];
+        if (view.order)
+            for (int64_t i = 0; i < n; i++) line[i] = rows.noise[view.order[begin + i]];
+        else
+            memcpy(line, rows.noise + begin, size_t(n) * 8);
+        for (int64_t i = n; i < b.B; i++) line[i] = LOWEST;
+        for (int64_t i = 0; i < b.B; i += WIDTH) {
+            const lanes joint = maximum(load(line + i) + m.log_noise, splat(LOWEST));
+            store(line + i, joint);
+            store(b.log_prob + i, maximum(load(b.log_prob + i), joint));
         }
     }
 };
@@ -489,8 +503,7 @@ Status accumulate(const Rows& rows, const View& view, const Mixture& m, int64_t 
         normalise(w.joints, b);
         sums.log_likelihood += dot(b.log_prob, b.weight, w.B);
         sums.certainty += dot(b.certainty, b.weight, w.B);
-        if (rows.noise)
-            for (int64_t i = 0; i < n; i++) sums.noise += b.joint_of(m.K)[i];
+        if (rows.noise) sums.noise += total(b.joint_of(m.K), w.B);
         if (moments) w.steps.moments(m, b, packed);
     }
     memset(s.counts, 0, size_t(m.K) * 8);

@@ -8,6 +8,8 @@ import pytest
 from oracles import REFERENCE, random_mixture, seed
 
 import bayesgmm as bg
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.grid import Grid, fit_grid, merges, splits
 from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.observations import any_rows, observations
@@ -407,3 +409,17 @@ def test_without_noise_no_density_of_it_is_taken():
     X = two_columns()
     with pytest.raises(bg.InputError, match="made without noise"):
         bg.fit_em(X, 2, rng=0).standard_errors(X, noise=np.zeros(len(X)))
+
+
+def test_neighbouring_sizes_keep_their_noise():
+    """Fits of several sizes start from one another's split and merged components."""
+    grid = Grid(observations(two_columns(), noise=True), (CovarianceModel.named("VVV"),), (1, 2, 3), 10)
+    fits = fit_grid(grid, np.random.default_rng(0), lambda key, make: make(), lambda done, total: None)
+    alone = bg.fit_em(two_columns(), 2, noise=True, rng=0)
+    assert fits["VVV", 2].log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-5)
+    assert min(fits, key=lambda key: fits[key].bic) == ("VVV", 2)
+    for wider in splits(alone.mixture):
+        np.testing.assert_allclose(wider.mean, alone.mixture.mean, rtol=1e-10)
+        assert wider.noise_weight == alone.mixture.noise_weight
+    (merged,) = merges(alone.mixture)
+    np.testing.assert_allclose(merged.covariance, alone.mixture.covariance, rtol=1e-10)

@@ -329,7 +329,7 @@ def fit_from_starts(
 
 
 def starts_for(table: Observations, K: int, n_starts: int) -> int:
-    """How many: one Gaussian has a single maximum, unless values are missing (Murray 1977) or there is noise."""
+    """Number of starts: one Gaussian has one maximum, unless values are missing (Murray 1977) or there is noise."""
     return n_starts if K > 1 else min(n_starts, 1 if table.complete and table.noise is None else _GAUSSIAN_STARTS)
 
 
