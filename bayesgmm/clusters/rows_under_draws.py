@@ -200,7 +200,7 @@ class RowsUnderDraws:
         in_threads(work, range(0, N, n))
 
     def mean_responsibilities(self) -> np.ndarray:
-        """Responsibilities averaged over the draws, (N, K)."""
+        """Probability of each component given each row, averaged over the draws, (N, K)."""
         out = np.empty((self.n_rows, self.mixture.n_components))
 
         def task(rows: np.ndarray, block: Block) -> None:
@@ -217,12 +217,6 @@ class RowsUnderDraws:
             out[rows] = log_mean_exp(block.log_prob)
 
         self.each_block(task)
-        return out
-
-    def mean_responsibilities(self, X: np.ndarray) -> np.ndarray:
-        """Probability of each component given each row of X, averaged over the draws, (N, K)."""
-        out = np.empty((len(X), self.mixture.n_components))
-        self.each_block(X, lambda start, stop, block: np.copyto(out[start:stop], block.responsibilities.mean(axis=-1)))
         return out
 
     def assignments(self, rng: np.random.Generator) -> np.ndarray:

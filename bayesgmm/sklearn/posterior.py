@@ -157,13 +157,11 @@ class GaussianMixturePosterior(MixtureEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Log posterior-predictive density (N,) of each row, in nats."""
         X = self._rows(X)
-        draws = rows_under_draws(self.posterior_, X)
-        return draws.log_predictive(draws.X).astype(X.dtype, copy=False)
+        return rows_under_draws(self.posterior_, X).log_predictive().astype(X.dtype, copy=False)
 
     def _averaged(self, X: np.ndarray) -> np.ndarray:
         """Responsibilities (N, K) of checked rows, averaged over the draws."""
-        draws = rows_under_draws(self.posterior_, X)
-        return draws.mean_responsibilities(draws.X).astype(X.dtype, copy=False)
+        return rows_under_draws(self.posterior_, X).mean_responsibilities().astype(X.dtype, copy=False)
 
     def _em(self, X: Any, seed: int) -> EMFit:
         """The fit that draws begin around: where the likelihood has no sound maximum, that under the default priors."""
