@@ -375,6 +375,20 @@ def test_reg_covar_and_priors_climb_together(covariance):
     assert np.ptp([o - f.log_likelihood_path[-1] for o, f in zip(objectives, fits, strict=True)]) < 1e-8
 
 
+@pytest.mark.parametrize("covariance", ["VVV", "EEE", "VVI", "EVE"])
+def test_reg_covar_climbs_where_values_are_missing(covariance):
+    """A row is a blob in all columns, whichever of its values are known."""
+    X, rng = table("iris").copy(), np.random.default_rng(0)
+    X[rng.random(X.shape) < 0.15] = np.nan
+    fit = bg.fit_em(X, 3, covariance, reg_covar=REG, rng=0)
+    loss = np.einsum("kii,i->k", np.linalg.inv(fit.mixture.covariances), REG) / 2
+    assert fit.status is bg.Status.CONVERGED
+    np.testing.assert_array_less(-1e-9, np.diff(fit.log_likelihood_path))
+    objective = logsumexp(fit.mixture.log_joint(X) - loss, axis=1).sum()
+    assert fit.log_likelihood_path[-1] == pytest.approx(objective, rel=1e-12)
+    assert fit.log_likelihood == pytest.approx(fit.mixture.log_likelihood(X), rel=1e-12)
+
+
 def test_with_reg_covar_a_mixture_is_begun_from():
     X = table("iris")
     start = bg.fit_em(X, 3, reg_covar=REG, rng=0, max_iterations=3).mixture

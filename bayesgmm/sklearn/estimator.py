@@ -58,7 +58,7 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
 
     def _rows_to_fit(self, X: Any) -> np.ndarray:
         """Checked rows (N, D), of which the number and the names of the columns are kept."""
-        return validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        return self._validated(X, ensure_min_samples=2)
 
     def _named(self, X: np.ndarray) -> Any:
         """The checked rows with the names of their columns, if these have any."""
@@ -71,7 +71,11 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
     def _rows(self, X: Any) -> np.ndarray:
         """Rows (N, D) of the columns that were fitted."""
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=FLOATS)
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Any, **checks: Any) -> np.ndarray:
+        finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
+        return validate_data(self, X, dtype=FLOATS, ensure_all_finite=finite, **checks)
 
     def _seed(self) -> int:
         """A seed that ``random_state`` gives: the same each time where it is a whole number."""

@@ -152,12 +152,18 @@ class GaussianMixture(MixtureEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Fit by EM.
 
         Parameters
         ----------
         X : (N, D) table
+            NaN where a value is missing: such values are integrated over, here and in the other methods.
         y : ignored
         sample_weight : (N,), optional
             Non-negative; a whole number counts a row that often.
@@ -276,11 +282,13 @@ class GaussianMixture(MixtureEstimator):
         """Variance (D,) that is added to each feature of the covariances."""
         if self.reg_covar is not None:
             return np.full(X.shape[1], float(self.reg_covar))
-        used = X if weight is None else X[weight > 0]
+        if weight is not None:
+            X, weight = X[weight > 0], weight[weight > 0]
+        values = np.ma.masked_invalid(X.astype(np.float64))
         with np.errstate(over="ignore"):  # entries so large are refused with the table
-            variance = np.cov(used.T, bias=True, aweights=None if weight is None else weight[weight > 0])
-        constant = used.min(axis=0) == used.max(axis=0)
-        return _REG_COVAR * np.where(constant, 1.0, np.diag(np.atleast_2d(variance)))
+            deviations = values - np.ma.average(values, axis=0, weights=weight)
+            variance = np.ma.average(deviations**2, axis=0, weights=weight)
+        return _REG_COVAR * np.ma.filled(np.ma.where(np.ma.ptp(values, axis=0) > 0, variance, 1.0), 1.0)
 
     def _climb(self, climber: Climber, spread: np.ndarray) -> EMFit:
         """The best fit from the starts that the parameters ask for."""

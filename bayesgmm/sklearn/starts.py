@@ -12,7 +12,8 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber
-from bayesgmm.em.initialize import Candidates, portfolio, user_starts
+from bayesgmm.em.fit import starts_for
+from bayesgmm.em.initialize import Candidates, completed, portfolio, user_starts
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.observations import Observations
 
@@ -81,7 +82,7 @@ def candidates(
     if given.all:
         return [("given", given.instead(np.zeros(climber.problem.metric.size), climber))]
     if init_params == PORTFOLIO:
-        n_starts = 1 if K == 1 else max(_PORTFOLIO_STARTS, n_init)
+        n_starts = starts_for(table, K, max(_PORTFOLIO_STARTS, n_init))
         rng = np.random.default_rng(random_state.randint(2**31 - 1))
         named = portfolio(table, NO_LABELS, climber.center, spread, K, n_starts, rng)
     else:
@@ -118,8 +119,7 @@ def iterations_before_collapse(climber: Climber, moments: np.ndarray) -> int:
 
 def _responsibilities(init_params: str, table: Observations, K: int, random_state: Any) -> np.ndarray:
     """Responsibilities (N, K) to start from; rows that are not looked at have none."""
-    X, N = table.values, table.n_observations
-    weight = np.broadcast_to(table.sample_weight, N)
+    X, N, weight = completed(table), table.n_observations, table.weight_of_rows
     if init_params == "random":
         R = random_state.uniform(size=(N, K))
         return R / R.sum(axis=1, keepdims=True)

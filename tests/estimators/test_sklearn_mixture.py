@@ -319,6 +319,22 @@ def test_pipelines_searches_clones_and_pickles():
     np.testing.assert_array_equal(clone(best).fit_predict(X), best.predict(X))
 
 
+@pytest.mark.parametrize("init_params", ["portfolio", "kmeans", "k-means++", "random", "random_from_data"])
+def test_missing_values_are_integrated_over(init_params):
+    X, rng = table("iris").copy(), np.random.default_rng(0)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    ours = GaussianMixture(2, init_params=init_params, n_init=3, random_state=0).fit(X)
+    fit = bg.fit_em(X, 2, reg_covar=1e-6 * np.nanvar(X, axis=0), starts=[ours.mixture_])
+    assert ours.lower_bound_ * len(X) == pytest.approx(fit.maxima[0].log_likelihood, abs=1e-5)
+    np.testing.assert_array_equal(ours.predict_proba(X), ours.mixture_.responsibilities(X))
+    assert ours.score(X) * len(X) == pytest.approx(ours.em_.log_likelihood, rel=1e-12)
+    np.testing.assert_array_equal(ours.labels_, ours.predict(X))
+    nothing = np.full((1, 4), np.nan)
+    np.testing.assert_allclose(ours.predict_proba(nothing), ours.weights_[None], rtol=1e-12)
+    with pytest.raises(ValueError, match="infinity"):
+        ours.predict(np.full((1, 4), np.inf))
+
+
 def test_a_constant_column_in_one_fold_does_not_fail_a_search():
     X = np.c_[table("iris")[:, :2], np.r_[np.zeros(100), np.ones(50)]]
     with pytest.warns(bg.ConvergenceWarning, match="column 'x2' is constant"):
