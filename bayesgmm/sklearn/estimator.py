@@ -15,6 +15,11 @@ FLOATS = [np.float64, np.float32]
 class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
     """A mixture with scikit-learn's interface; `predict_proba`, `score_samples` and ``fit`` are the subclass's."""
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability (N, K) of each component given the row."""
         raise NotImplementedError
@@ -74,8 +79,7 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
         return self._validated(X, reset=False)
 
     def _validated(self, X: Any, **checks: Any) -> np.ndarray:
-        finite = "allow-nan" if self.__sklearn_tags__().input_tags.allow_nan else True
-        return validate_data(self, X, dtype=FLOATS, ensure_all_finite=finite, **checks)
+        return validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", **checks)
 
     def _seed(self) -> int:
         """A seed that ``random_state`` gives: the same each time where it is a whole number."""

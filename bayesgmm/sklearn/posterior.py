@@ -102,6 +102,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         Parameters
         ----------
         X : (N, D) table
+            NaN where a value is missing: such values are integrated over, here and in the other methods.
         y : ignored
 
         Raises

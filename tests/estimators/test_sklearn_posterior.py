@@ -81,6 +81,18 @@ def test_where_the_likelihood_has_no_sound_maximum_draws_begin_around_that_of_th
     assert model.labels_[-1] not in model.labels_[:-5]
 
 
+def test_missing_values_are_integrated_over():
+    X, rng = table("iris").copy(), np.random.default_rng(0)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    model = GaussianMixturePosterior(2, covariance_type="tied", method="laplace", draws=200, random_state=0)
+    quiet(model.fit, X)
+    assigned = bg.assign(model.posterior_)
+    np.testing.assert_allclose(model.predict_proba(X), assigned.probabilities, rtol=1e-12)
+    np.testing.assert_allclose(model.score_samples(X), assigned.log_prob, rtol=1e-12)
+    weights = model.posterior_.draws.weights.mean(axis=(0, 1))
+    np.testing.assert_allclose(model.predict_proba(np.full((1, 4), np.nan))[0], weights, rtol=1e-6)
+
+
 def test_pipelines_clones_and_pickles(model):
     X = bg.datasets.old_faithful()
     again = pickle.loads(pickle.dumps(model))
