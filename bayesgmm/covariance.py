@@ -12,6 +12,7 @@ import numpy as np
 
 from bayesgmm import native
 from bayesgmm.errors import InputError
+from bayesgmm.names import did_you_mean
 from bayesgmm.native import address
 
 ALIASES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
@@ -82,7 +83,8 @@ class CovarianceModel:
             letters = {"E": "EII", "V": "VII"}.get(name.upper()) or ALIASES.get(name.lower(), name.upper())
             if letters in NAMES:
                 return cls(*letters)
-        raise InputError(f"unknown covariance {name!r}; {_choices()}")
+        hint = did_you_mean(name, [*ALIASES, *NAMES]) if isinstance(name, str) else ""
+        raise InputError(f"unknown covariance {name!r}{hint}; {_choices()}")
 
     @property
     def name(self) -> str:

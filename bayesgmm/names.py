@@ -66,5 +66,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     ("; did you mean 'waiting'?", '')
     """
     lower = {name.lower(): name for name in known}
-    alike = difflib.get_close_matches(word.lower(), lower, n=1)
+    alike = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
     return f"; did you mean {lower[alike[0]]!r}?" if alike else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import posterior
+from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.cli.arguments import Settings
 from bayesgmm.em.fit import fit_em
@@ -25,6 +26,7 @@ def analyse(
     table: pd.DataFrame,
     n_components: int,
     settings: Settings,
+    priors: Priors | None = None,
     *,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -36,6 +38,8 @@ def analyse(
     table : DataFrame
     n_components : int
     settings : Settings
+    priors : Priors, optional
+        Of the posterior; `Priors.weakly_informative` by default.
     out : Path, optional
         Where draws are kept while there are more to come, as in `sample_posterior`.
     progress : callable, optional
@@ -58,6 +62,7 @@ def analyse(
         tree = sample_posterior(
             table,
             fit,
+            priors,
             draws=settings.draws,
             chains=settings.chains,
             sampler=settings.sampler,

@@ -1,32 +1,37 @@
-"""The commands `demo`, `fit` and `select`: arguments in; tables, sentences and files out."""
+"""The commands: arguments in; tables, sentences and files out."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bayesgmm import __version__
-from bayesgmm.cli.arguments import Settings, check_at_least, chosen, columns_of, component_counts, names_in, parser
+from bayesgmm.cli.arguments import Settings, parser
+from bayesgmm.cli.parsing import chosen, columns_of, component_counts, names_in, parsed, text_options
+from bayesgmm.cli.sources import STDIN, stem
 from bayesgmm.errors import BayesGMMError, InputError
 from bayesgmm.names import one_line
 
 # Whatever imports NumPy, pandas, rich or PyMC is imported where it is needed: --help should not wait for it.
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
-    from rich.table import Table
 
+    from bayesgmm.bayes.priors import Priors
+    from bayesgmm.cli.console import Output
     from bayesgmm.cli.files import Written
+    from bayesgmm.cli.reading import ReadTable
 
 _LEAST_DRAWS = 100  # of all chains
-_PLAIN_WIDTH = 100  # columns where the output is not a terminal
 _FIT_CRITERIA = ("bic", "icl", "loo")  # by which `fit` compares several numbers of components
-_SELECT_SETTINGS = ("components", "covariance", "criteria", "posterior", "overfitted", "starts", "folds", "replicates")
+_BROKEN_PIPE = 141  # what a shell says of a program that writes to nobody
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,16 +45,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted.
+        0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted, 141 nobody reads on.
     """
-    commands = {"demo": _demo, "fit": _fit, "select": _select}
     try:
-        arguments = parser().parse_args(argv)
-        commands[arguments.command](arguments)
+        whole, commands = parser()
+        arguments = parsed(whole, commands, argv)
+        if arguments.command is None:
+            whole.print_help()
+        else:
+            _COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
     except BayesGMMError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted; the same command goes on with what is done", 130)
+    except BrokenPipeError:
+        # Who read the output has left, as head does. Python would say so once more when it closes the output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except OSError as error:
         return _fail(f"the result cannot be written: {error}", 1)
     return 0
@@ -66,72 +79,126 @@ class _Request:
 
     command: str
     table: pd.DataFrame
+    own: pd.DataFrame  # the table's columns as they stand in its file
     source: str  # the table's name
     out: Path
-    arguments: dict[str, Any]
+    record: dict[str, Any]
+    output: Output
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the summary repeats of the command."""
-        arguments = {"source": self.source} | self.arguments
-        return {"bayesgmm": __version__, "command": self.command, "arguments": arguments}
+
+def _request(arguments: argparse.Namespace, table: ReadTable, source: str) -> _Request:
+    """The request that the arguments make; what was noted about the table is said."""
+    from bayesgmm.cli.console import Output, note
+
+    for text in table.notes:
+        note(text)
+    given = {name: value for name, value in vars(arguments).items() if name != "command"}
+    record = {
+        "bayesgmm": __version__,
+        "command": arguments.command,
+        "arguments": {"source": source} | given,
+        "table": {"format": table.format, "notes": table.notes},
+    }
+    output = Output(arguments.json, arguments.quiet)
+    return _Request(arguments.command, table.features, table.own, source, arguments.out, record, output)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from bayesgmm import datasets
     from bayesgmm.cli import files
+    from bayesgmm.cli.reading import ReadTable
 
     files.refuse_to_overwrite(arguments.out, own_command="demo")
     settings = Settings()
-    request = _Request("demo", datasets.old_faithful(), "Old Faithful", arguments.out, asdict(settings))
+    vars(arguments).update(asdict(settings))
+    table = datasets.old_faithful()
+    request = _request(arguments, ReadTable(table, table, None, (), {}), "Old Faithful")
     _forget(arguments.out / files.PART)
-    _fit_one(request, 2, settings)
+    _fit_one(request, 2, settings, None)
 
 
 def _fit(arguments: argparse.Namespace) -> None:
     counts = component_counts(arguments.components)
-    check_at_least(arguments, {"draws": 10, "chains": 1, "seed": 0})
+    several = len(counts) > 1
     if arguments.draws * arguments.chains < _LEAST_DRAWS:
         raise InputError(f"--draws times --chains must be at least {_LEAST_DRAWS}, for intervals and leave-one-out")
+    if arguments.em_only and several:
+        raise InputError("--em-only takes one number of components; bayesgmm select compares several by EM")
     settings = Settings(**chosen(arguments, *(setting.name for setting in fields(Settings))))
-    out = arguments.out or Path(f"bayesgmm-{arguments.table.stem}-k{arguments.components.replace(':', '-')}")
-    columns = columns_of(arguments)
+    arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-k{arguments.components.replace(':', '-')}")
+    given = None if arguments.priors is None else _priors_given(arguments.priors)
 
     from bayesgmm.cli import files
     from bayesgmm.covariance import CovarianceModel
 
     CovarianceModel.named(settings.covariance)  # a name that is none is an error before anything is read
-    several = len(counts) > 1
-    _check_output(arguments, out, *(out / f"k{K}" for K in counts if several))
-    request = _Request("fit", _read(arguments, columns), arguments.table.name, out, asdict(settings))
+    _check_output(arguments, *(arguments.out / f"k{K}" for K in counts if several))
+    request = _read(arguments)
+    request.record["arguments"]["given_priors"] = given
+    _check_rows(request.table, max(counts))
     if arguments.force:
-        _forget(out / (files.UNFINISHED if several else files.PART))
-    if several:
-        _fit_several(request, counts, settings)
+        _forget(arguments.out / (files.UNFINISHED if several else files.PART))
+    if arguments.em_only:
+        _fit_by_em(request, counts[0], settings)
+    elif several:
+        _fit_several(request, counts, settings, _priors(given, None, 0))
     else:
-        _fit_one(request, counts[0], settings)
+        _fit_one(request, counts[0], settings, _priors(given, request.table, counts[0]))
+
+
+def _priors_given(path: Path) -> dict[str, Any]:
+    """The parts of the priors that a file has."""
+    try:
+        given = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"--priors: {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"--priors: {path} is not JSON: {error}") from None
+    parts = ("kind", "concentration", "means", "covariances")
+    if not isinstance(given, dict) or not given or set(given) - set(parts):
+        raise InputError(f"--priors: {path} must be an object with some of {', '.join(parts[1:])}")
+    return given
+
+
+def _priors(given: dict[str, Any] | None, table: pd.DataFrame | None, n_components: int) -> Priors | None:
+    """The priors of these parts; what they leave out is scaled by the table, if there is one."""
+    if given is None:
+        return None
+    from bayesgmm.bayes.priors import Priors
+
+    default = {"kind": "Priors"}
+    if table is not None:
+        default = json.loads(Priors.weakly_informative(table, n_components).to_json())
+    try:
+        priors = Priors.from_json(json.dumps(default | given))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        more = "" if table is not None else "; with a range of components all parts must be given"
+        raise InputError(f"--priors: {error} cannot be understood; see bg.Priors.to_json{more}") from None
+    if table is None and priors.n_components:
+        raise InputError("--priors: with a range of components the concentration must be a single number")
+    return priors
 
 
 def _select(arguments: argparse.Namespace) -> None:
     """Compare a grid of fits, write the comparison, and print it."""
     counts = component_counts(arguments.components)
-    check_at_least(arguments, {"starts": 1, "folds": 2, "replicates": 0, "seed": 0})
-    columns = columns_of(arguments)
     every = arguments.covariance.lower() == "all"
     covariances = arguments.covariance if every else names_in(arguments.covariance, "--covariance")
     criteria = names_in(arguments.criteria, "--criteria")
-    out = arguments.out or Path(f"bayesgmm-{arguments.table.stem}-select")
+    arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-select")
 
     from bayesgmm.cli import files
-    from bayesgmm.cli.progress import progress_shown
     from bayesgmm.selection import select
 
-    _check_output(arguments, out)
-    settings = chosen(arguments, *_SELECT_SETTINGS, "seed")
-    request = _Request("select", _read(arguments, columns), arguments.table.name, out, settings)
+    _check_output(arguments)
+    request = _read(arguments)
+    if arguments.folds > len(request.table) and "cv" in criteria:
+        raise InputError(f"--folds {arguments.folds} is more than the {len(request.table)} rows of the table")
     if arguments.force:
-        _forget(out / files.UNFINISHED)
-    with progress_shown() as progress:
+        _forget(arguments.out / files.UNFINISHED)
+    with request.output.progress() as progress:
         selection = select(
             request.table,
             counts,
@@ -142,35 +209,42 @@ def _select(arguments: argparse.Namespace) -> None:
             n_starts=arguments.starts,
             n_folds=arguments.folds,
             n_replicates=arguments.replicates,
-            out=out / files.UNFINISHED,
+            out=arguments.out / files.UNFINISHED,
             rng=arguments.seed,
             progress=progress,
         )
-        written = files.write_selection(request.table, selection, out, request.record)
-
-    from bayesgmm.cli import report
-
-    console = _console()
-    _print(console, report.selection_page(selection, request.table, request.source, console.width))
-    _print_sentences(console, [*selection.text.splitlines(), *_endings(out, written)])
+        record = request.record | _size(request)
+        written = files.write_selection(request.table, selection, arguments.out, record)
+    _show_selection(request, written, written.files)
 
 
-def _read(arguments: argparse.Namespace, columns: Sequence[str] | None) -> pd.DataFrame:
+def _read(arguments: argparse.Namespace) -> _Request:
     from bayesgmm.cli.reading import read_table, refuse_missing
 
-    table = read_table(arguments.table, columns)
+    table = read_table(arguments.table, columns_of(arguments), arguments.id, text_options(arguments))
     refuse_missing(table)
-    return table.features
+    return _request(arguments, table, "standard input" if arguments.table == STDIN else arguments.table.name)
 
 
-def _check_output(arguments: argparse.Namespace, out: Path, *others: Path) -> None:
+def _check_output(arguments: argparse.Namespace, *others: Path) -> None:
     """Check before any work that the results have a place."""
     from bayesgmm.cli import files
 
-    files.refuse_to_overwrite_input(arguments.table, out)
+    if arguments.table != STDIN:
+        files.refuse_to_overwrite_input(arguments.table, arguments.out)
     if not arguments.force:
-        for directory in (out, *others):
+        for directory in (arguments.out, *others):
             files.refuse_to_overwrite(directory)
+
+
+def _check_rows(table: pd.DataFrame, n_components: int) -> None:
+    """Check that there are enough rows for so many components."""
+    different = len(table.drop_duplicates())
+    if different <= n_components:
+        raise InputError(
+            f"-k {n_components} needs more than {n_components} different rows, and the table has {different}; give "
+            "a smaller -k"
+        )
 
 
 def _forget(left: Path) -> None:
@@ -181,13 +255,12 @@ def _forget(left: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _fit_one(request: _Request, n_components: int, settings: Settings) -> None:
+def _fit_one(request: _Request, n_components: int, settings: Settings, priors: Priors | None) -> None:
     """Fit one number of components, write everything, and print it."""
     from bayesgmm.cli import files
-    from bayesgmm.cli.progress import progress_shown
     from bayesgmm.progress import of_stage
 
-    with progress_shown() as progress:
+    with request.output.progress() as progress:
         progress("loading", 0, 1)
         from bayesgmm.cli import report
         from bayesgmm.cli.analysis import analyse
@@ -195,25 +268,45 @@ def _fit_one(request: _Request, n_components: int, settings: Settings) -> None:
 
         progress("loading", 1, 1)
         part = request.out / files.PART if settings.sampler in ("auto", "nutpie") else None
-        analysis = analyse(request.table, n_components, settings, out=part, progress=progress)
-        written = files.write_analysis(analysis, request.out, request.record, of_stage(progress, "files"))
-    console = _console()
-    _print(console, report.fit_page(analysis, request.source, console.width))
-    _print_sentences(console, [*sentences(analysis), *_endings(request.out, written)])
+        analysis = analyse(request.table, n_components, settings, priors, out=part, progress=progress)
+        tell = of_stage(progress, "files")
+        written = files.write_analysis(analysis, request.own, request.out, request.record, tell)
+    output = request.output
+    output.page(report.fit_page(analysis, request.source, output.console.width))
+    output.sentences([*sentences(analysis), *_endings(request.out, written.files, written.summary["not_drawn"])])
+    output.value(written.summary)
 
 
-def _fit_several(request: _Request, counts: Sequence[int], settings: Settings) -> None:
+def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None:
+    """Fit one number of components by EM alone, write everything, and print it."""
+    from bayesgmm.cli import em_only
+    from bayesgmm.em.fit import fit_em
+
+    with request.output.progress() as progress:
+        started = time.perf_counter()
+        fit = fit_em(request.table, n_components, settings.covariance, rng=settings.seed, progress=progress)
+        seconds = time.perf_counter() - started
+        written = em_only.write(fit, request.table, request.own, request.out, request.record, seconds)
+    output = request.output
+    p = fit.mixture.responsibilities(request.table)
+    output.page(em_only.page(fit, p, request.source, output.console.width))
+    endings = _endings(request.out, written.files, written.summary["not_drawn"])
+    output.sentences([*em_only.sentences(fit, seconds), *endings])
+    output.value(written.summary)
+
+
+def _fit_several(request: _Request, counts: Sequence[int], settings: Settings, priors: Priors | None) -> None:
     """Fit several numbers of components, write everything of each, and print how they compare."""
     from bayesgmm.cli import files
-    from bayesgmm.cli.progress import progress_shown
     from bayesgmm.progress import of_stage
 
     not_drawn: dict[str, str] = {}
     ambiguous: list[int] = []
-    with progress_shown() as progress:
+    with request.output.progress() as progress:
         progress("loading", 0, 1)
+        from dataclasses import replace
+
         from bayesgmm.bayes.posterior import posterior
-        from bayesgmm.cli import report
         from bayesgmm.selection import select
         from bayesgmm.summary.analysis import summarise
 
@@ -224,7 +317,7 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings) -
             settings.covariance,
             _FIT_CRITERIA,
             posterior="all",
-            sampling=chosen(settings, "draws", "chains", "sampler"),
+            sampling=chosen(settings, "draws", "chains", "sampler") | ({} if priors is None else {"priors": priors}),
             out=request.out / files.UNFINISHED,
             rng=settings.seed,
             progress=progress,
@@ -239,38 +332,74 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings) -
                 settings.seed,
                 tell=of_stage(progress, f"K={K}: summaries"),
             )
+            analysis = replace(analysis, draws_file=selection.posterior_files.get((covariance, K)))
             ambiguous += [K] * analysis.ambiguous
             tell = of_stage(progress, f"K={K}: files")
-            of_one = files.write_analysis(analysis, request.out / f"k{K}", request.record, tell)
-            not_drawn |= {f"k{K}/{name}": why for name, why in of_one.not_drawn.items()}
-        written = files.write_selection(request.table, selection, request.out, request.record, draws=False)
-    names = written.files + [f"k{K}/" for _, K in selection.posteriors]
-    written = files.Written(names, not_drawn | written.not_drawn)
-    console = _console()
-    _print(console, report.selection_page(selection, request.table, request.source, console.width, ambiguous))
-    _print_sentences(console, [*selection.text.splitlines(), *_endings(request.out, written)])
+            of_one = files.write_analysis(analysis, request.own, request.out / f"k{K}", request.record, tell)
+            not_drawn |= {f"k{K}/{name}": why for name, why in of_one.summary["not_drawn"].items()}
+        record = request.record | _size(request) | {"ambiguous": ambiguous}
+        written = files.write_selection(request.table, selection, request.out, record, draws=False)
+    written.summary["not_drawn"] |= not_drawn
+    _show_selection(request, written, written.files + [f"k{K}/" for _, K in selection.posteriors])
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def _print(console: Console, page: Iterable[Table | str]) -> None:
-    for item in page:
-        console.print(item)
+def _size(request: _Request) -> dict[str, Any]:
+    """What the summary of a selection says of the table."""
+    n, d = request.table.shape
+    return {"n_observations": n, "n_features": d, "features": list(request.table.columns)}
 
 
-def _print_sentences(console: Console, sentences: Iterable[str]) -> None:
-    """Each on a line of its own, whatever the names in it."""
-    for sentence in sentences:
-        console.print(one_line(sentence))
+def _show_selection(request: _Request, written: Written, names: Sequence[str]) -> None:
+    """Print a selection that has been written."""
+    from bayesgmm.cli.finished import show_selection
+
+    show_selection(request.out, written.summary, request.output)
+    request.output.sentences(_endings(request.out, names, written.summary["not_drawn"]))
+    request.output.value(written.summary)
 
 
-def _endings(out: Path, written: Written) -> Iterator[str]:
+def _endings(out: Path, names: Sequence[str], not_drawn: dict[str, str]) -> Iterator[str]:
     """What was written, and what was not."""
-    yield f"Written to {out}: {', '.join(written.files)}."
-    for name, why in written.not_drawn.items():
+    yield f"Written to {out}: {', '.join(names)}."
+    for name, why in not_drawn.items():
         yield f"{name} could not be drawn ({why}); everything else is complete."
+
+
+def _assign(arguments: argparse.Namespace) -> None:
+    from bayesgmm.cli.finished import assign_rows
+
+    assign_rows(arguments.result, arguments.table, arguments.id, text_options(arguments), arguments.out)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from bayesgmm.cli.console import Output
+    from bayesgmm.cli.finished import show_result
+
+    show_result(arguments.result, Output(arguments.json, quiet=arguments.json))
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from bayesgmm.cli.finished import sample_rows
+
+    sample_rows(arguments.result, arguments.n, arguments.seed, arguments.out)
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    import shtab
+
+    whole, commands = parser()
+    kinds = {"TABLE": shtab.FILE, "FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+    for command in commands.values():
+        command.complete(kinds)
+    print(shtab.complete(whole, arguments.shell))
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "demo": _demo,
+    "fit": _fit,
+    "select": _select,
+    "assign": _assign,
+    "report": _report,
+    "sample": _sample,
+    "completion": _completion,
+}

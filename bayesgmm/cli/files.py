@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bayesgmm.errors import InputError
 from bayesgmm.files import beside
 from bayesgmm.names import one_line
+from bayesgmm.selection.table import keys_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
+    from bayesgmm.clusters.assignment import Assignments
+    from bayesgmm.em.result import EMFit
     from bayesgmm.selection import Selection
     from bayesgmm.summary.analysis import Analysis
 
@@ -27,14 +32,19 @@ SUMMARY = "summary.json"
 DRAWS = "posterior.nc"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
-_TABLES = ("responsibilities.csv", "components.csv", "clusters.csv", "selection.csv")
+ROWS = "responsibilities.csv"
+DIGITS = 6  # of what is said of rows
+_TABLES = (ROWS, "components.csv", "clusters.csv", "selection.csv")
 
 
 class Written(NamedTuple):
-    """The names of the files that were written, and why each picture that is not among them could not be drawn."""
+    """The names of the files that were written, and the content of the summary.
+
+    The summary says in ``not_drawn`` why each picture that is not among the files could not be drawn.
+    """
 
     files: list[str]
-    not_drawn: dict[str, str]
+    summary: dict[str, Any]
 
 
 def refuse_to_overwrite_input(table: Path, directory: Path) -> None:
@@ -91,66 +101,91 @@ def begin(directory: Path) -> None:
 
 
 def write_analysis(
-    analysis: Analysis, directory: Path, run: dict[str, Any], tell: Callable[[int, int], None]
+    analysis: Analysis, own: pd.DataFrame, directory: Path, run: dict[str, Any], tell: Callable[[int, int], None]
 ) -> Written:
     """Write everything about one fit.
 
     Parameters
     ----------
     analysis : Analysis
+    own : DataFrame
+        The columns of the user's table, as they stand there.
     directory : Path
     run : dict
         What else the summary should tell: the command and its arguments.
     tell : callable
         Called with the number of files that are written, and their total.
     """
-    tables, pictures = _tables(analysis), _pictures(analysis)
+    tables, pictures = _tables(analysis, own), _pictures(analysis)
     n_files = 1 + len(tables) + len(pictures)
     tell(0, n_files)
     begin(directory)
     (directory / "clusters.csv").unlink(missing_ok=True)  # of an earlier run
     _keep_draws(analysis, directory)
     for name, table in tables.items():
-        _write_table(table, directory / name)
-    drawn, not_drawn = _draw(pictures, directory, lambda done: tell(1 + len(tables) + done, n_files))
-    _write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
-    return Written([DRAWS, *tables, *drawn, SUMMARY], not_drawn)
+        write_table(table, directory / name, DIGITS if name == ROWS else None)
+    drawn, not_drawn = draw(pictures, directory, lambda done: tell(1 + len(tables) + done, n_files))
+    summary = write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
+    return Written([DRAWS, *tables, *drawn, SUMMARY], summary)
 
 
 def _keep_draws(analysis: Analysis, directory: Path) -> None:
     """All draws in their file: the one that they were written to while they came, or a new one."""
-    if analysis.draws_file is not None:
-        os.replace(analysis.draws_file, directory / DRAWS)
-    else:
-        from bayesgmm.bayes.tree import write_tree
-
-        write_tree(analysis.tree, directory / DRAWS)
+    place_draws(analysis.tree, analysis.draws_file, directory / DRAWS)
     (directory / PART).unlink(missing_ok=True)
 
 
-def _tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+def place_draws(tree: xr.DataTree, written: Path | None, path: Path) -> None:
+    """A file of draws by its final name: by the side of that in which they are already, or a new one.
+
+    The first file stays, since a run that is interrupted before its end goes on from there.
+    """
+    if written is None:
+        from bayesgmm.bayes.tree import write_tree
+
+        return write_tree(tree, path)
+    with beside(path) as temporary:
+        try:
+            os.link(written, temporary)
+        except OSError:  # of a file system without links
+            shutil.copyfile(written, temporary)
+
+
+def _tables(analysis: Analysis, own: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables by the names of their files."""
-    tables = {"responsibilities.csv": _rows(analysis), "components.csv": analysis.parameters}
+    rows = beside_own(own, said_of_rows(analysis.assignments))
+    if analysis.partition is not None and not analysis.ambiguous:
+        rows["partition"] = analysis.partition.labels
+    tables = {ROWS: rows, "components.csv": analysis.parameters}
     if analysis.clusters is not None:
         tables["components.csv"] = analysis.parameters[["parameter", "component", "feature", "feature_bis", "em"]]
         tables["clusters.csv"] = analysis.clusters
     return tables
 
 
-def _rows(analysis: Analysis) -> pd.DataFrame:
+def said_of_rows(assignments: Assignments) -> pd.DataFrame:
     """A line per row: what `Assignments.to_dataframe` tells of it, under the names and in the order of the file."""
-    rows = analysis.assignments.to_dataframe()
-    group, prefix = ("cluster", "cluster_") if analysis.ambiguous else ("label", "")
+    clustered = assignments.partition is not None
+    group, prefix = ("cluster", "cluster_") if clustered else ("label", "")
     names = {"label": group}
     for column, name in (("probability", "p"), ("lower", "lower"), ("upper", "upper")):
-        names |= {f"{column}_{k}": f"{prefix}{name}_{k}" for k in range(analysis.draws.n_components)}
+        names |= {f"{column}_{k}": f"{prefix}{name}_{k}" for k in range(assignments.probabilities.shape[1])}
     names |= {name: f"{group}_{name}" for name in ("probability", "lower", "upper")}
     names |= {name: name for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
-    rows = rows[list(names)].rename(columns=names)
-    rows.insert(0, "row", rows.index)
-    if analysis.partition is not None and not analysis.ambiguous:
-        rows["partition"] = analysis.partition.labels
-    return rows
+    return assignments.to_dataframe()[list(names)].rename(columns=names)
+
+
+def beside_own(own: pd.DataFrame, found: pd.DataFrame, first: int = 0) -> pd.DataFrame:
+    """The user's columns as they stand, beside what was found of their rows.
+
+    Where names are taken, the user's columns are called table_NAME.
+    """
+    import pandas as pd
+
+    taken = {"row", "partition", *found.columns}
+    columns = {f"table_{name}" if name in taken else name: own[name].astype(object) for name in own.columns}
+    rows = pd.DataFrame({"row": range(first, first + len(found))} | columns)
+    return pd.concat([rows, found], axis=1)
 
 
 def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
@@ -173,7 +208,7 @@ def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
     return pictures
 
 
-def _draw(
+def draw(
     pictures: dict[str, Callable[[], Figure]], directory: Path, tell: Callable[[int], None] = lambda done: None
 ) -> tuple[list[str], dict[str, str]]:
     """Draw pictures into files: those that were, and why the others could not be. A picture is never worth a run."""
@@ -208,21 +243,18 @@ def write_selection(
     draws : bool
         Whether to write the posteriors, a file each.
     """
-    import shutil
-
     from bayesgmm import plots
-    from bayesgmm.bayes.tree import write_tree
 
     begin(directory)
-    _write_table(selection.table, directory / "selection.csv")
-    posteriors = {f"posterior-{name}-{K}.nc": tree for (name, K), tree in selection.posteriors.items() if draws}
-    for name, tree in posteriors.items():
-        write_tree(tree, directory / name)
+    write_table(selection.table, directory / "selection.csv")
+    posteriors = {f"posterior-{name}-{K}.nc": (name, K) for name, K in selection.posteriors if draws}
+    for file, key in posteriors.items():
+        place_draws(selection.posteriors[key], selection.posterior_files.get(key), directory / file)
     pictures: dict[str, Callable[[], Figure]] = {"criteria.png": lambda: plots.criteria(selection)}
     if selection.loos:
         pictures["predictions.png"] = lambda: plots.predictions(selection)
         pictures["averaged.png"] = lambda: plots.averaged(table, selection)
-    drawn, not_drawn = _draw(pictures, directory)
+    drawn, not_drawn = draw(pictures, directory)
     recommended = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),
@@ -230,16 +262,18 @@ def write_selection(
         "n_components": recommended.n_components,
         "rivals": [list(rival) for rival in recommended.rivals],
         "selection": selection.table.to_dict("records"),
+        "rankings": {name: keys_of(selection.ranking(name)) for name in selection.criteria},
         "not_drawn": not_drawn,
     }
-    _write_summary(directory, run | content)
+    summary = write_summary(directory, run | content)
     shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
-    return Written(["selection.csv", *drawn, *posteriors, SUMMARY], not_drawn)
+    return Written(["selection.csv", *drawn, *posteriors, SUMMARY], summary)
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path, digits: int | None = None) -> None:
+    """Write a table as CSV, its columns of float64 with so many digits or all."""
     with beside(path) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
@@ -248,19 +282,8 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
     table = analysis.parameters if analysis.clusters is None else analysis.clusters
     assert drawn.verdict is not None
     assert drawn.labels is not None
-    return {
-        "n_observations": fit.n_observations,
-        "n_features": fit.n_features,
-        "features": list(fit.features),
-        "n_components": fit.n_components,
-        "covariance": fit.covariance_model.label(fit.n_features),
-        "n_parameters": fit.n_parameters,
-        "log_likelihood": fit.log_likelihood,
-        "bic": fit.bic,
-        "aic": fit.aic,
-        "icl": fit.icl,
-        "em_status": fit.status.value,
-        "em_iterations": fit.n_iterations,
+    return summary_of_fit(fit) | {
+        "ci_prob": analysis.ci_prob,
         "priors": str(drawn.priors),
         "convergence": drawn.verdict.text,
         "divergences": int(drawn.statistics["diverging"].sum()) if "diverging" in drawn.statistics else 0,
@@ -279,19 +302,41 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def _write_summary(directory: Path, content: dict[str, Any]) -> None:
+def summary_of_fit(fit: EMFit) -> dict[str, Any]:
+    """The numbers of a fit."""
+    return {
+        "n_observations": fit.n_observations,
+        "n_features": fit.n_features,
+        "features": list(fit.features),
+        "n_components": fit.n_components,
+        "covariance": fit.covariance_model.label(fit.n_features),
+        "n_parameters": fit.n_parameters,
+        "log_likelihood": fit.log_likelihood,
+        "bic": fit.bic,
+        "aic": fit.aic,
+        "icl": fit.icl,
+        "em_status": fit.status.value,
+        "em_iterations": fit.n_iterations,
+    }
+
+
+def write_summary(directory: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write the summary, with the versions of what made it, and return it as it is in the file."""
     versions = {name: version(name) for name in ("numpy", "pymc", "nutpie", "arviz")}
-    content = content | {"versions": {"python": platform.python_version(), **versions}}
+    summary = _plain(content | {"versions": {"python": platform.python_version(), **versions}})
     with beside(directory / SUMMARY) as path:
-        path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", "utf-8")
+        path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", "utf-8")
+    return summary
 
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it: no number that is not finite, no numpy scalar."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,8 @@
-"""The tables and sentences of the command line: functions of an `Analysis` or a `Selection`, and of the width."""
+"""The tables and sentences of the command line: functions of what was found out, and of the width of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from bayesgmm.bayes.quantities import quantities
+from bayesgmm.em.grid import Key
 from bayesgmm.intervals import tails
 from bayesgmm.names import counted, one_line, percent, short
-from bayesgmm.selection import CRITERIA, Selection
-from bayesgmm.selection.table import keys_of
+from bayesgmm.selection import CRITERIA
 from bayesgmm.summary.analysis import Analysis
 from bayesgmm.summary.words import ambiguity, decimals_of, model_name, number, parameter_name
 
@@ -37,7 +37,7 @@ def fit_page(analysis: Analysis, source: str, width: int) -> Iterator[Table | st
     """
     fit = analysis.fit
     components = counted(fit.n_components, "component")
-    yield f"{described(analysis.table, source)}; {components}, covariance {model_name(fit)}"
+    yield f"{described(fit.n_observations, fit.features, source)}; {components}, covariance {model_name(fit)}"
     if analysis.ambiguous:
         yield ambiguity(analysis)
     yield ""
@@ -48,27 +48,34 @@ def fit_page(analysis: Analysis, source: str, width: int) -> Iterator[Table | st
         yield comparison_table(analysis)
         yield ""
     uncertain = least_certain_table(analysis, width)
+    if analysis.ambiguous and uncertain is not None:
+        yield (
+            "A row is in the cluster that the partition puts it in, which need not be its likeliest: of the rows that "
+            "share its component, the part in a cluster is that cluster's probability."
+        )
     yield f"With one {analysis.assignments.group} every row belongs to it." if uncertain is None else uncertain
     yield ""
 
 
 def selection_page(
-    selection: Selection, table: pd.DataFrame, source: str, width: int, ambiguous: Sequence[int] = ()
+    fits: pd.DataFrame, rankings: Mapping[str, Sequence[Key]], title: str, width: int, ambiguous: Sequence[int] = ()
 ) -> Iterator[Table | str]:
     """What is printed about a selection, before the sentences.
 
     Parameters
     ----------
-    selection : Selection
-    table : DataFrame
-    source : str
-        The table's name.
+    fits : DataFrame
+        The table of a `Selection`.
+    rankings : mapping to sequence of (covariance, n_components)
+        The fits from best to worst by each criterion, the one that decides first.
+    title : str
+        The first line.
     width : int
         Of the page, in columns.
     ambiguous : sequence of int
         The numbers of components that the draws do not keep apart.
     """
-    yield described(table, source)
+    yield title
     if ambiguous:
         which = ", ".join(f"{K}" for K in ambiguous)
         yield (
@@ -77,15 +84,14 @@ def selection_page(
             "components, or the same covariance for all (--covariance tied)."
         )
     yield ""
-    yield criteria_table(selection, width)
+    yield criteria_table(fits, rankings, width)
     yield ""
 
 
-def described(table: pd.DataFrame, source: str) -> str:
+def described(n_rows: int, columns: Sequence[str], source: str) -> str:
     """A table's name, size and first columns."""
-    n_rows, n_columns = table.shape
-    names = ", ".join(map(short, table.columns[:4])) + ", ..." * (n_columns > 4)
-    return f"{one_line(source)}: {n_rows} rows, {counted(n_columns, 'column')} ({names})"
+    names = ", ".join(map(short, columns[:4])) + ", ..." * (len(columns) > 4)
+    return f"{one_line(source)}: {n_rows} rows, {counted(len(columns), 'column')} ({names})"
 
 
 def components_tables(analysis: Analysis, width: int) -> list[Table]:
@@ -99,20 +105,36 @@ def components_tables(analysis: Analysis, width: int) -> list[Table]:
         numbers = [draws.mean(axis=(0, 1)), *np.quantile(draws, tails(analysis.ci_prob), axis=(0, 1))]
         texts = [[number(x, decimals) for x in row] for row in numbers]
         lines.append((name, [f"{mean} [{low}, {high}]" for mean, low, high in zip(*texts, strict=True)]))
-    cell = max(14, *(len(text) + 3 for _, cells in lines for text in cells))
-    at_once = max((width - max(len(name) for name, _ in lines) - 4) // cell, 1)
-    tables = []
-    for first in range(0, min(K, _COMPONENTS), at_once):
-        shown = range(K)[first : min(first + at_once, _COMPONENTS)]
-        title = f"The {group}s: posterior mean and {percent(analysis.ci_prob)} interval" if first == 0 else None
-        table = _table(title, "", *(f"{group} {k}" for k in shown))
-        for name, cells in lines:
-            table.add_row(name, *(cells[k] for k in shown))
-        tables.append(table)
+    title = f"The {group}s: posterior mean and {percent(analysis.ci_prob)} interval"
+    tables = tables_that_fit(title, lines, group, width)
     hidden = {group: K - _COMPONENTS, "feature": fit.n_features - _FEATURES}
     others = [counted(n, f"other {thing}") for thing, n in hidden.items() if n > 0]
     if others:
         tables[-1].caption = f"in {group}s.csv: {' and '.join(others)}"
+    return tables
+
+
+def tables_that_fit(title: str, lines: Sequence[tuple[str, Sequence[str]]], group: str, width: int) -> list[Table]:
+    """A column for each of the first components or clusters, in as many tables as ``width`` makes.
+
+    Parameters
+    ----------
+    title : str
+    lines : sequence of (str, cells)
+        What a line is about, and a cell for each component or cluster.
+    group : {"component", "cluster"}
+    width : int
+    """
+    K = min(len(lines[0][1]), _COMPONENTS)
+    cell = max(14, *(len(text) + 3 for _, cells in lines for text in cells))
+    at_once = max((width - max(len(name) for name, _ in lines) - 4) // cell, 1)
+    tables = []
+    for first in range(0, K, at_once):
+        shown = range(K)[first : first + at_once]
+        table = plain_table(title if first == 0 else None, "", *(f"{group} {k}" for k in shown))
+        for name, cells in lines:
+            table.add_row(name, *(cells[k] for k in shown))
+        tables.append(table)
     return tables
 
 
@@ -125,7 +147,7 @@ def comparison_table(analysis: Analysis) -> Table:
         shown = [row for row in free if row["parameter"] != "covariances" or row["feature"] == row["feature_bis"]]
         shown = shown[:_PARAMETERS]
     headings = ("EM", "posterior", "sd", f"{percent(analysis.ci_prob)} interval", "shift")
-    table = _table("EM beside the posterior mean", "parameter", "component", *headings)
+    table = plain_table("EM beside the posterior mean", "parameter", "component", *headings)
     for i, row in enumerate(shown):
         if i > 0 and row["parameter"] != shown[i - 1]["parameter"]:
             table.add_section()
@@ -149,7 +171,7 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
     certainty = a.label_probability
     n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
     features = [short(name, 12) for name in analysis.fit.features[:n_values]]
-    table = _table(
+    table = plain_table(
         f"The least certain rows: their {a.group} and the likeliest other, with {percent(a.ci_prob)} intervals",
         *("row", *features, a.group, "probability", "or", "probability"),
     )
@@ -161,29 +183,28 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
             p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))
             cells += [str(k), f"{p:.2f} [{low:.2f}, {high:.2f}]"]
         table.add_row(str(row), *cells)
-    meaning = "; of the rows that share a row's component, the part in the cluster is its probability"
     table.caption = (
         f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; "
-        f"rows count from 0, without the header; all are in responsibilities.csv{meaning if analysis.ambiguous else ''}"
+        f"rows count from 0, without the header; all are in responsibilities.csv"
     )
     return table
 
 
-def criteria_table(selection: Selection, width: int) -> Table:
+def criteria_table(frame: pd.DataFrame, rankings: Mapping[str, Sequence[Key]], width: int) -> Table:
     """The fits that come first by the first criterion, and the best by every other, side by side.
 
     Standard errors and shares of replicates are left out where they would not fit in ``width``.
     """
-    frame, names = selection.table, [name for name in CRITERIA if name in selection.criteria]
-    rankings = {name: selection.ranking(name) for name in selection.criteria}
-    best = {name: keys_of(ranking)[0] for name, ranking in rankings.items()}
-    shown = list(dict.fromkeys([*keys_of(rankings[selection.criteria[0]])[:_FITS], *best.values()]))
+    names = [name for name in CRITERIA if name in rankings]
+    best = {name: ranking[0] for name, ranking in rankings.items()}
+    first = next(iter(rankings.values()))
+    shown = list(dict.fromkeys([*first[:_FITS], *best.values()]))
     with_loo = "elpd_loo" in frame
     brief = len(names) > (4 if width >= 100 else 2)
     headings = ["fit", *(() if with_loo else ("log-likelihood", "para-\nmeters"))]
     headings += [_criterion_heading(frame, name, brief) for name in names]
     headings += ["worst\nPareto k", "weight"] if with_loo else []
-    table = _table("Which mixture? Covariance model and number of components", *headings)
+    table = plain_table("Which mixture? Covariance model and number of components", *headings)
     table.columns[0].no_wrap = True
     lines = frame.set_index(["covariance", "n_components"])
     for key in shown:
@@ -221,7 +242,7 @@ def _rounded(se: float) -> str:
     return f"{se:.0f}" if se >= 1 else f"{se:.1g}"
 
 
-def _table(title: str | None, *headings: str) -> Table:
+def plain_table(title: str | None, *headings: str) -> Table:
     """A table with its first column to the left, the others, of numbers, to the right."""
     table = Table(
         title=title,

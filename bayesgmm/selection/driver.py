@@ -14,6 +14,7 @@ from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
+from bayesgmm.names import did_you_mean
 from bayesgmm.observations import observations, positive_integer
 from bayesgmm.progress import Progress, of_stage, silent
 from bayesgmm.selection.criteria import CRITERIA
@@ -230,7 +231,8 @@ def _criteria(criteria: Any) -> tuple[str, ...]:
     several = [criteria] if isinstance(criteria, str) else list(criteria)
     for name in several:
         if name not in CRITERIA:
-            raise InputError(f"unknown criterion {name!r}; use some of {', '.join(CRITERIA)}")
+            hint = did_you_mean(str(name), CRITERIA)
+            raise InputError(f"unknown criterion {name!r}{hint}; use some of {', '.join(CRITERIA)}")
     if not several:
         raise InputError(f"criteria is empty; use some of {', '.join(CRITERIA)}")
     return tuple(dict.fromkeys(several))

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from command_line import refusal
+from command_line import refusal, run
+
+import bayesgmm as bg
 
 
 @pytest.mark.parametrize(
@@ -21,9 +23,16 @@ from command_line import refusal
         (["-k", "2", "--draws", "1"], "--draws"),
         (["-k", "2", "--chains", "0"], "--chains"),
         (["-k", "2", "--seed", "-1"], "--seed"),
-        (["-k", "2", "--sampler", "stan"], "stan"),
-        (["-k", "2", "--nonsense"], "--nonsense"),
-        (["-k", "300"], "300"),
+        (["-k", "2", "--sampler", "nutpi"], "'nutpi' is none of auto, nutpie, pymc, gibbs; did you mean 'nutpie'?"),
+        (["-k", "2", "--nonsense"], "unknown argument '--nonsense' (see bayesgmm fit --help)"),
+        (["-k", "2", "--sede=3"], "unknown argument '--sede'; did you mean '--seed'?"),
+        (["-k", "2", "--colums", "waiting"], "unknown argument '--colums'; did you mean '--columns'?"),
+        (["-k", "2", "--covariance", "digg"], "did you mean 'diag'?"),
+        (["-k", "2", "--columns", "wating"], "did you mean 'waiting'?"),
+        (["-k", "2", "--separator", "::"], "'::' is neither one sign nor one of tab"),
+        (["-k", "2", "--header", "x"], "--header"),
+        (["-k", "300"], "-k 300 needs more than 300 different rows, and the table has 256"),
+        (["-k", "1:3", "--em-only"], "--em-only takes one number of components"),
     ],
 )
 def test_a_bad_argument_is_named(folder, tmp_path, arguments, said):
@@ -37,7 +46,9 @@ def test_a_bad_argument_is_named(folder, tmp_path, arguments, said):
         (["--covariance", "round"], "unknown covariance 'round'"),
         (["--covariance", "full,,tied"], "--covariance takes different names"),
         (["--criteria", "bic,waic"], "unknown criterion 'waic'"),
-        (["--folds", "1"], "--folds must be at least 2"),
+        (["--criteria", "bic,lo"], "did you mean 'loo'?"),
+        (["--folds", "1"], "argument --folds: must be a whole number of at least 2, not '1'"),
+        (["--folds", "300"], "--folds 300 is more than the 272 rows"),
         (["-k", "0:3"], "counts components from 1"),
         (["--columns", "depth"], "depth"),
     ],
@@ -47,9 +58,49 @@ def test_a_selection_that_cannot_be_made_is_refused(folder, arguments, said):
     assert not (folder / "refused").exists()
 
 
-def test_no_command_is_answered_with_the_way_to_help():
-    assert "--help" in refusal()
-    assert "--help" in refusal("guess")
+def test_no_command_is_answered_with_help():
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    assert "usage: bayesgmm" in out
+    assert "examples:" in out
+
+
+def test_an_unknown_command_is_answered_with_the_nearest():
+    assert "did you mean 'select'? (see bayesgmm --help)" in refusal("slect")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be an object with some of concentration, means, covariances"),
+        ('{"weights": 1}', "must be an object with some of concentration, means, covariances"),
+        ('{"means": {"kind": "Normal"}}', "cannot be understood; see bg.Priors.to_json"),
+        ('{"concentration": [1, 2, 3]}', "K = 3 components"),
+        ('{"concentration": -1}', "every concentration must be positive"),
+    ],
+)
+def test_priors_that_cannot_be_used_are_refused(folder, tmp_path, content, said):
+    (tmp_path / "priors.json").write_text(content)
+    arguments = ("-k", 2, "--priors", tmp_path / "priors.json", "--out", tmp_path / "out")
+    assert said in refusal("fit", folder / "geyser.csv", *arguments)
+
+
+def test_priors_for_a_range_must_be_whole_and_for_any_number(folder, tmp_path):
+    arguments = ("-k", "1:2", "--priors", tmp_path / "priors.json", "--out", tmp_path / "out")
+    (tmp_path / "priors.json").write_text('{"concentration": 2}')
+    assert "with a range of components all parts must be given" in refusal("fit", folder / "geyser.csv", *arguments)
+    whole = bg.Priors.weakly_informative(bg.datasets.old_faithful(), 2)
+    (tmp_path / "priors.json").write_text(whole.to_json())
+    assert "must be a single number" in refusal("fit", folder / "geyser.csv", *arguments)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_commands_and_options(shell):
+    status, out, err = run("completion", shell)
+    assert (status, err) == (0, "")
+    for word in ("bayesgmm", "assign", "covariance", "nutpie"):
+        assert word in out
 
 
 def test_help_comes_before_anything_heavy_is_loaded():

@@ -1,6 +1,7 @@
 """Whole runs: what stops them, what they leave when they are stopped, and that they go on from there."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -23,12 +24,12 @@ def test_a_bad_table_is_named(folder, tmp_path):
     out = ["-k", "2", "--out", tmp_path / "out"]
     assert "absent.csv" in refusal("fit", folder / "absent.csv", *out)
     assert "directory" in refusal("fit", folder, *out)
-    (tmp_path / "gap.csv").write_text("a,b\n1,2\n3,\n5,6\n")
+    (tmp_path / "gap.csv").write_text("a,b\n1,2\n3,\n5,6\n4,3\n")
     assert "line 3 of gap.csv, column 'b'" in refusal("fit", tmp_path / "gap.csv", *out)
-    (tmp_path / "flat.csv").write_text("a,b\n1,2\n3,2\n5,2\n")
+    (tmp_path / "flat.csv").write_text("a,b\n1,2\n3,2\n5,2\n4,2\n")
     assert "'b' is constant" in refusal("fit", tmp_path / "flat.csv", *out)
     said = refusal("fit", folder / "iris.csv", *out)
-    assert "column 'species' holds text" in said
+    assert "column 'species' holds text, such as 'setosa'" in said
     assert "--columns Sepal.Length,Sepal.Width,Petal.Length,Petal.Width" in said
     assert not (tmp_path / "out").exists()
 
@@ -94,18 +95,18 @@ def test_an_interrupted_fit_leaves_nothing(folder, tmp_path, monkeypatch):
 
 def test_a_range_that_was_killed_between_its_parts_goes_on(folder, tmp_path, monkeypatch):
     """The directories that it has filled are no finished results of their own."""
-    out, summary = tmp_path / "out", files._write_summary
+    out, summary = tmp_path / "out", files.write_summary
 
     def killed(directory, content):
         summary(directory, content)
         raise KeyboardInterrupt
 
     command = ("fit", folder / "geyser.csv", "-k", "1:2", "--covariance", "tied", "--out", out, *FEW)
-    monkeypatch.setattr(files, "_write_summary", killed)
+    monkeypatch.setattr(files, "write_summary", killed)
     assert run(*command)[0] == 130
     assert (out / "k1" / "summary.json").exists()
     assert not (out / "summary.json").exists()
-    monkeypatch.setattr(files, "_write_summary", summary)
+    monkeypatch.setattr(files, "write_summary", summary)
     status, _, err = run(*command)
     assert (status, err) == (0, "")
     for directory in (out, out / "k1", out / "k2"):
@@ -202,5 +203,66 @@ def test_a_finished_selection_is_not_overwritten(folder, selected):
 def test_the_package_runs_as_the_command():
     done = subprocess.run([sys.executable, "-m", "bayesgmm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"bayesgmm {bg.__version__}\n"
-    done = subprocess.run([sys.executable, "-m", "bayesgmm"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    done = subprocess.run([sys.executable, "-m", "bayesgmm"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: bayesgmm ")
+
+
+def test_a_packed_table_on_standard_input_gives_one_json_value(folder, tmp_path):
+    """As in ``gzip -c table.csv | bayesgmm fit - -k 2 --json | python -m json.tool``."""
+    command = [sys.executable, "-m", "bayesgmm", "fit", "-", "-k", "2", "--json", "--out", tmp_path / "out", *FEW]
+    packed = gzip.compress((folder / "geyser.csv").read_bytes())
+    done = subprocess.run(command, input=packed, capture_output=True, check=True)
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["arguments"]["source"] == "standard input"
+    assert b"The components" in done.stderr
+
+
+def test_quiet_prints_nothing_but_notes(folder, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text((folder / "geyser.csv").read_text().replace("3.333", "-999", 1))
+    status, out, err = run("fit", table, "-k", 2, "--em-only", "--quiet", "--out", tmp_path / "out")
+    assert (status, out) == (0, "")
+    assert re.fullmatch(r"bayesgmm: note: column 'eruptions' is -999 in 1 row .*--missing=-999\n", err)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["table"]["notes"] == [err[16:-1]]
+
+
+def test_the_table_s_own_columns_stand_beside_the_results(tmp_path):
+    table = bg.datasets.old_faithful().round(2).astype({"eruptions": object})
+    table.insert(0, "id", [f"{i:04d}" for i in range(len(table))])
+    table["label"], table["seen by"] = "x", ["Ann, Bob"] * len(table)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / "out"
+    command = ("fit", tmp_path / "t.csv", "-k", 2, "--em-only", "--out", out)
+    said = refusal(*command, "--id", "id")
+    assert "columns 'label', 'seen by' hold text, such as 'x'; choose numeric columns with" in said
+    assert run(*command, "--id", "id", "--columns", "waiting,eruptions")[0] == 0
+    rows = pd.read_csv(out / "responsibilities.csv", dtype=str)
+    own = ["id", "eruptions", "waiting", "table_label", "seen by"]
+    assert list(rows.columns[:7]) == ["row", *own, "label"]
+    assert (rows[own].to_numpy() == table.astype(str).to_numpy()).all()
+    assert rows["p_0"].str.len().max() <= 11  # six digits and an exponent
+    given = json.loads((out / "summary.json").read_text())["arguments"]
+    names = ("id", "columns", "em_only", "components", "table")
+    assert [given[name] for name in names] == ["id", "waiting,eruptions", True, "2", str(tmp_path / "t.csv")]
+
+
+def test_priors_from_a_file_are_those_of_the_posterior(folder, tmp_path):
+    (tmp_path / "priors.json").write_text('{"concentration": [400, 400]}')
+    out = tmp_path / "out"
+    command = ("fit", folder / "geyser.csv", "-k", 2, "--priors", tmp_path / "priors.json", "--out", out, *FEW)
+    assert run(*command, "--quiet")[0] == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["priors"].startswith("weights ~ Dirichlet(400, 400)")
+    assert summary["arguments"]["given_priors"] == {"concentration": [400, 400]}
+    weights = pd.read_csv(out / "components.csv").query("parameter == 'weights'")["mean"]
+    assert abs(weights[0] - 0.5) < 0.07  # 0.36 without
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As head does, which closes the pipe after its first lines."""
+    command = [sys.executable, "-m", "bayesgmm", "completion", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -44,10 +44,10 @@ def test_responsibilities_are_probabilities_within_their_intervals(finished):
     table = pd.read_csv(finished[0] / "responsibilities.csv")
     p, lower, upper = (table[[f"{name}_0", f"{name}_1"]].to_numpy() for name in ("p", "lower", "upper"))
     assert list(table["row"]) == list(range(272))
-    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    np.testing.assert_allclose(p.sum(axis=1), 1.0, atol=1e-5)
     assert ((lower >= 0) & (lower <= upper) & (upper <= 1)).all()
     assert (table["label"] == p.argmax(axis=1)).all()
-    assert (table["mutual_information"] <= table["entropy"] + 1e-12).all()
+    assert (table["mutual_information"] <= table["entropy"] * (1 + 1e-5) + 1e-12).all()
 
 
 def test_the_summary_agrees_with_em_and_is_plain_json(finished):
@@ -124,7 +124,7 @@ def test_draws_that_an_interrupted_run_left_do_not_take_the_place_of_new_ones(fa
     X, tree = bg.datasets.old_faithful(), faithful_posterior
     (tmp_path / files.PART).write_bytes(b"other draws")
     analysis = summarise(X, tree, bg.posterior(tree), bg.loo(tree, rng=0), 0, tell=untold)
-    files.write_analysis(analysis, tmp_path, {}, untold)
+    files.write_analysis(analysis, X, tmp_path, {}, untold)
     assert not (tmp_path / files.PART).exists()
     with xr.open_datatree(tmp_path / files.DRAWS, engine="h5netcdf") as written:
         np.testing.assert_array_equal(written["posterior"]["means"], tree["posterior"]["means"])

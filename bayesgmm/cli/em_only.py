@@ -1,0 +1,146 @@
+"""EM without the posterior: its fit, the files and the page that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from bayesgmm.bayes.quantities import quantities
+from bayesgmm.cli import files
+from bayesgmm.cli.report import described, plain_table, tables_that_fit
+from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
+from bayesgmm.em.result import EMFit
+from bayesgmm.files import beside
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import counted, short
+from bayesgmm.summary.words import em_remarks, model_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIT = "fit.npz"
+_FEATURES, _ROWS = 6, 8  # the most to print
+_DIGITS = 4  # of estimates
+
+
+def write(
+    fit: EMFit, table: pd.DataFrame, own: pd.DataFrame, directory: Path, run: dict[str, Any], seconds: float
+) -> files.Written:
+    """Write everything about a fit.
+
+    Parameters
+    ----------
+    fit : EMFit
+    table, own : DataFrame
+        The rows that were fitted, and the columns of the user's table.
+    directory : Path
+    run : dict
+        What else the summary should tell: the command and its arguments.
+    seconds : float
+        That the fit took.
+    """
+    from bayesgmm import plots
+
+    files.begin(directory)
+    with beside(directory / FIT) as path, path.open("wb") as file:
+        np.savez(file, **fit_to_arrays(fit))  # type: ignore[arg-type]
+    tables = {
+        files.ROWS: files.beside_own(own, assigned(fit.mixture, table)),
+        "components.csv": _parameters(fit),
+    }
+    for name, content in tables.items():
+        files.write_table(content, directory / name, files.DIGITS if name == files.ROWS else None)
+    pictures: dict[str, Callable[[], Figure]] = {
+        "clusters.png": lambda: plots.clusters(table, fit),
+        "em_path.png": lambda: plots.em_path(fit),
+    }
+    drawn, not_drawn = files.draw(pictures, directory)
+    rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn}
+    summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
+    return files.Written([FIT, *tables, *drawn, files.SUMMARY], summary)
+
+
+def written_fit(directory: Path) -> EMFit:
+    """The fit in a directory that `write` has filled."""
+    with np.load(directory / FIT, allow_pickle=False) as arrays:
+        return fit_from_arrays(dict(arrays))
+
+
+def assigned(mixture: GaussianMixture, rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """A line per row of what a mixture says of it."""
+    p = mixture.responsibilities(rows)
+    found = {"label": p.argmax(axis=1), "label_probability": p.max(axis=1)}
+    found |= {f"p_{k}": p[:, k] for k in range(p.shape[1])}
+    return pd.DataFrame(found | {"tail_probability": mixture.tail_probability(rows, rng=seed)})
+
+
+def _parameters(fit: EMFit) -> pd.DataFrame:
+    """A line per parameter, by the names and in the order of the posterior's."""
+    m, features = fit.mixture, fit.features
+    lines: list[tuple[Any, ...]] = [("weights", k, None, None, weight) for k, weight in enumerate(m.weights)]
+    lines += [("means", k, features[i], None, m.means[k, i]) for k, i in np.ndindex(m.means.shape)]
+    lines += [
+        ("covariances", k, features[i], features[j], m.covariances[k, i, j])
+        for k, i, j in np.ndindex(m.covariances.shape)
+        if i == j or (i < j and not fit.covariance_model.diagonal)
+    ]
+    return pd.DataFrame(lines, columns=["parameter", "component", "feature", "feature_bis", "em"])
+
+
+def page(fit: EMFit, p: np.ndarray, source: str, width: int) -> Iterator[Table | str]:
+    """What is printed about a fit, before the sentences.
+
+    Parameters
+    ----------
+    fit : EMFit
+    p : (N, K)
+        Responsibilities of the rows.
+    source : str
+        The table's name.
+    width : int
+        Of the page, in columns.
+    """
+    components = counted(fit.n_components, "component")
+    yield f"{described(len(p), fit.features, source)}; {components}, covariance {model_name(fit)}, EM without posterior"
+    yield ""
+    lines = [("rows", [str(n) for n in np.bincount(p.argmax(axis=1), minlength=fit.n_components)])]
+    diagonal = fit.covariance_model.diagonal
+    for quantity, feature, values in quantities(fit.mixture, fit.features[:_FEATURES], diagonal=diagonal):
+        name = quantity if feature is None else f"{quantity} {short(feature)}"
+        lines.append((name, [f"{value:.{_DIGITS}g}" for value in values]))
+    for part in tables_that_fit("The components: EM's estimates", lines, "component", width):
+        yield part
+        yield ""
+    if fit.n_components > 1:
+        yield _least_certain(p)
+        yield ""
+
+
+def _least_certain(p: np.ndarray) -> Table:
+    """The rows whose component is least certain."""
+    order = np.argsort(-p, axis=1, kind="stable")
+    certainty = p.max(axis=1)
+    doubtful = int((certainty < 0.9).sum())
+    table = plain_table(
+        "The least certain rows: their component and the likeliest other",
+        *("row", "component", "probability", "or", "probability"),
+    )
+    for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
+        cells = (cell for k in order[row, :2] for cell in (str(k), f"{p[row, k]:.2f}"))
+        table.add_row(str(row), *cells)
+    table.caption = (
+        f"{counted(doubtful, 'row')} of {len(p)} whose component has a probability below 0.9; rows count from 0, "
+        "without the header; all are in responsibilities.csv"
+    )
+    return table
+
+
+def sentences(fit: EMFit, seconds: float) -> Iterator[str]:
+    """How the fit went, and what it leaves open."""
+    yield from (remark.text for remark in em_remarks(fit, seconds))
+    yield "These are estimates without intervals; without --em-only the posterior says how sure to be of them."

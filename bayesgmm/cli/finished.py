@@ -1,0 +1,208 @@
+"""What is done with a finished result: its report printed again, new rows assigned, rows drawn."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesgmm.bayes.loo import loo
+from bayesgmm.bayes.posterior import posterior
+from bayesgmm.cli import em_only, files, report
+from bayesgmm.cli.console import Output, note
+from bayesgmm.cli.dialects import TextOptions
+from bayesgmm.cli.reading import read_parts, refuse_missing
+from bayesgmm.clusters.assignment import assign
+from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.files import beside
+from bayesgmm.mixture import GaussianMixture
+from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.summary.words import sentences
+
+_ROWS = 50_000  # of a table that are held at a time
+
+
+@dataclass(frozen=True)
+class Result:
+    """A directory that holds a finished result, and its summary."""
+
+    directory: Path
+    summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, directory: Path) -> Result:
+        """The result in a directory.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        try:
+            summary = json.loads((directory / files.SUMMARY).read_text("utf-8"))
+            return cls(directory, summary | {"arguments": {"seed": 0, "source": directory.name} | summary["arguments"]})
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{directory} holds no finished result of bayesgmm fit, select or demo") from None
+
+    @property
+    def seed(self) -> int:
+        """The seed that the command was given."""
+        return self.summary["arguments"]["seed"]
+
+    @property
+    def source(self) -> str:
+        """The name of the table that was fitted."""
+        return self.summary["arguments"]["source"]
+
+    @property
+    def by_em(self) -> bool:
+        """Whether there is a fit without posterior."""
+        return (self.directory / em_only.FIT).exists()
+
+    def of_one_mixture(self) -> Result:
+        """The same result, if it is of one mixture.
+
+        Raises
+        ------
+        InputError
+            If it compares several.
+        """
+        if "selection" in self.summary:
+            single = sorted(path.parent.name for path in self.directory.glob(f"*/{files.SUMMARY}"))
+            cure = f"give one of {self.directory / single[0]}, ..." if single else "give a result of bayesgmm fit"
+            raise InputError(f"{self.directory} compares several mixtures; {cure}")
+        return self
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Everything that follows from the draws, found out anew."""
+        tree = xr.load_datatree(self.directory / files.DRAWS, engine="h5netcdf")
+        drawn = posterior(tree)
+        table = pd.DataFrame(np.asarray(drawn.rows), columns=list(drawn.features))
+        with warnings.catch_warnings(), az.rc_context({"stats.ci_prob": self.summary["ci_prob"]}):
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
+            left_out = loo(drawn, rng=self.seed)
+            seconds = self.summary["seconds"]
+            return summarise(table, tree, drawn, left_out, self.seed, seconds, tell=lambda done, total: None)
+
+    @cached_property
+    def draws(self) -> GaussianMixture:
+        """The mixtures that were drawn, with one batch axis, or EM's alone."""
+        if self.by_em:
+            return em_only.written_fit(self.directory).mixture.reshape(1)
+        with xr.open_datatree(self.directory / files.DRAWS, engine="h5netcdf") as tree:
+            return posterior(tree).draws.reshape(-1)
+
+    def assigner(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        """A function that says of rows what responsibilities.csv says of those that were fitted."""
+        if self.by_em:
+            return lambda rows: em_only.assigned(em_only.written_fit(self.directory).mixture, rows, self.seed)
+        clustered = self.summary["ambiguous"]
+        drawn = self.analysis.posterior if clustered else self.draws
+        best = self.analysis.assignments.partition if clustered else None
+        ci_prob = self.summary["ci_prob"]
+        return lambda rows: files.said_of_rows(assign(drawn, rows, ci_prob, partition=best, rng=self.seed))
+
+
+def show_result(directory: Path, output: Output) -> None:
+    """Print the report of a result, made anew from its files."""
+    result = Result.of(directory)
+    if output.as_json:
+        output.value(result.summary)
+    elif "selection" in result.summary:
+        show_selection(directory, result.summary, output)
+    elif result.by_em:
+        rows = pd.read_csv(directory / files.ROWS)
+        K = result.summary["n_components"]
+        p = rows[[f"p_{k}" for k in range(K)]].to_numpy()
+        fit = em_only.written_fit(directory)
+        output.page(em_only.page(fit, p, result.source, output.console.width))
+        output.sentences(em_only.sentences(fit, result.summary["seconds"]["em"]))
+    else:
+        output.page(report.fit_page(result.analysis, result.source, output.console.width))
+        output.sentences(sentences(result.analysis))
+
+
+def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> None:
+    """Print a selection that has been written."""
+    fits = pd.read_csv(directory / "selection.csv")
+    rankings = {name: [(model, int(K)) for model, K in order] for name, order in summary["rankings"].items()}
+    title = report.described(summary["n_observations"], summary["features"], summary["arguments"]["source"])
+    output.page(report.selection_page(fits, rankings, title, output.console.width, summary.get("ambiguous", ())))
+    output.sentences(summary["conclusions"])
+
+
+def assign_rows(directory: Path, table: Path, ids: str | None, options: TextOptions, out: Path | None) -> None:
+    """Assign the rows of a table, in parts, and write a line of CSV for each.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the result.
+    table : Path
+    ids : str or None
+        A column that stays as it is written.
+    options : TextOptions
+        How the table is written.
+    out : Path or None
+        A file, or standard output.
+    """
+    result = Result.of(directory).of_one_mixture()
+    assigned, done = result.assigner(), 0
+    with _csv(out) as file:
+        for part in read_parts(table, result.summary["features"], _ROWS, ids, options):
+            for text in part.notes:
+                note(text)
+            refuse_missing(part)
+            if len(part.features):
+                lines = files.beside_own(part.own, assigned(part.features), done)
+                lines.to_csv(file, index=False, header=done == 0, float_format=f"%.{files.DIGITS}g")
+                done += len(lines)
+    if not done:
+        raise InputError(f"{table} has no rows")
+
+
+def sample_rows(directory: Path, n: int, seed: int, out: Path | None) -> None:
+    """Draw rows from the posterior predictive, and write a line of CSV for each, with its component.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the result.
+    n : int
+        Rows to draw.
+    seed : int
+    out : Path or None
+        A file, or standard output.
+    """
+    result = Result.of(directory).of_one_mixture()
+    rng, draws = np.random.default_rng(seed), result.draws
+    with _csv(out) as file:
+        for done in range(0, n, _ROWS):
+            which = rng.integers(len(draws.weights), size=min(_ROWS, n - done))
+            X, component = draws[which].sample(1, rng=rng)
+            lines = pd.DataFrame(X[:, 0], columns=result.summary["features"])
+            if not result.summary.get("ambiguous") and "component" not in lines:  # where it is the same in all draws
+                lines["component"] = component[:, 0]
+            lines.to_csv(file, index=False, header=done == 0, float_format="%.10g")
+
+
+@contextmanager
+def _csv(out: Path | None) -> Iterator[IO[str]]:
+    """Where CSV goes: a file that is whole or not there, or standard output."""
+    if out is None:
+        yield sys.stdout
+        return
+    with beside(out) as path, path.open("w", encoding="utf-8", newline="") as file:
+        yield file

@@ -1,0 +1,118 @@
+"""A finished result is enough to print its report again, to assign new rows, and to draw some."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import refusal, run
+
+import bayesgmm as bg
+from bayesgmm.cli import finished as module
+
+
+@pytest.fixture(scope="module")
+def by_em(folder):
+    """A result without posterior, and what was printed."""
+    out = folder / "by_em"
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--em-only", "--out", out)
+    assert (status, err) == (0, "")
+    return out, printed
+
+
+@pytest.mark.parametrize("result", ["finished", "compared", "selected", "by_em"])
+def test_a_report_is_what_was_printed(result, request):
+    out, printed = request.getfixturevalue(result)
+    status, again, err = run("report", out)
+    assert (status, err) == (0, "")
+    assert again == printed[: printed.index("Written to")]
+    status, again, _ = run("report", out, "--json")
+    assert (status, json.loads(again)) == (0, json.loads((out / "summary.json").read_text()))
+
+
+def test_the_report_of_one_of_several_has_its_own_numbers(compared):
+    status, printed, _ = run("report", compared[0] / "k2")
+    assert status == 0
+    assert "2 components, covariance tied (EEE)" in printed
+
+
+@pytest.mark.parametrize("result", ["finished", "by_em"])
+def test_the_rows_that_were_fitted_are_assigned_as_they_were(result, folder, request, tmp_path, monkeypatch):
+    """In parts, and in another order of the columns."""
+    out, _ = request.getfixturevalue(result)
+    monkeypatch.setattr(module, "_ROWS", 100)
+    pd.read_csv(folder / "geyser.csv")[["waiting", "eruptions"]].to_csv(tmp_path / "new.csv", sep=";", index=False)
+    assert run("assign", out, tmp_path / "new.csv", "--out", tmp_path / "assigned.csv") == (0, "", "")
+    fitted, again = pd.read_csv(out / "responsibilities.csv"), pd.read_csv(tmp_path / "assigned.csv")
+    assert set(fitted.columns) - set(again.columns) <= {"partition"}
+    pd.testing.assert_frame_equal(again, fitted[again.columns])
+
+
+def test_rows_are_assigned_to_clusters_where_components_are_not_kept_apart(folder, finished, tmp_path):
+    """As said in the summary; the clusters are those of the partition, found again."""
+    out = tmp_path / "clustered"
+    out.mkdir()
+    summary = json.loads((finished[0] / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"ambiguous": True}))
+    (out / "posterior.nc").write_bytes((finished[0] / "posterior.nc").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bg.cli.analysis, "stray_rate", lambda *_: 1.0)
+        status, printed, _ = run("assign", out, folder / "geyser.csv")
+    assert status == 0
+    (tmp_path / "assigned.csv").write_text(printed)
+    assert (
+        pd.read_csv(tmp_path / "assigned.csv")["cluster"] == pd.read_csv(finished[0] / "responsibilities.csv")["label"]
+    ).all()
+
+
+def test_new_rows_keep_their_own_columns(finished, tmp_path):
+    (tmp_path / "new.csv").write_text("key,waiting,eruptions\n007,80,4.3\n008,55,2.0\n")
+    status, printed, err = run("assign", finished[0], tmp_path / "new.csv", "--id", "key")
+    assert (status, err) == (0, "")
+    lines = [line.split(",") for line in printed.splitlines()]
+    assert lines[0][:5] == ["row", "key", "waiting", "eruptions", "label"]
+    assert [line[:5] for line in lines[1:]] == [["0", "007", "80", "4.3", "1"], ["1", "008", "55", "2.0", "0"]]
+
+
+def test_rows_that_cannot_be_assigned_are_refused(finished, compared, selected, folder, tmp_path):
+    (tmp_path / "new.csv").write_text("wait,eruptions\n80,4.3\n")
+    assert "new.csv has no column 'waiting'; did you mean 'wait'?" in refusal(
+        "assign", finished[0], tmp_path / "new.csv"
+    )
+    (tmp_path / "new.csv").write_text("waiting,eruptions\n80,\n")
+    assert "line 2 of new.csv, column 'eruptions': the value is missing" in refusal(
+        "assign", finished[0], tmp_path / "new.csv", "--out", tmp_path / "assigned.csv"
+    )
+    assert not (tmp_path / "assigned.csv").exists()
+    (tmp_path / "new.csv").write_text("waiting,eruptions\n")
+    assert "has no rows" in refusal("assign", finished[0], tmp_path / "new.csv", "--out", tmp_path / "assigned.csv")
+    assert "holds no finished result" in refusal("assign", tmp_path, folder / "geyser.csv")
+    assert f"give one of {compared[0] / 'k1'}, ..." in refusal("assign", compared[0], folder / "geyser.csv")
+    assert "give a result of bayesgmm fit" in refusal("sample", selected[0], "-n", 3)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("result", ["finished", "by_em"])
+def test_drawn_rows_have_the_mixture_s_mean(result, request, tmp_path, monkeypatch):
+    """The mean of 20 000 rows is within six standard errors, for each of two columns: chance 4e-9."""
+    out, _ = request.getfixturevalue(result)
+    monkeypatch.setattr(module, "_ROWS", 7000)
+    assert run("sample", out, "-n", 20_000, "--out", tmp_path / "drawn.csv") == (0, "", "")
+    drawn = pd.read_csv(tmp_path / "drawn.csv")
+    assert list(drawn.columns) == ["eruptions", "waiting", "component"]
+    components = pd.read_csv(out / "components.csv")
+    value = components["mean" if "mean" in components else "em"]
+    weights = value[components["parameter"] == "weights"].to_numpy()
+    means = value[components["parameter"] == "means"].to_numpy().reshape(2, 2)
+    X = drawn[["eruptions", "waiting"]]
+    # Means of products of draws differ from products of their means by covariances of weights and means, which are
+    # below a hundredth of a component's posterior sd.
+    slack = 6 * X.std() / np.sqrt(len(X)) + 0.01 * X.std()
+    np.testing.assert_array_less(abs(X.mean() - weights @ means), slack)
+
+
+def test_drawn_rows_depend_on_the_seed_alone(finished):
+    first = run("sample", finished[0], "-n", 5, "--seed", 3)
+    assert first == run("sample", finished[0], "-n", 5, "--seed", 3)
+    assert first != run("sample", finished[0], "-n", 5, "--seed", 4)
+    assert first[1].count("\n") == 6
