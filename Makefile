@@ -1,7 +1,7 @@
 # Everything runs in .venv, with the versions in constraints.txt. Another Python: make PYTHON=... <target>
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint sanitize format benchmark clean FORCE
+.PHONY: help demo test lint wheel sanitize format benchmark clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
@@ -21,6 +21,9 @@ lint: .venv/.test $(CORE)  ## check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+wheel: .venv/.test $(CORE)  ## build wheel and sdist, and try them away from this checkout
+	@tools/try-wheel
 
 sanitize: .venv/.test  ## look for memory errors and undefined behaviour in compiled code
 	@tools/sanitize

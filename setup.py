@@ -7,10 +7,12 @@ that went into them. CXX names another compiler, CXXFLAGS and LDFLAGS add to wha
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,4 +98,16 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(ext_modules=[Extension("bayesgmm._core", [])], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})
+def readme():
+    """README.md for the package index, where links to files lead to this version's in the repository."""
+    source = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+    version = re.search(r'__version__ = "(.*)"', Path("bayesgmm/__init__.py").read_text("utf-8"))[1]
+    return re.sub(r"\]\((?!\w+:|#)", f"]({source}/blob/v{version}/", Path("README.md").read_text("utf-8"))
+
+
+setup(
+    ext_modules=[Extension("bayesgmm._core", [])],
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)
