@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import zipfile
 
 from bayesgmm.cli import main
 
@@ -34,3 +35,12 @@ def refusal(*arguments):
     assert err.startswith("bayesgmm: ")
     assert err.count("\n") == 1
     return err
+
+
+def zipped(content, *names):
+    """An archive that holds the content under each of the names."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return held.getvalue()

@@ -17,7 +17,7 @@ from bayesgmm import __version__
 from bayesgmm.cli.arguments import Settings, parser
 from bayesgmm.cli.parsing import chosen, columns_of, component_counts, names_in, parsed, text_options
 from bayesgmm.cli.sources import STDIN, stem
-from bayesgmm.errors import BayesGMMError, InputError
+from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
 from bayesgmm.names import one_line
 
 # Whatever imports NumPy, pandas, rich or PyMC is imported where it is needed: --help should not wait for it.
@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
+    except DegenerateFitError:
+        # Its own words are about priors for EM, which the command line has not.
+        cure = "give fewer components with -k, or a simpler --covariance such as tied or diag"
+        return _fail(f"in every start of EM a component collapsed onto too few different rows; {cure}", 2)
     except BayesGMMError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as interrupt:
@@ -135,7 +139,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_output(arguments, *(arguments.out / f"k{K}" for K in counts if several))
     request = _read(arguments)
     request.record["arguments"]["given_priors"] = given
-    _check_rows(request.table, max(counts))
+    _check_fit(request, max(counts), settings, em_only=arguments.em_only)
     if arguments.force:
         _forget(arguments.out / (files.UNFINISHED if several else files.PART))
     if arguments.em_only:
@@ -237,14 +241,32 @@ def _check_output(arguments: argparse.Namespace, *others: Path) -> None:
             files.refuse_to_overwrite(directory)
 
 
-def _check_rows(table: pd.DataFrame, n_components: int) -> None:
-    """Check that there are enough rows for so many components."""
+def _check_fit(request: _Request, n_components: int, settings: Settings, *, em_only: bool) -> None:
+    """Check what would be refused later in words of Python: too few rows, dependent columns, a sampler that cannot."""
+    import numpy as np
+
+    from bayesgmm.bayes.gibbs import MODELS
+    from bayesgmm.cli.reading import option_for
+    from bayesgmm.covariance import CovarianceModel, first_dependent
+
+    table, model = request.table, CovarianceModel.named(settings.covariance).for_features(request.table.shape[1])
     different = len(table.drop_duplicates())
     if different <= n_components:
         raise InputError(
             f"-k {n_components} needs more than {n_components} different rows, and the table has {different}; give "
             "a smaller -k"
         )
+    varying = bool((table.max() > table.min()).all())
+    if varying and not (em_only and model.diagonal):
+        j = first_dependent(np.atleast_2d(np.cov(table.dropna().to_numpy().T)))
+        if j is not None:
+            others = option_for("--columns", [name for name in table.columns if name != table.columns[j]])
+            raise InputError(
+                f"column {table.columns[j]!r} is in all {len(table)} rows the same linear combination of the columns "
+                f"before it; leave it out: {others}"
+            )
+    if settings.sampler == "gibbs" and model.name not in MODELS and not em_only:
+        raise InputError(f"--sampler gibbs has no --covariance {model.name}, only {', '.join(MODELS)}")
 
 
 def _forget(left: Path) -> None:

@@ -246,7 +246,7 @@ def _refuse_text(file: RawFile, rows: pd.DataFrame, columns: Mapping[str, _Colum
     which = f"column{'s' * (len(text) > 1)} {', '.join(map(repr, text))} hold{'s' * (len(text) == 1)} text"
     cure = _choice([name for name in columns if name not in text])
     if len(text) == 1 and len(columns) > 1 and cells.is_unique:
-        cure += f", or keep it beside the results with {_option('--id', text)}"
+        cure += f", or keep it beside the results with {option_for('--id', text)}"
     raise InputError(f"{which}, such as {cell[:40]!r}; {cure}")
 
 
@@ -284,8 +284,8 @@ def _refuse_row_numbers(features: pd.DataFrame) -> None:
             others = [other for other in features.columns if other != name]
             raise InputError(
                 f"column {name!r} numbers the rows ({x[0]:g}, {x[1]:g}, ...); to keep it beside the results give "
-                f"{_option('--id', [name])}; if it is a measurement, {_option('--columns', features.columns)}, and if "
-                f"not, {_option('--columns', others)}"
+                f"{option_for('--id', [name])}; if it is a measurement, {option_for('--columns', features.columns)}, "
+                f"and if not, {option_for('--columns', others)}"
             )
 
 
@@ -317,10 +317,12 @@ def _sentinels(features: pd.DataFrame) -> Iterator[str]:
 
 
 def _choice(usable: Sequence[str]) -> str:
-    return f"choose numeric columns with {_option('--columns', usable)}" if usable else "none of its columns is numeric"
+    return (
+        f"choose numeric columns with {option_for('--columns', usable)}" if usable else "none of its columns is numeric"
+    )
 
 
-def _option(option: str, names: Sequence[str]) -> str:
+def option_for(option: str, names: Sequence[str]) -> str:
     """An option with names as a shell takes them; several have commas between them."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)

@@ -48,3 +48,13 @@ def selected(folder):
     status, printed, err = run("select", folder / "geyser.csv", *SELECT, "--out", out)
     assert (status, err) == (0, "")
     return out, printed
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content, name="t.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

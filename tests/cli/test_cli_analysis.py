@@ -32,6 +32,7 @@ def test_where_components_are_not_kept_apart_everything_goes_by_clusters(finishe
     said = " ".join(printed.split())
     assert "try fewer components (-k 1) or the same covariance for all (--covariance tied)" in said
     assert "EM beside" not in said
+    assert said.index("A row is in the cluster that the partition puts it in") < said.index("The least certain rows")
     assert "component 0" not in said
     assert "Of the clusters R-hat is at most" in said
     assert {path.name for path in out.iterdir()} == FILES | OF_CLUSTERS | {"clusters.csv"}

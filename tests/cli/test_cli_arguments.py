@@ -7,6 +7,7 @@ import pytest
 from command_line import refusal, run
 
 import bayesgmm as bg
+from bayesgmm.cli import analysis
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ import bayesgmm as bg
         (["-k", "2", "--separator", "::"], "'::' is neither one sign nor one of tab"),
         (["-k", "2", "--header", "x"], "--header"),
         (["-k", "300"], "-k 300 needs more than 300 different rows, and the table has 256"),
+        (["-k", "2", "--covariance", "EVE", "--sampler", "gibbs"], "--sampler gibbs has no --covariance EVE, only EII"),
         (["-k", "1:3", "--em-only"], "--em-only takes one number of components"),
     ],
 )
@@ -56,6 +58,24 @@ def test_a_bad_argument_is_named(folder, tmp_path, arguments, said):
 def test_a_selection_that_cannot_be_made_is_refused(folder, arguments, said):
     assert said in refusal("select", folder / "geyser.csv", *arguments, "--out", folder / "refused")
     assert not (folder / "refused").exists()
+
+
+def test_dependent_columns_are_refused_with_those_to_choose(tmp_path):
+    X = bg.datasets.old_faithful()
+    X.assign(sum=X.sum(axis=1)).to_csv(tmp_path / "t.csv", index=False)
+    said = refusal("fit", tmp_path / "t.csv", "-k", 2, "--out", tmp_path / "out")
+    assert "column 'sum' is in all 272 rows the same linear combination" in said
+    assert said.endswith("leave it out: --columns eruptions,waiting\n")
+
+
+def test_a_fit_that_collapses_is_answered_with_options(folder, tmp_path, monkeypatch):
+    def collapse(*_, **__):
+        raise bg.DegenerateFitError("use priors (Priors.weakly_informative)")
+
+    monkeypatch.setattr(analysis, "fit_em", collapse)
+    said = refusal("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out")
+    assert "give fewer components with -k, or a simpler --covariance" in said
+    assert "Priors" not in said
 
 
 def test_no_command_is_answered_with_help():

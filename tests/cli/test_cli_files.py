@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import bayesgmm as bg
 from bayesgmm import plots
+from bayesgmm.bayes import tree
 from bayesgmm.cli import files
 from bayesgmm.summary.analysis import summarise
 
@@ -121,10 +122,21 @@ def untold(done, total):
 
 def test_draws_that_an_interrupted_run_left_do_not_take_the_place_of_new_ones(faithful_posterior, tmp_path):
     """As where the new ones are by PyMC's sampler, which takes nothing up."""
-    X, tree = bg.datasets.old_faithful(), faithful_posterior
+    X, draws = bg.datasets.old_faithful(), faithful_posterior
     (tmp_path / files.PART).write_bytes(b"other draws")
-    analysis = summarise(X, tree, bg.posterior(tree), bg.loo(tree, rng=0), 0, tell=untold)
+    analysis = summarise(X, draws, bg.posterior(draws), bg.loo(draws, rng=0), 0, tell=untold)
     files.write_analysis(analysis, X, tmp_path, {}, untold)
     assert not (tmp_path / files.PART).exists()
     with xr.open_datatree(tmp_path / files.DRAWS, engine="h5netcdf") as written:
-        np.testing.assert_array_equal(written["posterior"]["means"], tree["posterior"]["means"])
+        np.testing.assert_array_equal(written["posterior"]["means"], draws["posterior"]["means"])
+
+
+def test_the_draws_of_a_range_are_written_once(folder, tmp_path, monkeypatch):
+    """By the sampler, as they come; afterwards the file is only given its place."""
+    monkeypatch.setattr(tree, "write_tree", lambda *_: pytest.fail("it wrote them again"))
+    out = tmp_path / "out"
+    few = [*FEW, "--columns", "waiting", "--quiet"]
+    assert run("fit", folder / "geyser.csv", "-k", "1:2", "--out", out, *few) == (0, "", "")
+    for k in (1, 2):
+        with xr.open_datatree(out / f"k{k}" / "posterior.nc", engine="h5netcdf") as written:
+            assert written["posterior"]["means"].shape == (2, 50, k, 1)
