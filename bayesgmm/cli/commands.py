@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -256,15 +257,15 @@ def _check_fit(request: _Request, n_components: int, settings: Settings, *, em_o
             f"-k {n_components} needs more than {n_components} different rows, and the table has {different}; give "
             "a smaller -k"
         )
-    varying = bool((table.max() > table.min()).all())
-    if varying and not (em_only and model.diagonal):
+    column = next((name for name in table.columns if table[name].nunique() == 1), None)
+    fault = "is constant"
+    if column is None and not (em_only and model.diagonal):
         j = first_dependent(np.atleast_2d(np.cov(table.dropna().to_numpy().T)))
-        if j is not None:
-            others = option_for("--columns", [name for name in table.columns if name != table.columns[j]])
-            raise InputError(
-                f"column {table.columns[j]!r} is in all {len(table)} rows the same linear combination of the columns "
-                f"before it; leave it out: {others}"
-            )
+        column = None if j is None else table.columns[j]
+        fault = f"is in all {len(table)} rows the same linear combination of the columns before it"
+    if column is not None and len(table.columns) > 1:
+        others = option_for("--columns", [name for name in table.columns if name != column])
+        raise InputError(f"column {column!r} {fault}; leave it out: {others}")
     if settings.sampler == "gibbs" and model.name not in MODELS and not em_only:
         raise InputError(f"--sampler gibbs has no --covariance {model.name}, only {', '.join(MODELS)}")
 
@@ -303,8 +304,10 @@ def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None
     """Fit one number of components by EM alone, write everything, and print it."""
     from bayesgmm.cli import em_only
     from bayesgmm.em.fit import fit_em
+    from bayesgmm.errors import ConvergenceWarning
 
-    with request.output.progress() as progress:
+    with request.output.progress() as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         started = time.perf_counter()
         fit = fit_em(request.table, n_components, settings.covariance, rng=settings.seed, progress=progress)
         seconds = time.perf_counter() - started

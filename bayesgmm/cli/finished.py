@@ -107,7 +107,8 @@ class Result:
     def assigner(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
         """A function that says of rows what responsibilities.csv says of those that were fitted."""
         if self.by_em:
-            return lambda rows: em_only.assigned(em_only.written_fit(self.directory).mixture, rows, self.seed)
+            mixture = em_only.written_fit(self.directory).mixture
+            return lambda rows: em_only.assigned(mixture, rows, self.seed)
         clustered = self.summary["ambiguous"]
         drawn = self.analysis.posterior if clustered else self.draws
         best = self.analysis.assignments.partition if clustered else None

@@ -41,3 +41,11 @@ def test_one_component_holds_every_row(folder, tmp_path):
     status, printed, _ = run("fit", folder / "geyser.csv", "-k", 1, "--em-only", "--out", tmp_path)
     assert status == 0
     assert "least certain" not in printed
+
+
+def test_doubts_are_in_the_report_and_no_warnings(folder, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text((folder / "geyser.csv").read_text().replace("3.333", "-500", 1))
+    status, printed, err = run("fit", table, "-k", 2, "--em-only", "--out", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert "times as wide as any other in 'eruptions'" in " ".join(printed.split())
