@@ -272,7 +272,7 @@ class GibbsPrior(ctypes.Structure):
 class GibbsState(ctypes.Structure):
     """Where a chain of assignments is, which sweeps change in place."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("labels", "means", "scale_matrix", "concentration"))
+    _fields_ = tuple((name, c_void_p) for name in ("labels", "values", "means", "scale_matrix", "concentration"))
 
 
 class GibbsDraws(ctypes.Structure):
@@ -337,7 +337,7 @@ rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
 
 gibbs = _function(
     "gibbs",
-    *(c_void_p, c_int64, POINTER(GibbsPrior), c_void_p),
+    *(c_void_p, c_int64, POINTER(Patterns), POINTER(GibbsPrior), c_void_p),
     *(c_int64, c_int64, c_int64, POINTER(GibbsState), POINTER(GibbsDraws)),
 )
 

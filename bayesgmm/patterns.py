@@ -67,6 +67,11 @@ class Patterns:
         )
 
     @property
+    def n(self) -> int:
+        """Number of groups."""
+        return len(self.n_observed)
+
+    @property
     def n_rows(self) -> int:
         """Number of rows that have a value."""
         return len(self.order)
@@ -76,6 +81,4 @@ class Patterns:
         """The groups as the compiled core takes them; valid as long as this value lives."""
         groups = (self.order, self.start, self.n_observed, self.columns)
         errors = None if self.errors is None else address(self.errors)
-        return native.Patterns(
-            self.columns.shape[1], len(self.n_observed), *(address(part, np.int64) for part in groups), errors
-        )
+        return native.Patterns(self.columns.shape[1], self.n, *(address(part, np.int64) for part in groups), errors)

@@ -1,15 +1,17 @@
 // Gibbs sampling of the assignments of rows to components, and of the components given them, with the weights integrated
-// out; bayesgmm/bayes/gibbs.py says by which methods.
+// out, and of true values where some are missing or have errors; bayesgmm/bayes/gibbs.py says by which methods.
 #include <math.h>
 #include <string.h>
 
 #include "api.hpp"
 #include "conjugate.hpp"
+#include "measured.hpp"
 #include "memory.hpp"
 
 // Where a chain is; all of it changes.
 struct GibbsState {
     int64_t* z;     // (N,) assignments
+    double* X;      // (N, D) true values; where all are known they do not change
     double* means;  // (K, D)
     double* B;      // (D, D) scale matrix
     double* alpha;  // (1,) the unknown concentration
@@ -89,7 +91,7 @@ struct Pair {
 
 // One chain with all that a sweep needs. Densities are without their common factor (2 pi)^(-D / 2).
 class Chain {
-    const double* X;
+    double* const X;
     const int64_t N, K, D, square;
     const GibbsPrior& prior;
     const Random& random;
@@ -106,8 +108,8 @@ class Chain {
     const Sampler sampler;
 
   public:
-    Chain(const double* X, int64_t N, const GibbsPrior& prior, const Random& random, const GibbsState& state)
-        : X(X), N(N), K(prior.K), D(prior.D), square(D * D), prior(prior), random(random), state(state),
+    Chain(int64_t N, const GibbsPrior& prior, const Random& random, const GibbsState& state)
+        : X(state.X), N(N), K(prior.K), D(prior.D), square(D * D), prior(prior), random(random), state(state),
           sparse(!prior.concentration), relocates(!sparse && K > 1), counts(K), totals(K * D), scatter(K * square),
           P(K * square), half(K), odds(K), concentration(K), weights(K), work(2 * square + D),
           log_density(relocates ? N * K : K), density(relocates ? N * K : K), highest(N), mean(D), factor(square),
@@ -149,6 +151,27 @@ class Chain {
             divide();
         }
         return DONE;
+    }
+
+    // Rows that are not wholly known, all of them, are assigned by what was measured of them, and given true values.
+    void draw_values(const Patterns& patterns, Measured& rows) {
+        if (sparse) draw_weights();
+        rows.set_components(P);
+        for (int64_t k = 0; k < K; k++) counts[k] = 0.0;
+        for (int64_t group = 0; group < patterns.n; group++) {
+            rows.set_group(group);
+            for (int64_t at = patterns.start[group]; at < patterns.start[group + 1]; at++) {
+                const int64_t i = patterns.order[at];
+                double top = -INFINITY;
+                for (int64_t k = 0; k < K; k++)
+                    top = fmax(top, odds[k] = log(weights[k]) + rows.log_density(i, k, state.means + k * D));
+                for (int64_t k = 0; k < K; k++) odds[k] = exp(odds[k] - top);
+                const int64_t k = state.z[i] = pick();
+                counts[k] += 1.0;
+                rows.draw(i, k, state.means + k * D, X + i * D);
+            }
+        }
+        measure();
     }
 
     void keep(const GibbsDraws& draws, int64_t draw) const {
@@ -465,15 +488,20 @@ API int64_t gmm_sizeof_gibbsprior() { return sizeof(GibbsPrior); }
 API int64_t gmm_sizeof_gibbsstate() { return sizeof(GibbsState); }
 API int64_t gmm_sizeof_gibbsdraws() { return sizeof(GibbsDraws); }
 
-// One chain from a state, which changes: draws `start`, ..., `stop` - 1, each after `thin` sweeps.
-API int64_t gmm_gibbs(const double* X, int64_t N, const GibbsPrior* prior, const Random* random, int64_t start, int64_t stop,
-                      int64_t thin, const GibbsState* state, const GibbsDraws* draws) {
-    Chain chain(X, N, *prior, *random, *state);
-    if (chain.no_memory()) return NO_MEMORY;
+// One chain from a state, which changes: draws `start`, ..., `stop` - 1, each after `thin` sweeps. Y (N, D) is what was
+// measured, with patterns, each row in one, or without where all values are known and exact.
+API int64_t gmm_gibbs(const double* Y, int64_t N, const Patterns* patterns, const GibbsPrior* prior, const Random* random,
+                      int64_t start, int64_t stop, int64_t thin, const GibbsState* state, const GibbsDraws* draws) {
+    Chain chain(N, *prior, *random, *state);
+    const Patterns none{prior->D, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
+    Measured rows(Y, patterns ? *patterns : none, prior->K, *random);
+    if (chain.no_memory() || rows.no_memory()) return NO_MEMORY;
     chain.measure();
     for (int64_t draw = start; draw < stop; draw++) {
-        for (int64_t sweep = 0; sweep < thin; sweep++)
+        for (int64_t sweep = 0; sweep < thin; sweep++) {
             if (chain.sweep() != DONE) return NOT_FINITE;
+            if (patterns) chain.draw_values(*patterns, rows);
+        }
         chain.keep(*draws, draw);
     }
     return DONE;

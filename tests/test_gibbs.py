@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
-from oracles import errors_allowed, reference, scale_matrices, seed, table
+from oracles import IMPERFECTIONS, errors_allowed, imperfect, quiet, reference, scale_matrices, seed, table
 from scipy import integrate, stats
 from scipy.special import gammaln
 
@@ -14,15 +14,16 @@ from bayesgmm.bayes import sample
 from bayesgmm.bayes.gibbs import MODELS, AssignmentChains, Kept
 from bayesgmm.bayes.priors import HierarchicalInverseWishart, InverseWishart, NormalMeans, Priors
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.observations import any_rows
 
 
-def run(X, priors, model, labels, means, rng, draws, thin, scale=None):
+def run(X, priors, model, labels, means, rng, draws, thin, scale=None, values=None):
     """Draws of chains that start from labels (chains, N) and means (chains, K, D)."""
     chains, K, D = means.shape
     shapes = {"filled": (), "weights": (K,), "means": (K, D), "factors": (K, D, D)}
     types = {"filled": np.int64}
     kept = Kept(**{name: np.empty((chains, draws, *s), types.get(name, float)) for name, s in shapes.items()})
-    options = {"concentration": priors.concentration, "scale_matrix": scale}
+    options = {"concentration": priors.concentration, "scale_matrix": scale, "values": values}
     AssignmentChains(X, priors, model, labels, means, rng, **options).advance(kept, 0, draws, thin)
     return kept
 
@@ -84,10 +85,34 @@ def test_weights_and_means_are_those_of_all_assignments(name):
     assert (np.abs(z_scores) < errors_allowed(comparisons=len(exact), df=chains - 1)).all(), z_scores
 
 
+def measured(X, kind, rng):
+    """What is measured of true values (N, D): some of them, one row not at all; with errors of row and column."""
+    N, D = X.shape
+    errors, Y = np.zeros((N, D, D)), X.copy()
+    if "correlated" in kind:
+        A = rng.normal(size=(N, D, D))
+        errors = A @ np.swapaxes(A, 1, 2)
+        errors[1] = np.outer(A[1, 0], A[1, 0])  # that are one error
+    elif "errors" in kind:
+        errors = rng.choice([0.0, 0.5, 2.0], size=(N, D, 1)) * np.eye(D)
+    if "errors" in kind:
+        level, axes = np.linalg.eigh(errors)
+        Y += np.einsum("nij,nj,nj->ni", axes, np.sqrt(np.maximum(level, 0.0)), rng.normal(size=(N, D)))
+    if "holes" in kind:
+        Y[rng.random(Y.shape) < 0.3] = np.nan
+        Y[3] = np.nan
+    return any_rows(Y, error_covariance=errors)
+
+
 @pytest.mark.statistical
-@pytest.mark.parametrize("hierarchical", [False, True])
-@pytest.mark.parametrize("name", MODELS)
-def test_the_prior_is_left_as_it_is(name, hierarchical):
+@pytest.mark.parametrize(
+    ("name", "hierarchical", "kind"),
+    [
+        *itertools.product(MODELS, [False, True], ["complete"]),
+        *itertools.product(["VVV", "EEE", "VVI", "EII"], [False], IMPERFECTIONS),
+    ],
+)
+def test_the_prior_is_left_as_it_is(name, hierarchical, kind):
     """Tables drawn from the prior: a chain that starts from what made them still has the prior's numbers at its end.
 
     Means of 1000 differences of weights, means, their squares, and log determinants of the covariances.
@@ -112,13 +137,34 @@ def test_the_prior_is_left_as_it_is(name, hierarchical):
         z = rng.choice(K, size=N, p=given.weights[0])
         spread = np.linalg.cholesky(given.covariances[0, z])
         X = given.means[0, z] + np.einsum("nij,nj->ni", spread, rng.normal(size=(N, D)))
-        end = run(X, priors, model, z[None], given.means, rng, draws=1, thin=6, scale=B[r])
+        rows = measured(X, kind, rng)
+        end = run(rows, priors, model, z[None], given.means, rng, draws=1, thin=6, scale=B[r], values=[X])
         log_det = -2 * np.linalg.slogdet(end.factors[0, 0])[1]
         before = numbers(given.weights[0], given.means[0], np.linalg.slogdet(given.covariances[0])[1])
         change.append(numbers(end.weights[0, 0], end.means[0, 0], log_det) - before)
     z_scores = np.mean(change, axis=0) / (np.std(change, axis=0) / np.sqrt(repeats))
     allowed = errors_allowed(comparisons=len(z_scores), df=repeats - 1)
     assert (np.abs(z_scores) < allowed).all(), z_scores
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", IMPERFECTIONS)
+def test_an_imperfect_tables_posterior_is_that_of_nuts(kind):
+    """Weights, means and log determinants; errors are by effective sample sizes."""
+    rng = np.random.default_rng(seed(3))
+    mixture = bg.GaussianMixture([0.4, 0.6], [[0.0, 0.0], [5.0, 3.0]], [np.eye(2), [[1.0, 0.6], [0.6, 2.0]]])
+    rows = imperfect(mixture.sample(80, rng=rng)[0], kind, rng)
+    fit = bg.fit_em(rows, 2, rng=0)
+
+    def numbers(sampler):
+        draws = bg.posterior(quiet(bg.sample_posterior, rows, fit, sampler=sampler, rng=seed(4))).draws
+        log_det = np.linalg.slogdet(draws.covariances)[1]
+        values = np.concatenate([draws.weights[..., :1], draws.means.reshape(*log_det.shape[:2], 4), log_det], axis=-1)
+        ess = np.array([array_stats.ess(v, chain_axis=0, draw_axis=1) for v in np.moveaxis(values, -1, 0)])
+        return values.mean(axis=(0, 1)), values.std(axis=(0, 1)) / np.sqrt(ess)
+
+    (one, own), (other, its) = numbers("gibbs"), numbers("nutpie")
+    np.testing.assert_array_less(np.abs(one - other) / np.hypot(own, its), errors_allowed(comparisons=7))
 
 
 @pytest.mark.statistical

@@ -7,6 +7,9 @@ once, and the rows of two be divided between them anew (Metropolis steps with th
 pass between numbers of filled components, and between places of a small one, which a sampler of the parameters alone
 seldom does.
 
+Where values are missing or have errors, true values are part of the state: once a sweep each row is assigned anew by
+what was measured of it, given the components and their weights, and given true values of its component.
+
 Here is the posterior of a given number of components; `sparse` has the overfitted mixture.
 
 References
@@ -35,10 +38,12 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.bayes.priors.joint import Priors
 from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.initialize import completed
 from bayesgmm.errors import InputError, SamplingError
 from bayesgmm.expectation import in_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
+from bayesgmm.observations import Observations, any_rows
 
 MODELS = ("EII", "VII", "EEI", "VVI", "EEE", "VVV")  # whose covariances have conjugate conditionals
 FULL, DIAGONAL, SPHERICAL = range(3)  # as gibbs.cpp numbers them
@@ -79,7 +84,8 @@ class AssignmentChains:
 
     Parameters
     ----------
-    X : (N, D)
+    X : (N, D) table
+        Where values are missing or have errors, true values are drawn too.
     priors : Priors
         Of means and covariances (`InverseWishart` or `HierarchicalInverseWishart`).
     model : CovarianceModel
@@ -95,11 +101,13 @@ class AssignmentChains:
         The unknown concentration to start from, and its prior's rate.
     scale_matrix : (D, D), optional
         Of the hierarchical prior, to start from; its prior mean by default.
+    values : sequence of (N, D), optional
+        True values to start each chain from; by default missing ones are drawn as of one Gaussian.
     """
 
     def __init__(
         self,
-        X: np.ndarray,
+        X: Any,
         priors: Priors,
         model: CovarianceModel,
         labels: np.ndarray,
@@ -110,21 +118,27 @@ class AssignmentChains:
         start: float = 1.0,
         rate: float = 1.0,
         scale_matrix: np.ndarray | None = None,
+        values: Sequence[np.ndarray] | None = None,
     ) -> None:
         assert model.name in MODELS
-        self._X = np.ascontiguousarray(X)
+        table = any_rows(X)
+        self._filled = np.delete(np.arange(table.n_observations), table.empty)
+        self._table = table.take(self._filled) if len(table.empty) else table
+        if values is None:
+            values = [completed(table, rng) for _ in means]
         self._prior, scale, self._kept_alive = _compiled_prior(
             priors, model, means.shape[1], concentration, rate, scale_matrix
         )
         self._streams = rng.spawn(len(means))
         self._states = [
             {
-                "labels": np.array(z, dtype=np.int64),
+                "labels": np.array(z[self._filled], dtype=np.int64),
+                "values": table.values if table.patterns is None else np.array(x[self._filled]),
                 "means": np.array(mu, dtype=np.float64, order="C"),
                 "scale_matrix": scale.copy(),
                 "concentration": np.array([start]),
             }
-            for z, mu in zip(labels, means, strict=True)
+            for z, x, mu in zip(labels, values, means, strict=True)
         ]
 
     def advance(self, kept: Kept, start: int, stop: int, thin: int) -> None:
@@ -135,13 +149,15 @@ class AssignmentChains:
         SamplingError
             If a covariance is not positive definite.
         """
+        Y, patterns = self._table.values, self._table.patterns
+        groups = None if patterns is None else byref(patterns.compiled)
 
         def advance(c: int) -> None:
             state = {name: address(array, array.dtype.type) for name, array in self._states[c].items()}
             state_struct, draws = native.GibbsState(**state), kept.of_chain(c)
-            stream, N = native.random(self._streams[c]), len(self._X)
+            stream, (N, _) = native.random(self._streams[c]), Y.shape
             status = native.gibbs(
-                address(self._X), N, self._prior, stream, start, stop, thin, byref(state_struct), byref(draws)
+                address(Y), N, groups, self._prior, stream, start, stop, thin, byref(state_struct), byref(draws)
             )
             if status:
                 raise SamplingError(
@@ -214,8 +230,6 @@ def why_not(density: Density) -> str:
             f"sampler='gibbs' needs InverseWishart or HierarchicalInverseWishart covariances, not "
             f"{type(priors.covariances).__name__}; use sampler='nutpie'"
         )
-    if density.table.patterns is not None:
-        return "sampler='gibbs' needs a table without missing values and errors; use sampler='nutpie'"
     return ""
 
 
@@ -255,11 +269,11 @@ def gibbs_draws(
     progress : callable
         Called with the share of the budget that is used.
     """
-    X, priors = density.table.values, density.priors
-    K, (N, D) = priors.n_components, X.shape
-    labels, means = _starting_points(X, starts, chains, K, rng)
+    table, priors = density.table, density.priors
+    K, (N, D) = priors.n_components, table.values.shape
+    labels, means = _starting_points(table, starts, chains, K, rng)
     sampler = AssignmentChains(
-        X, priors, density.model.for_features(D), labels, means, rng, concentration=priors.concentration
+        table, priors, density.model.for_features(D), labels, means, rng, concentration=priors.concentration
     )
     total = draws + tune
     kept = Kept(
@@ -267,7 +281,9 @@ def gibbs_draws(
         means=np.empty((chains, total, K, D)),
         factors=np.empty((chains, total, K, D, D)),
     )
-    sweep = chains * N * (K + 1) * (1 + D * D / 40)
+    sweep = chains * (K + 1) * N * (1 + D * D / 40)
+    if table.patterns is not None:  # true values are drawn too, for which each group of rows has factors of its own
+        sweep = 2 * sweep + chains * (K + 1) * table.patterns.n * (2 + D**3 / 40)
     most = max(_BUDGET / sweep, total)  # sweeps of a chain
     thin = max(int(most / total / 2**_ROUNDS), 1)
     done = start = 0
@@ -304,15 +320,16 @@ def _with_heights(density: Density, chains: Chains) -> Chains:
 
 
 def _starting_points(
-    X: np.ndarray, starts: Sequence[GaussianMixture], chains: int, K: int, rng: np.random.Generator
+    table: Observations, starts: Sequence[GaussianMixture], chains: int, K: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Assignments (chains, N) and means (chains, K, D): of mixtures, and of rows taken at random, by turns."""
+    X = completed(table)
     labels, means = np.empty((chains, len(X)), np.int64), np.empty((chains, K, X.shape[1]))
     scale = np.maximum(X.std(axis=0), 1e-300)
     for c in range(chains):
         if c % 2 == 0:
             mixture = starts[c // 2 % len(starts)]
-            labels[c], means[c] = mixture.predict(X), mixture.means
+            labels[c], means[c] = mixture.predict(table), mixture.means
         else:
             means[c] = X[rng.integers(len(X), size=K)]
             distance = [(((X - mean) / scale) ** 2).sum(axis=1) for mean in means[c]]

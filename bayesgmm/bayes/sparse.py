@@ -12,6 +12,7 @@ mixtures. Statistics and Computing, 26, 303-324. https://doi.org/10.1007/s11222-
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _AT_ONCE = 50  # draws between which a run can be interrupted
 
 
 def filled_draws(
-    X: np.ndarray,
+    X: Any,
     priors: Priors,
     model: CovarianceModel,
     labels: np.ndarray,
@@ -42,7 +43,7 @@ def filled_draws(
 
     Parameters
     ----------
-    X : (N, D)
+    X : (N, D) table
     priors : Priors
         Of means and covariances (`InverseWishart` or `HierarchicalInverseWishart`).
     model : CovarianceModel

@@ -111,7 +111,9 @@ def overfitted_mixture(run: Run, fits: Mapping[Key, EMFit], order: Sequence[Key]
         covariance=name,
         n_components=K,
         probabilities=np.bincount(filled.ravel(), minlength=K + 1) / filled.size,
-        prior=filled_prior(run.table.n_observations, K, np.random.default_rng(run.seeds.overfitted)),
+        prior=filled_prior(
+            run.table.n_observations - len(run.table.empty), K, np.random.default_rng(run.seeds.overfitted)
+        ),
         filled=filled,
         concentration=arrays["concentration"],
         r_hat=r_hat,
@@ -133,14 +135,15 @@ def _draw(
     from bayesgmm.bayes.priors import Priors
     from bayesgmm.bayes.sparse import filled_draws
 
-    X, sizes = run.table.values, sorted(mixtures, reverse=True)
-    labels, means = np.empty((chains, len(X)), np.int64), np.tile(X.mean(axis=0), (chains, K, 1))
+    table, sizes = run.table, sorted(mixtures, reverse=True)
+    labels = np.empty((chains, table.n_observations), np.int64)
+    means = np.tile(np.nanmean(table.values, axis=0), (chains, K, 1))
     for c in range(chains):
         mixture = mixtures[sizes[c * len(sizes) // chains]]
-        labels[c], means[c, : mixture.n_components] = mixture.predict(X), mixture.means
-    priors, rng = Priors.weakly_informative(X, K), np.random.default_rng(run.seeds.overfitted)
+        labels[c], means[c, : mixture.n_components] = mixture.predict(table), mixture.means
+    priors, rng = Priors.weakly_informative(table, K), np.random.default_rng(run.seeds.overfitted)
     tell = of_stage(run.progress, f"sparse weights, K={K}")
     filled, concentration = filled_draws(
-        X, priors, model, labels, means, rng, draws=draws, tune=tune, thin=_SWEEPS, tell=tell
+        table, priors, model, labels, means, rng, draws=draws, tune=tune, thin=_SWEEPS, tell=tell
     )
     return {"filled": filled, "concentration": concentration}
