@@ -35,6 +35,7 @@ from .bayes.relabel import relabel as relabel
 from .bayes.sample import sample_posterior as sample_posterior
 from .bayes.verdict import Convergence as Convergence, Verdict as Verdict
 from .clusters.assignment import Assignments as Assignments, assign as assign, filled_components as filled_components
+from .clusters.imputation import Imputation as Imputation, impute as impute
 from .clusters.merging import Merging as Merging, merge_components as merge_components
 from .clusters.modes import Modes as Modes, number_of_modes as number_of_modes
 from .clusters.partition import (

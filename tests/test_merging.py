@@ -83,7 +83,7 @@ def test_modes_and_merging_take_a_fit_and_a_posterior(faithful_fit, faithful_pos
     np.testing.assert_allclose(merging.entropy, bg.merge_components(fit, X).entropy, rtol=1e-6)
     assert merging.entropy_lower[1] < merging.entropy[1] < merging.entropy_upper[1]
     assert merging.elbow is None
-    with pytest.raises(bg.InputError, match="needs the rows"):
+    with pytest.raises(bg.InputError, match="no rows of its own; give the table"):
         bg.merge_components(fit)
     with pytest.raises(bg.InputError, match="between 1 and 2"):
         merging.labels(3)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from bayesgmm import native
-from bayesgmm.clusters.rows_under_draws import EIGHT, rows_under_draws
+from bayesgmm.clusters.rows_under_draws import EIGHT, rows_under_mixtures
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.intervals import level, tails
-from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
 
 
@@ -131,15 +130,8 @@ def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -
     (array([1, 2]), np.int64(1))
     """
     ci_prob = level(ci_prob)
-    single = getattr(source, "mixture", source)
-    if isinstance(single, GaussianMixture) and not single.batch_shape:
-        if X is None:
-            raise InputError("merge_components needs the rows as its second argument")
-        draws = rows_under_draws(single.reshape(1), X)
-        R = single.responsibilities(draws.table)
-    else:
-        draws = rows_under_draws(source, X)
-        R = draws.mean_responsibilities() if draws.em is None else draws.em.responsibilities(draws.table)
+    draws = rows_under_mixtures(source, X)
+    R = draws.mean_responsibilities() if draws.em is None else draws.em.responsibilities(draws.table)
     K = R.shape[1]
     entropy, groups = np.empty(K), np.empty((K, K), np.int64)
     _hierarchy(R, entropy, groups)

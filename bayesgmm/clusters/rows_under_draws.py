@@ -243,6 +243,22 @@ def log_mean_exp(lines: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(lines, out=lines).mean(axis=-1))
 
 
+def rows_under_mixtures(source: Any, X: Any, error_sd: Any = None, error_covariance: Any = None) -> RowsUnderDraws:
+    """Rows under the draws of a posterior; or under one mixture, an EM fit's or any, as if it were the only draw.
+
+    Raises
+    ------
+    InputError
+        As `rows_under_draws`, and where a single mixture is given without rows.
+    """
+    single = getattr(source, "mixture", source)
+    if not isinstance(single, GaussianMixture) or single.batch_shape:
+        return rows_under_draws(source, X, error_sd, error_covariance)
+    if X is None:
+        raise InputError("a fit or a mixture has no rows of its own; give the table as the second argument")
+    return rows_under_draws(single.reshape(1), X, error_sd, error_covariance)
+
+
 def rows_under_draws(
     posterior: Any, X: Any = None, error_sd: Any = None, error_covariance: Any = None
 ) -> RowsUnderDraws:
