@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 import bayesgmm as bg
 from bayesgmm.clusters.assignment import equal_tailed
+from bayesgmm.observations import any_rows
 
 
 @pytest.mark.parametrize("ci_prob", [0.01, 0.5, 0.89, 0.999])
@@ -64,7 +65,7 @@ def test_a_value_with_an_error_without_bound_counts_no_more_than_a_missing_one(o
 
 def test_errors_are_given_with_their_rows(overlapping_draws):
     m, X = overlapping_draws
-    posterior = bg.Posterior(m.reshape(1, -1), rows=X)
+    posterior = bg.Posterior(m.reshape(1, -1), table=any_rows(X))
     with pytest.raises(bg.InputError, match="errors are of rows that are given with them"):
         bg.assign(posterior, error_sd=np.ones(X.shape[1]))
 

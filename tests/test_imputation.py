@@ -6,6 +6,7 @@ from oracles import CHANCE, deviation_allowed, random_mixture, seed
 from scipy import stats
 
 import bayesgmm as bg
+from bayesgmm.observations import any_rows
 
 
 def with_holes(rng, X, share=0.35):
@@ -69,7 +70,7 @@ def test_a_posterior_averages_the_conditionals_of_its_draws():
     given = draws.conditional({0: 0.5, 2: 0.5})
     ends = [imputed.lower[0, 1], imputed.upper[0, 1]]
     np.testing.assert_allclose(given.cdf(ends).mean(axis=(0, 1)), [0.25, 0.75], rtol=1e-10)
-    own = bg.impute(bg.Posterior(draws, rows=X), ci_prob=0.5)
+    own = bg.impute(bg.Posterior(draws, table=any_rows(X)), ci_prob=0.5)
     np.testing.assert_array_equal(own.values, imputed.values)
 
 

@@ -78,6 +78,42 @@ def test_nothing_depends_on_the_order_of_rows_with_holes(unfinished):
     np.testing.assert_allclose(bg.merge_components(m, other).entropy_mean, bg.merge_components(m, table).entropy_mean)
 
 
+def test_rows_without_values_change_no_partition(overlapping_draws):
+    m, X = overlapping_draws
+    more = np.insert(X, [0, 7, 7], np.nan, axis=0)
+    plain, padded = bg.partition(m, X, rng=0), bg.partition(m, more, rng=0)
+    known = ~np.isnan(more[:, 0])
+    np.testing.assert_array_equal(padded.labels[known], plain.labels)
+    assert set(padded.labels[~known]) == {np.bincount(plain.labels).argmax()}
+    assert padded.expected_loss == plain.expected_loss
+    balls = bg.credible_ball(m, plain, X, rng=0), bg.credible_ball(m, padded, more, rng=0)
+    assert balls[0].radius == balls[1].radius
+    np.testing.assert_array_equal(balls[1].horizontal[known], balls[0].horizontal)
+
+
+def test_a_posterior_brings_its_own_rows_with_their_holes_and_errors():
+    rng = np.random.default_rng(9)
+    draws, X = random_mixture(rng, 2, 3, batch=(2, 20)), rng.normal(size=(30, 3))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    table = any_rows(X, error_sd=rng.random(X.shape))
+    own = bg.Posterior(draws, table=table)
+    labels = np.arange(30) % 2
+    part = bg.partition(own, rng=0)
+    for function in (
+        lambda *rows: bg.assign(*rows, rng=0).tail_probability,
+        lambda *rows: bg.assign(*rows, partition=part, rng=0).probabilities,
+        lambda *rows: bg.posterior_similarity(*rows),
+        lambda *rows: bg.partition(*rows, rng=0).labels,
+        lambda *rows: bg.filled_components(*rows, rng=0),
+        lambda *rows: bg.merge_components(*rows).entropy_mean,
+        lambda posterior, *X: bg.partition_scores(posterior, labels, *X, rng=0).adjusted_rand.mean,
+        lambda posterior, *X: bg.credible_ball(posterior, part, *X, rng=0).radius,
+        lambda posterior, *X: bg.cluster_mixture(posterior, part, *X).means,
+        lambda *rows: bg.impute(*rows).upper,
+    ):
+        np.testing.assert_array_equal(function(own), function(draws, table))
+
+
 @pytest.mark.statistical
 def test_components_of_rows_with_holes_are_drawn_as_often_as_probable():
     K, S = 3, 4000

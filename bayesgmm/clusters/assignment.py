@@ -203,7 +203,7 @@ def assign(
     draws = rows_under_draws(posterior, X_new, error_sd, error_covariance)
     share = None
     if partition is not None:
-        fitted = draws if X_new is None or as_posterior(posterior).rows is None else rows_under_draws(posterior)
+        fitted = draws if X_new is None or as_posterior(posterior).table is None else rows_under_draws(posterior)
         share = shares(cluster_counts(fitted, partition))
     N, K = draws.n_rows, draws.mixture.n_components if partition is None else partition.n_clusters
     probabilities, lower, upper = np.empty((N, K)), np.empty((N, K)), np.empty((N, K))

@@ -6,13 +6,13 @@ never used, so that the draws need no relabelling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.clusters import salso
-from bayesgmm.clusters.rows_under_draws import rows_under_draws
+from bayesgmm.clusters.rows_under_draws import RowsUnderDraws, rows_under_draws
 from bayesgmm.clusters.scores import label_codes
 from bayesgmm.errors import InputError
 from bayesgmm.observations import positive_integer
@@ -167,7 +167,8 @@ def partition(
     in SALSO (Dahl, Johnson & Müller 2022): rows are allocated one after another in random order, then reallocated until
     nothing improves; in the best few minima clusters are dissolved and built anew. Rows that share a cluster in every
     draw are moved together: as they move one after another the loss is concave, so no minimum needs to separate them.
-    If there are more than 2 x 10^8 assignments, the draws are thinned evenly.
+    If there are more than 2 x 10^8 assignments, the draws are thinned evenly. Rows without any value say nothing and
+    are in the largest cluster.
 
     References
     ----------
@@ -190,12 +191,14 @@ def partition(
     if loss not in ("vi", "binder"):
         raise InputError(f"loss must be 'vi' or 'binder', not {loss!r}")
     n_runs = positive_integer(n_runs, "n_runs", least=0)
-    draws = rows_under_draws(posterior, X)
-    N, K = draws.n_rows, draws.mixture.n_components
+    every = rows_under_draws(posterior, X)
+    draws, known = _with_values(every)
+    K = draws.mixture.n_components
     most = positive_integer(K + _SPARE if max_clusters is None else max_clusters, "max_clusters")
     rng = np.random.default_rng(rng)
-    em_labels = None if draws.em is None else draws.em.predict(draws.table)
-    reference = em_labels if reference is None else _reference(reference, N)
+    em_labels = None if draws.em is None else draws.em.predict(every.table)
+    all_reference = em_labels if reference is None else _reference(reference, every.n_rows)
+    reference = None if all_reference is None else all_reference[known]
     drawn = salso.drawn_partitions(draws, loss, rng)
     items, item = salso.grouped(drawn)
     most = min(len(items.labels), most)
@@ -204,17 +207,25 @@ def partition(
     best = sorted(minima, key=lambda labels: minima[labels])[:_POLISHED]
     polished = items.descend([np.frombuffer(labels, np.int64) for labels in best], most, _DISSOLVED, rng)
     least = np.frombuffer(min(polished, key=lambda labels: polished[labels]), np.int64)
-    labels, components = salso.ordered(least[item], em_labels)
+    labels, components = salso.ordered(least[item], None if em_labels is None else em_labels[known])
+    all_labels = np.full(every.n_rows, np.bincount(labels).argmax())
+    all_labels[known] = labels
     return Partition(
-        labels=labels,
+        labels=all_labels,
         components=components,
         expected_loss=float(items.distances(least).mean()),
-        reference_labels=reference,
+        reference_labels=all_reference,
         reference_loss=np.nan if reference is None else float(drawn.distances(reference).mean()),
         loss=loss,
         n_draws=drawn.labels.shape[1],
         n_minima=len(minima),
     )
+
+
+def _with_values(draws: RowsUnderDraws) -> tuple[RowsUnderDraws, np.ndarray]:
+    """The rows that have a value, which alone can be told apart, and their positions."""
+    known = np.setdiff1d(np.arange(draws.n_rows), draws.table.empty)
+    return (replace(draws, table=draws.table.take(known)) if len(known) < draws.n_rows else draws), known
 
 
 def _reference(labels: Any, N: int) -> np.ndarray:
@@ -297,18 +308,21 @@ def credible_ball(
             f"credible_ball(posterior, partition) needs the result of partition, not {type(partition).__name__}"
         )
     draws = rows_under_draws(posterior, X)
-    N = draws.n_rows
-    if len(partition.labels) != N:
-        raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {N}")
+    if len(partition.labels) != draws.n_rows:
+        raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {draws.n_rows}")
+    draws, known = _with_values(draws)
+    centre = partition.labels[known]
     drawn = salso.drawn_partitions(draws, partition.loss, np.random.default_rng(rng))
-    distances = drawn.distances(partition.labels)
+    distances = drawn.distances(centre)
     counts = np.array([len(np.unique(labels)) for labels in drawn.labels.T])
     radius = np.sort(distances)[int(np.ceil(probability * len(distances))) - 1]
     inside = distances <= radius
 
     def farthest(among: np.ndarray) -> tuple[np.ndarray, float]:
         s = int(np.where(among, distances, -1.0).argmax())
-        return salso.matched(drawn.labels[:, s], partition.labels)[0], float(distances[s])
+        labels = partition.labels.copy()
+        labels[known] = salso.matched(drawn.labels[:, s], centre)[0]
+        return labels, float(distances[s])
 
     upper, upper_distance = farthest(inside & (counts == counts[inside].min()))
     lower, lower_distance = farthest(inside & (counts == counts[inside].max()))

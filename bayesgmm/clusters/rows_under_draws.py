@@ -42,8 +42,8 @@ class Lanes:
 
     @cached_property
     def center(self) -> np.ndarray:
-        """Mean of all draws, (D,)."""
-        return self.mixture.mean.mean(axis=0)
+        """Mean of all draws' components, (D,), from which means and rows are taken."""
+        return np.einsum("sk,skd->d", self.mixture.weights, self.mixture.means) / len(self.mixture.weights)
 
     @cached_property
     def factors(self) -> np.ndarray:
@@ -270,11 +270,11 @@ def rows_under_draws(
         If there are no draws, no rows, or rows with other columns than the draws'.
     """
     drawn = as_posterior(posterior)
-    if X is None and drawn.rows is None:
+    if X is None and drawn.table is None:
         raise InputError("this posterior has no table with it; give the rows (N, D) as the second argument")
     if X is None and (error_sd is not None or error_covariance is not None):
         raise InputError("errors are of rows that are given with them; the posterior knows those of its own")
-    table = any_rows(drawn.rows if X is None else X, error_sd, error_covariance)
+    table = any_rows(drawn.table if X is None else X, error_sd, error_covariance)
     check_names(X, drawn.draws.features)
     if table.n_features != drawn.n_features:
         raise InputError(f"the table has {table.n_features} columns, the draws {drawn.n_features} features")

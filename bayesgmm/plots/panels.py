@@ -77,7 +77,7 @@ class Groups:
             means=clusters.means.mean(axis=(0, 1)),
             covariances=clusters.covariances.mean(axis=(0, 1)),
         )
-        share = shares(cluster_counts(rows_under_draws(mixtures, posterior.rows), partition))
+        share = shares(cluster_counts(rows_under_draws(mixtures, posterior.table), partition))
         indices = color_indices(partition, partition.n_clusters)
         return cls("cluster", indices, centre, thinned(clusters, n_draws), mixtures, share)
 
