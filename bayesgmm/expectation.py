@@ -21,8 +21,8 @@ from bayesgmm import native
 from bayesgmm.native import address
 from bayesgmm.patterns import Patterns
 
-_CHUNKS = 32  # fixed, so that the sums, and with them every result, do not depend on the number of cores
-_CHUNK_WORK = 1e6  # multiply-adds that a chunk has at least: about 50 microseconds, which repay handing it over
+_TASKS = 32  # of chunks, that threads take: handing one over costs about 10 microseconds
+_CHUNK_WORK = 1e6  # multiply-adds that a chunk has at least: about 50 microseconds
 _CHUNK_ROWS = 512  # and rows
 
 NO_LABELS = np.empty(0, dtype=np.int64)
@@ -133,17 +133,63 @@ def multiply_adds(n: int, K: int, D: int, diagonal: bool) -> float:
     return n * K * (10.0 + (4 * D if diagonal else D * (D + 4)))
 
 
+def chunk_rows(K: int, D: int, diagonal: bool) -> int:
+    """Rows that are summed at a time, a power of two; it depends on nothing else, so that sums have the same digits."""
+    least = max(_CHUNK_WORK / multiply_adds(1, K, D, diagonal), _CHUNK_ROWS)
+    return 1 << math.ceil(math.log2(least))
+
+
 def parallel_pays(n: int, K: int, D: int, diagonal: bool) -> bool:
     """Whether a pass over n rows is long enough to be shared between threads."""
-    return n >= 2 * _CHUNK_ROWS and multiply_adds(n, K, D, diagonal) > 2 * _CHUNK_WORK
+    return n >= 2 * chunk_rows(K, D, diagonal)
 
 
-def _ranges(n: int, K: int, D: int, diagonal: bool) -> list[tuple[int, int]]:
-    """The chunks of rows that threads take, or one where threads would not pay."""
-    chunks = 1
-    if parallel_pays(n, K, D, diagonal):
-        chunks = int(min(multiply_adds(n, K, D, diagonal) / _CHUNK_WORK, _CHUNKS, n // _CHUNK_ROWS))
-    return list(pairwise(np.linspace(0, n, chunks + 1).astype(int).tolist()))
+def _ranges(n: int, chunk: int) -> list[tuple[int, int]]:
+    """Ranges of whole chunks that threads take, no more than pay."""
+    chunks, tasks = -(-n // chunk), min(max(n // chunk, 1), _TASKS)
+    edges = np.linspace(0, chunks, tasks + 1).astype(int) * chunk
+    return list(pairwise(np.minimum(edges, n).tolist()))
+
+
+class Totals:
+    """What a pass over rows adds up to, in twice the precision: the order of adding does not matter.
+
+    Attributes
+    ----------
+    high, low : (3 + K (1 + D + D^2),)
+        Numbers whose sums are the log-likelihood and the sum of the rows' largest log responsibilities, in nats, the
+        expected count of the noise, and the statistics.
+    """
+
+    def __init__(self, K: int, D: int) -> None:
+        self.shape = K, D
+        self.high, self.low = np.zeros((2, 3 + K * (1 + D + D * D)))
+
+    def add(self, other: Totals) -> None:
+        """Add the totals of other rows."""
+        native.add_totals(self.high.size, *map(address, (self.high, self.low, other.high, other.low)))
+
+    @property
+    def log_likelihood(self) -> float:
+        """In nats."""
+        return float(self.high[0])
+
+    @property
+    def map_log_responsibility(self) -> float:
+        """Sum over the rows of the log responsibility of each row's most probable component, in nats."""
+        return float(self.high[1])
+
+    @property
+    def noise(self) -> float:
+        """Expected number of rows that are noise."""
+        return float(self.high[2])
+
+    @property
+    def statistics(self) -> Statistics:
+        """The expected statistics."""
+        K, D = self.shape
+        counts, first, scatter = np.split(self.high[3:], (K, K + K * D))
+        return Statistics(counts, first.reshape(K, D), scatter.reshape(K, D, D))
 
 
 class Pass:
@@ -164,23 +210,25 @@ class Pass:
         self.K, self.D = self.parameters.offsets.shape
         self.compiled = self.rows.compiled()
         self.mixture = native.Mixture(self.K, self.D, *map(address, arrays), diagonal, parameters.log_noise)
-        self.ranges = _ranges(rows.n_read, self.K, self.D, diagonal)
-        self._parts = np.empty((len(self.ranges), self.K * (1 + self.D + self.D**2)))  # statistics of each chunk
+        self.chunk = chunk_rows(self.K, self.D, diagonal)
+        self.ranges = _ranges(rows.n_read, self.chunk)
 
-    def statistics(self, moments: bool = True) -> tuple[float, float, Statistics]:
-        """What `expected_statistics` returns of these rows."""
-        sums = [native.Sums() for _ in self.ranges]
-        n, D = self.K, self.D  # entries of the counts; D times as many of the first moments, D^2 times of the scatters
-        starts = map(address, self._parts)
-        into = [native.Statistics(*(start + 8 * n * skip for skip in (0, 1, 1 + D))) for start in starts]
+    def totals(self, moments: bool = True) -> Totals:
+        """What these rows add up to; without the statistics, if they are not wanted."""
+        first, *others = in_threads(lambda part: self._of_range(*part, moments), self.ranges)
+        for other in others:
+            first.add(other)
+        return first
 
-        def task(i: int) -> None:
-            native.accumulate(self.compiled, self.mixture, *self.ranges[i], moments, into[i], sums[i])
+    def alone(self, moments: bool = True) -> Totals:
+        """The same, by the calling thread alone."""
+        return self._of_range(0, self.rows.n_read, moments)
 
-        in_threads(task, range(len(self.ranges)))
-        counts, first, scatter = np.split(self._parts.sum(axis=0), (n, n + n * D))
-        total = Statistics(counts, first.reshape(n, D), scatter.reshape(n, D, D))
-        return math.fsum(s.log_likelihood for s in sums), math.fsum(s.map_log_responsibility for s in sums), total
+    def _of_range(self, start: int, stop: int, moments: bool) -> Totals:
+        totals = Totals(self.K, self.D)
+        into = address(totals.high), address(totals.low)
+        native.totals(self.compiled, self.mixture, start, stop, self.chunk, moments, *into)
+        return totals
 
 
 def expected_statistics(
@@ -207,7 +255,8 @@ def expected_statistics(
         Sum over the rows of the log responsibility of each row's most probable component, in nats.
     statistics : Statistics
     """
-    return Pass(rows, parameters, diagonal).statistics(moments)
+    totals = Pass(rows, parameters, diagonal).totals(moments)
+    return totals.log_likelihood, totals.map_log_responsibility, totals.statistics
 
 
 def empty_statistics(K: int, D: int) -> Statistics:
@@ -242,7 +291,7 @@ def _pointwise(
 def column_ranges(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest entry of each column, (D,) each; NaN for a column with an entry that is not finite."""
     (N, D), values = X.shape, address(X)
-    chunks = _ranges(N, 1, D, False)
+    chunks = _ranges(N, chunk_rows(1, D, False))
     low, high = np.empty((len(chunks), D)), np.empty((len(chunks), D))
 
     def task(i: int) -> None:

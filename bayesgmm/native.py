@@ -303,6 +303,8 @@ def _function(name: str, *argtypes: Any, restype: Any = c_int64) -> Any:
 
 _ROWS = (POINTER(Rows), POINTER(Mixture), c_int64, c_int64)  # with the range [start, stop)
 accumulate = _function("accumulate", *_ROWS, c_int64, POINTER(Statistics), POINTER(Sums))
+totals = _function("totals", *_ROWS, c_int64, c_int64, c_void_p, c_void_p)
+add_totals = _function("add_totals", c_int64, *[c_void_p] * 4)
 log_prob = _function("log_prob", *_ROWS, c_void_p)
 log_joint = _function("log_joint", *_ROWS, c_void_p)
 ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)

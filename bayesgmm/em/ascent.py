@@ -14,8 +14,9 @@ import numpy as np
 
 from bayesgmm import native
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.expectation import Parameters, Pass, Rows, Statistics, in_threads, n_threads, parallel_pays
+from bayesgmm.expectation import Parameters, Rows, Statistics, in_threads, n_threads, parallel_pays
 from bayesgmm.native import address
+from bayesgmm.passes import InMemory, Passes, Request
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
 _MEMORY = 6  # the MEMORY of src/climb.hpp
@@ -197,6 +198,12 @@ class Outcomes(NamedTuple):
         return native.Outcomes(address(self.progress, _PROGRESS), *map(address, self[1:]))
 
 
+def _no_outcomes(S: int, K: int, D: int) -> Outcomes:
+    """Room for the ends of S climbs."""
+    moments = np.empty((S, K * (1 + D + D * D)))
+    return Outcomes(np.zeros(S, _PROGRESS), moments, np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D)))
+
+
 def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.ndarray) -> tuple[Outcomes, State]:
     """Run EM from each of several moments until it converges, exhausts its iterations or degenerates.
 
@@ -219,16 +226,13 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
     """
     S, N, (K, D) = len(moments), rows.n_read, problem.fixed.offsets.shape
     moments, row_weights = np.ascontiguousarray(moments), np.ascontiguousarray(row_weights, dtype=np.float64)
-    outcomes = Outcomes(
-        np.zeros(S, _PROGRESS), np.empty_like(moments), np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D))
-    )
+    outcomes = _no_outcomes(S, K, D)
     (compiled, _arrays), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
     if parallel_pays(N, K, D, problem.model.diagonal):
         state = State(K, D, problem.max_iterations)
         for i in range(S):
             weight = row_weights[i if len(row_weights) > 1 else 0]
-            over = Pass(rows._replace(weight=weight), state.parameters, problem.model.diagonal)
-            _climb_in_threads(compiled, over, state, address(moments[i]))
+            _climb_together(InMemory(rows._replace(weight=weight)), problem, compiled, [state], moments[i : i + 1])
             native.keep(compiled, state.compiled, i, into)
         return outcomes, state
 
@@ -245,13 +249,35 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
     return outcomes, states[-1]
 
 
-def _climb_in_threads(problem: native.Problem, over: Pass, state: State, moments: int) -> None:
-    """One climb, in whose E-steps threads share the rows."""
-    progress = state.compiled.progress
-    native.begin(problem, state.compiled, moments)
-    while progress.code == RUNNING:
-        over.mixture.log_noise = state.compiled.log_noise
-        *sums, statistics = over.statistics(progress.iteration < problem.max_iterations)
-        for array, values in zip(state.statistics, statistics, strict=True):
-            array[:] = values
-        native.advance(problem, state.compiled, native.Sums(*sums))
+def climb_together(passes: Passes, problem: Problem, moments: np.ndarray) -> tuple[Outcomes, list[State]]:
+    """Run EM from each of several moments (S, size), all of them in each pass over the rows."""
+    S, (K, D) = len(moments), problem.fixed.offsets.shape
+    outcomes = _no_outcomes(S, K, D)
+    (compiled, _arrays), into = problem.compiled(), outcomes.compiled()
+    states = [State(K, D, problem.max_iterations) for _ in range(S)]
+    _climb_together(passes, problem, compiled, states, np.ascontiguousarray(moments))
+    for i, state in enumerate(states):
+        native.keep(compiled, state.compiled, i, into)
+    return outcomes, states
+
+
+def _climb_together(
+    passes: Passes, problem: Problem, compiled: native.Problem, states: list[State], moments: np.ndarray
+) -> None:
+    """Climbs with one pass over the rows for all of them."""
+    for state, start in zip(states, moments, strict=True):
+        native.begin(compiled, state.compiled, address(start))
+    while running := [state for state in states if state.compiled.progress.code == RUNNING]:
+        requests = [_request(problem, state) for state in running]
+        for state, totals in zip(running, passes.totals(requests), strict=True):
+            for array, values in zip(state.statistics, totals.statistics, strict=True):
+                array[:] = values
+            sums = native.Sums(totals.log_likelihood, totals.map_log_responsibility, totals.noise)
+            native.advance(compiled, state.compiled, sums)
+
+
+def _request(problem: Problem, state: State) -> Request:
+    """What a climb wants to know next; of its last parameters only how high they are."""
+    parameters = state.parameters._replace(log_noise=state.compiled.log_noise)
+    more = state.compiled.progress.iteration < problem.max_iterations
+    return Request(parameters, problem.model.diagonal, more)
