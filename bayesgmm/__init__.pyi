@@ -73,6 +73,7 @@ from .errors import (
 )
 from .mixture import GaussianMixture as GaussianMixture
 from .noise import Noise as Noise
+from .parts import Part as Part, Parts as Parts, open_table as open_table
 from .selection import (
     FitOutcome as FitOutcome,
     FitState as FitState,

@@ -308,6 +308,7 @@ class _Chunks:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make, self.lock = make, Lock()
+        self.rest: np.ndarray | None = None
         self._restart()
 
     def _restart(self) -> None:

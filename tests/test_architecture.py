@@ -23,13 +23,13 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "observations", "datasets"},
-    {"noise", "patterns", "measurement", "tables"},
+    {"covariance", "expectation", "observations", "passes", "datasets"},
+    {"noise", "parts", "patterns", "measurement", "tables"},
     {"intervals"},
     {"names", "native", "errors", "files", "progress"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
-NUMPY_SIDE |= {"clusters", "noise", "patterns", "measurement", "tables"}
+NUMPY_SIDE |= {"clusters", "noise", "parts", "passes", "patterns", "measurement", "tables"}
 IN_FUNCTIONS = {"pandas"}  # what the numpy side may import where it is asked for, as in to_dataframe
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")

@@ -167,7 +167,7 @@ def make_climber(
         total=table.total_weight,
         center=center,
         reference=_reference(spread, model, table.features, priors is not None),
-        metric=_metric(table.total_weight, spread, K),
+        metric=metric(table.total_weight, spread, K),
         row_variance=row_variance,
         penalty=_penalty(priors, model, center, K),
         fixed=_fixed_parts(fixed, model, center, K, table.noise is not None),
@@ -222,7 +222,7 @@ def _reference(spread: np.ndarray, model: CovarianceModel, features: tuple[str, 
     )
 
 
-def _metric(total: float, spread: np.ndarray, K: int) -> np.ndarray:
+def metric(total: float, spread: np.ndarray, K: int) -> np.ndarray:
     """Units in which the residuals of the moments are comparable: shares of rows, and the data's sds."""
     scale = np.sqrt(np.diag(spread))
     return np.concatenate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +16,18 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
 from bayesgmm.em.initialize import Candidates, portfolio, user_starts
+from bayesgmm.em.large import on_all_rows, refuse_what_is_for_rows, sample_of
 from bayesgmm.em.result import EMFit
 from bayesgmm.em.search import search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
+from bayesgmm.parts import Parts, parts_of
 from bayesgmm.progress import Progress, of_stage
 
 _GAUSSIAN_STARTS = 5  # of a single component where values are missing
+_ONE_FOR_EACH_ROW = ("sample_weight", "error_sd", "error_covariance", "labels", "noise")  # arguments
 _FLAT = 1e-3  # of the errors' variance: less is as good as no variance
 
 
@@ -98,6 +101,7 @@ def fit_em(
     ----------
     X : (N, D) table
         Array, DataFrame or nested lists of finite numbers; NaN, None, pandas.NA and masked entries are missing values.
+        Or a table in parts, which need not fit in memory, and everything that `open_table` makes one of.
     n_components : int
         K >= 1.
     covariance : str or CovarianceModel
@@ -232,6 +236,8 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     **settings
         Those of `FitSettings`.
     """
+    if (parts := parts_of(X)) is not None:
+        return _fit_parts(parts, n_components, covariance, FitSettings(**settings))
     K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
     never_collapses = bool((chosen.row_variance > 0).all())
     errors = {"error_sd": chosen.error_sd, "error_covariance": chosen.error_covariance}
@@ -269,6 +275,30 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     constraints = tuple(name for name, value in made_with.items() if value)
     progress = of_stage(chosen.progress, "EM climbs")
     return fit_from_starts(climber, candidates, rng, progress, chosen.align_to, constraints)
+
+
+def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceModel, chosen: FitSettings) -> EMFit:
+    """`fit_quietly` of a table in parts: a fit to a random sample, from which all rows are climbed."""
+    refuse_what_is_for_rows({name: getattr(chosen, name) for name in _ONE_FOR_EACH_ROW})
+    rng = np.random.default_rng(chosen.rng)
+    sample = sample_of(parts, int(rng.integers(2**63)), of_stage(chosen.progress, "rows looked at"))
+    settings = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    of_sample = fit_quietly(sample, n_components, covariance, **settings | {"rng": rng})
+    K, model = of_sample.n_components, of_sample.covariance_model
+    climber, spread = make_climber(
+        sample,
+        model,
+        K,
+        fixed=chosen.fixed,
+        priors=chosen.priors,
+        row_variance=chosen.row_variance,
+        tolerance=float(chosen.tolerance),
+        max_iterations=int(chosen.max_iterations),
+    )
+    fit = on_all_rows(parts, climber, spread, of_sample, of_stage(chosen.progress, "rows of a pass"))
+    if chosen.align_to is None and "fixed" in fit.constraints:
+        return fit
+    return replace(fit, mixture=fit.mixture.permute(_order(fit.mixture, chosen.align_to)))
 
 
 def fit_from_starts(

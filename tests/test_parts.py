@@ -1,0 +1,180 @@
+"""Laws of tables in parts: wherever rows are stored, they give the same fit to the last digit."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+import bayesgmm as bg
+from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows
+from bayesgmm.passes import InMemory, Request, Streamed, survey
+
+N, D = 70_000, 2
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0, 0.0], [4.0, 1.0], [0.0, 5.0]])
+    return (means[rng.integers(3, size=N)] + rng.normal(size=(N, D))).astype(np.float32).astype(np.float64)
+
+
+def chunks_of(X, size=9_999):
+    return lambda: (X[i : i + size] for i in range(0, len(X), size))
+
+
+@pytest.fixture(scope="module")
+def sources(X, tmp_path_factory):
+    """The same rows, stored in many ways."""
+    folder = tmp_path_factory.mktemp("tables")
+    np.save(folder / "whole.npy", X)
+    np.save(folder / "single.npy", X.astype(np.float32))
+    for i, part in enumerate(np.array_split(X, [12_345, 12_345, 50_000])):
+        np.save(folder / f"part-{i}.npy", part)
+        pq.write_table(pa.table({"a": part[:, 0], "b": part[:, 1]}), folder / f"part-{i}.parquet", row_group_size=7_001)
+    h5py.File(folder / "x.h5", "w").create_dataset("X", data=X)
+    zarr.save(str(folder / "x.zarr"), X)
+    return {
+        "npy": folder / "whole.npy",
+        "npy in parts": str(folder / "part-*.npy"),
+        "parquet": [folder / f"part-{i}.parquet" for i in range(4)],
+        "dataset": ds.dataset(folder, format="parquet", exclude_invalid_files=True),
+        "memory map": np.load(folder / "whole.npy", mmap_mode="r"),
+        "float32": np.load(folder / "single.npy", mmap_mode="r"),
+        "HDF5": h5py.File(folder / "x.h5", "r")["X"],
+        "zarr": zarr.open(str(folder / "x.zarr"), mode="r"),
+        "chunks": chunks_of(X),
+    }
+
+
+KINDS = ["npy", "npy in parts", "parquet", "dataset", "memory map", "float32", "HDF5", "zarr", "chunks"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_the_same_wherever_they_are(X, sources, kind):
+    table = bg.open_table(sources[kind])
+    assert (table.n_observations, table.n_features) == X.shape
+    for start, stop in ((0, 10), (12_340, 12_350), (6_990, 50_010), (N - 1, N), (0, N)):
+        np.testing.assert_array_equal(table.read(start, stop), X[start:stop])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_totals_have_the_same_digits_wherever_rows_are(X, sources, kind):
+    rng, center = np.random.default_rng(1), X.mean(axis=0)
+    requests = [
+        Request(Parameters(np.full(K, -3.0), rng.normal(size=(K, D)), np.tile(np.eye(D), (K, 1, 1))), False, moments)
+        for K, moments in ((3, True), (7, True), (2, False))
+    ]
+    streamed = Streamed(bg.open_table(sources[kind]), center).totals(requests)
+    here = InMemory(Rows(X, np.ones(1), NO_LABELS, center)).totals(requests)
+    for one, other in zip(streamed, here, strict=True):
+        np.testing.assert_array_equal(one.high, other.high)
+
+
+def test_totals_do_not_depend_on_the_order_of_adding(X):
+    center = X.mean(axis=0)
+    p = Parameters(np.full(2, -3.0), np.ones((2, D)), np.tile(np.eye(D), (2, 1, 1)))
+    parts = [Pass(Rows(X[a : a + 4096], np.ones(1), NO_LABELS, center), p, False) for a in range(0, N, 4096)]
+    sums = set()
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(len(parts))
+        total = parts[order[0]].alone()
+        for i in order[1:]:
+            total.add(parts[i].alone())
+        sums.add(total.high.tobytes())
+    assert len(sums) == 1
+
+
+def test_a_fit_has_the_same_digits_wherever_rows_are(X, sources):
+    fits = {kind: bg.fit_em(sources[kind], 3, rng=0, n_starts=4) for kind in ("npy", "parquet", "float32", "chunks")}
+    one = fits.pop("npy")
+    for kind, fit in fits.items():
+        assert fit.log_likelihood == one.log_likelihood, kind
+        np.testing.assert_array_equal(fit.mixture.means, one.mixture.means)
+    here = bg.fit_em(X, 3, rng=0, n_starts=4)
+    assert one.log_likelihood == pytest.approx(here.log_likelihood, abs=2e-3)
+    assert one.n_observations == N
+    assert fits["parquet"].mixture.features == ("a", "b")
+
+
+def test_a_fit_climbs_from_a_sample_to_the_maximum_over_all_rows(X, monkeypatch):
+    monkeypatch.setattr("bayesgmm.em.large.SAMPLE_ROWS", 2_000)
+    here = bg.fit_em(X, 3, rng=0, n_starts=4)
+    told = []
+    fit = bg.fit_em(chunks_of(X), 3, rng=0, n_starts=4, progress=lambda *step: told.append(step))
+    assert fit.status is bg.Status.CONVERGED
+    assert fit.log_likelihood == pytest.approx(here.log_likelihood, abs=2e-3)
+    assert (np.diff(fit.log_likelihood_path) > -1e-6).all()
+    assert ("rows of a pass", N, N) in told
+
+
+def test_the_sample_depends_on_the_rows_alone(X, sources):
+    one, other = (survey(bg.open_table(sources[kind]), 500, seed=3) for kind in ("npy", "chunks"))
+    np.testing.assert_array_equal(one.sample, other.sample)
+    np.testing.assert_array_equal(one.low, X.min(axis=0))
+    np.testing.assert_array_equal(one.high, X.max(axis=0))
+    assert 350 < len(one.sample) < 650  # 500 +- 6.7 standard deviations
+    assert {tuple(row) for row in one.sample} <= {tuple(row) for row in X}
+
+
+def test_a_bad_value_is_named_by_its_file_and_row(X, tmp_path):
+    spoilt = X.copy()
+    spoilt[66_000, 1] = np.nan
+    for i, part in enumerate(np.array_split(spoilt, 4)):
+        pq.write_table(pa.table({"a": part[:, 0], "b": part[:, 1]}), tmp_path / f"part-{i}.parquet")
+    with pytest.raises(bg.InputError, match=r"row 13500 of part-3.parquet \(row 66000 in all\), column 'b' is missing"):
+        bg.fit_em(f"{tmp_path}/*.parquet", 2)
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path):
+    for name, content, message in (
+        ("a.csv", "x,y\n1,2\n", "no table that can be read in parts"),
+        ("b.npy", "no array", r"b\.npy is not an array that numpy saved"),
+        ("c.parquet", "no table", r"c\.parquet is not a Parquet file"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(bg.InputError, match=message):
+            bg.open_table(tmp_path / name)
+    with pytest.raises(bg.InputError, match="no file"):
+        bg.open_table(tmp_path / "none.npy")
+    with pytest.raises(bg.InputError, match="no file is called"):
+        bg.open_table(str(tmp_path / "none-*.npy"))
+    pd.DataFrame({"a": [1.0, 2.0], "kind": ["u", "v"]}).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(bg.InputError, match=r"column 'kind' of .*d.parquet holds .*string, not numbers"):
+        bg.open_table(tmp_path / "d.parquet")
+    assert bg.open_table(tmp_path / "d.parquet", columns=["a"]).features == ("a",)
+    pd.DataFrame({"b": [1.0]}).to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(bg.InputError, match="has no column 'a'"):
+        bg.open_table([tmp_path / "d.parquet", tmp_path / "e.parquet"], columns=["a"])
+    np.save(tmp_path / "f.npy", np.zeros((2, 3)))
+    np.save(tmp_path / "g.npy", np.zeros((2, 4)))
+    with pytest.raises(bg.InputError, match=r"the columns of .*g\.npy"):
+        bg.open_table([tmp_path / "f.npy", tmp_path / "g.npy"])
+
+
+def test_a_file_that_changes_is_noticed(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones((10, 2)))
+    table = bg.open_table(path)
+    np.save(path, np.ones((20, 2)))
+    with pytest.raises(bg.InputError, match="has changed since it was opened"):
+        table.read(0, 5)
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "labels", "error_sd"])
+def test_arguments_with_an_entry_for_each_row_are_refused(sources, name):
+    with pytest.raises(bg.InputError, match=f"{name} cannot be given with a table in parts"):
+        bg.fit_em(sources["npy"], 2, **{name: np.ones(N)})
+
+
+def test_a_constant_column_and_too_few_rows_are_refused():
+    with pytest.raises(bg.InputError, match="column 'x1' is constant"):
+        bg.fit_em(chunks_of(np.c_[np.arange(50.0), np.ones(50)], 7), 1)
+    with pytest.raises(bg.InputError, match="gives no rows"):
+        bg.fit_em(lambda: iter(()), 1)
+    with pytest.raises(bg.InputError, match="chunk 1 has 3 columns, those before it 2"):
+        bg.fit_em(lambda: iter([np.ones((2, 2)), np.ones((2, 3))]), 1)
