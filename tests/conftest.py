@@ -8,6 +8,7 @@ import pytest
 from oracles import random_mixture, seed, table, tree_of, wobbling
 
 import bayesgmm as bg
+from bayesgmm.observations import observations
 
 
 def lent(tree):
@@ -68,6 +69,24 @@ def line_posterior():
     priors = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [10.0]), bg.InverseWishart(3.0, [[2.0]]))
     for tree in lent(bg.sample_posterior(X, bg.fit_em(X, 1), priors, draws=500, rng=seed())):
         yield X, priors, tree
+
+
+@pytest.fixture(scope="session")
+def imperfect_posterior():
+    """One component of two independent features, with holes, an empty row and errors: table, priors, posterior.
+
+    The last two rows are far out in the first feature, and one of them has no other.
+    """
+    rng = np.random.default_rng(4)
+    X = rng.normal([2.0, -1.0], [1.0, 0.5], size=(42, 2))
+    X[40:, 0] = [-10.0, 14.0]
+    X[:40][rng.random((40, 2)) < 0.2] = np.nan
+    X[3], X[40, 1] = np.nan, np.nan
+    rows = observations(X, error_sd=rng.uniform(0.0, 0.6, size=X.shape))
+    priors = bg.Priors(np.ones(1), bg.NormalMeans([0.0, 0.0], [10.0, 4.0]), bg.InverseWishart(4.0, np.diag([2.0, 1.0])))
+    fit = bg.fit_em(rows, 1, "VVI")
+    for tree in lent(bg.sample_posterior(rows, fit, priors, draws=500, chains=8, rng=seed())):
+        yield rows, priors, tree
 
 
 @pytest.fixture(scope="session")

@@ -122,17 +122,38 @@ def direct_loss(a, b, loss):
     return 2 * entropy(both) - entropy(a) - entropy(np.unique(b, return_inverse=True)[1])
 
 
-def predictive(X, weights, priors):
-    """Log predictive densities (..., N) of all rows given rows of the given weights (..., N), K = D = 1, on a grid."""
+def predictive(X, weights, priors, error_sd=0.0):
+    """Log predictive densities (..., N) of all rows given rows of the given weights (..., N), K = D = 1, on a grid.
+
+    The errors (N, 1) that the rows were measured with are in the densities.
+    """
     prior, wishart = priors.means, priors.covariances
     mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 351), np.linspace(-2, 7, 301)))
     variance = np.exp(log_variance)
-    log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance))  # (N, grid)
+    log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance + np.square(error_sd)))  # (N, grid)
     log = stats.norm.logpdf(mean, prior.location[0], prior.scale[0]) + log_variance
     log = log + stats.invgamma.logpdf(variance, wishart.df / 2, scale=wishart.scale[0, 0] / 2)
     log = log + weights @ log_lik
     posterior = np.exp(log - logsumexp(log, axis=-1, keepdims=True))
     return np.log(posterior @ np.exp(log_lik).T)
+
+
+def of_column(priors, j):
+    """What priors of several features say of one, where a single component has independent features."""
+    mean, wishart = priors.means, priors.covariances
+    covariances = bg.InverseWishart(wishart.df - priors.n_features + 1, wishart.scale[j : j + 1, j : j + 1])
+    return bg.Priors(np.ones(1), bg.NormalMeans(mean.location[j : j + 1], mean.scale[j : j + 1]), covariances)
+
+
+def predictive_of_known(rows, weights, priors):
+    """`predictive` of the known values of rows, of one component with independent features: column by column."""
+    total = np.zeros(weights.shape)
+    for j in range(rows.n_features):
+        known = ~rows.missing[:, j]
+        sd = 0.0 if rows.errors is None else np.sqrt(rows.errors[known, j : j + 1])
+        column = rows.values[known, j : j + 1]
+        total[..., known] += predictive(column, weights[..., known], of_column(priors, j), sd)
+    return total
 
 
 def quiet(call, *args, **kwargs):

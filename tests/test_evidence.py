@@ -2,16 +2,18 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import errors_allowed, seed, table
+from oracles import errors_allowed, of_column, seed, table
 from scipy.special import gammaln, logsumexp
 
 import bayesgmm as bg
 from bayesgmm.bayes import evidence as module, integrals
 from bayesgmm.bayes.evidence import Estimate, evidence_of_draws
+from bayesgmm.observations import observations
 
 APART = np.array([-3.0, -2.5, -2.0, -2.2, 2.0, 2.3, 2.9, 3.1, 2.5])[:, None]
 
@@ -102,6 +104,21 @@ def test_evidence_equals_the_sum_over_all_assignments(X, covariance, concentrati
     assert_right(evidence, enumerated(X, priors, covariance == "E"))
     copies = math.factorial(len(concentration)) if priors.exchangeable else 1
     assert evidence.log_copies == pytest.approx(math.log(copies))
+
+
+@pytest.mark.statistical
+def test_evidence_of_a_table_with_holes_is_that_of_its_columns():
+    """Of one component of independent features, column by column; rows without values change nothing."""
+    X = np.column_stack([APART[:, 0], np.roll(APART[:, 0], 3) + 1.0])
+    X[[1, 4, 6], [0, 1, 1]] = np.nan
+    covariances = bg.InverseWishart(4, np.diag([1.0, 2.0]))
+    priors = bg.Priors(np.ones(1), bg.NormalMeans([0.2, 1.0], [2.0, 3.0]), covariances)
+    exact = sum(enumerated(x[~np.isnan(x)][:, None], of_column(priors, j), False) for j, x in enumerate(X.T))
+    posterior = bg.posterior(drawn(X, 1, "VVI", priors))
+    evidence = bg.log_evidence(posterior, rng=seed())
+    assert_right(evidence, exact)
+    more = replace(posterior, table=observations(np.insert(X, [0, 5], np.nan, axis=0)))
+    assert bg.log_evidence(more, rng=seed()).value == pytest.approx(evidence.value, abs=1e-9)
 
 
 @pytest.mark.statistical

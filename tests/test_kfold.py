@@ -5,7 +5,7 @@ from dataclasses import fields
 import arviz as az
 import numpy as np
 import pytest
-from oracles import errors_allowed, predictive, quiet, seed, table
+from oracles import errors_allowed, predictive, predictive_of_known, quiet, seed, table
 
 import bayesgmm as bg
 
@@ -27,6 +27,22 @@ def test_kfold_agrees_with_quadrature(line_posterior):
     assert result.elpd == pytest.approx(float(result.elpd_i.sum()))
     assert isinstance(result, az.ELPDDataLOOKFold)
     assert result.text in str(result)
+
+
+@pytest.mark.statistical
+def test_known_values_are_predicted_as_quadrature_does(imperfect_posterior):
+    rows, priors, _ = imperfect_posterior
+    rows = rows.take(np.arange(40))
+    X, sd = rows.values, np.sqrt(rows.errors)
+    fit = bg.fit_em(X, 1, "VVI", error_sd=sd)
+    result = bg.kfold(X, fit, priors, n_folds=4, draws=1000, error_sd=sd, rng=seed())
+    for fold, _, elpd, mcse, *_ in result.fold_table.itertuples(index=False):
+        held_out = result.folds == fold
+        exact = predictive_of_known(rows, 1.0 - held_out, priors)[held_out].sum()
+        assert abs(elpd - exact) < errors_allowed(comparisons=4) * mcse
+    np.testing.assert_array_equal(result.elpd_i[rows.empty], 0.0)
+    others = np.delete(np.asarray(result.elpd_i), rows.empty)
+    assert result.se == pytest.approx(np.sqrt(others.size) * others.std(ddof=1))
 
 
 @pytest.mark.statistical

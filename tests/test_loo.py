@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import quiet, seed, table, tree_of
+from oracles import errors_allowed, predictive_of_known, quiet, seed, table, tree_of
 from scipy import stats
 
 import bayesgmm as bg
@@ -53,6 +53,27 @@ def test_without_repairs_the_result_is_arvizs(faithful):
     np.testing.assert_allclose(ours.pareto_k, theirs.pareto_k, rtol=1e-10, atol=1e-10)
     assert (ours.method == "psis").all()
     assert ours.repairs.empty
+
+
+@pytest.mark.statistical
+def test_known_values_are_predicted_as_quadrature_does(imperfect_posterior):
+    """In total, but for the two rows far out; errors are those of eight chains."""
+    rows, priors, tree = imperfect_posterior
+    exact = np.diag(predictive_of_known(rows, 1 - np.eye(42), priors))[:40].sum()
+    each = [float(quiet(bg.loo, tree.isel(chain=[c]), methods=()).elpd_i[:40].sum()) for c in range(8)]
+    assert abs(np.mean(each) - exact) < errors_allowed(df=7) * np.std(each, ddof=1) / np.sqrt(8)
+
+
+def test_rows_without_values_count_for_nothing(imperfect_posterior):
+    """Also in the standard error, and of what is stored or not."""
+    rows, _, tree = imperfect_posterior
+    for part in (tree, tree.drop_nodes("log_likelihood")):
+        result = quiet(bg.loo, part, methods=())
+        np.testing.assert_array_equal(result.elpd_i[rows.empty], 0.0)
+        np.testing.assert_array_equal(result.p_loo_i[rows.empty], 0.0)
+        others = np.delete(np.asarray(result.elpd_i), rows.empty)
+        assert result.elpd == pytest.approx(others.sum())
+        assert result.se == pytest.approx(np.sqrt(others.size) * others.std(ddof=1))
 
 
 def test_where_every_row_is_good_nothing_is_repaired(made_up):

@@ -117,6 +117,14 @@ def test_blocks_of_rows_change_nothing(case, monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_rows_without_values_change_nothing(case, method):
+    target, X, _, mixed = case
+    found, more = (relabelling(mixed, target, rows, method) for rows in (X, np.insert(X, [0, 9], np.nan, axis=0)))
+    np.testing.assert_array_equal(more.order, found.order)
+    np.testing.assert_allclose(more.margin, found.margin, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_single_component_has_one_number(method):
     X = np.random.default_rng(0).normal(size=(20, 1))
     draws = wobbling(bg.GaussianMixture([1.0], [[0.0]], [[[1.0]]]), 2, 5, np.random.default_rng(1))

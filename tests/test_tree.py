@@ -25,6 +25,16 @@ def test_tree_is_what_arviz_expects(faithful_fit, faithful_posterior):
     assert tree["em"].attrs["bic"] == faithful_fit.bic
 
 
+def test_pointwise_densities_are_those_of_marginals_and_wider_components(imperfect_posterior):
+    rows, _, tree = imperfect_posterior
+    one, pointwise = bg.as_mixture(tree)[1, 7], tree["log_likelihood"]["observations"].values[1, 7]
+    for i, (x, variances) in enumerate(zip(rows.values, rows.errors, strict=True)):
+        there = np.flatnonzero(~np.isnan(x))
+        wider = bg.GaussianMixture(one.weights, one.means, one.covariances + np.diag(variances))
+        expected = wider.marginal(there).log_prob(x[None, there])[0] if there.size else 0.0
+        assert pointwise[i] == pytest.approx(expected, rel=1e-6)
+
+
 def test_trees_are_written_compressed_and_come_back_as_they_were(faithful_posterior, tmp_path):
     tree, out = faithful_posterior.isel(draw=slice(300)), tmp_path / "draws.nc"
     write_tree(tree, out)

@@ -54,6 +54,44 @@ def test_one_component_of_known_scale_has_the_fixed_point_of_its_two_factors():
     assert found.precisions.mean[0, 0, 0] == pytest.approx(expected, rel=1e-6)
 
 
+def test_one_component_of_an_imperfect_column_has_the_fixed_point_of_its_factors():
+    """As above, with a factor of the true values: normal, given the errors and the other two factors."""
+    rng = np.random.default_rng(3)
+    X, sd = rng.normal(2.0, 1.5, size=(9, 1)), rng.uniform(0.1, 1.0, size=(9, 1))
+    priors = bg.Priors(1.0, bg.NormalMeans([0.0], [3.0]), bg.InverseWishart(3.0, [[2.0]]))
+    rows = observations(np.append(X, [[np.nan]], axis=0), error_sd=np.append(sd, [[1.0]], axis=0))
+    fit = bg.fit_em(rows, 1, "V")
+    found = mean_field(Density(rows, np.zeros(1), priors, fit.covariance_model), fit.mixture)
+    mean, expected = 0.0, 1.0
+    for _ in range(5000):
+        spread = 1 / (expected + 1 / sd**2)
+        true = spread * (expected * mean + X / sd**2)
+        precision = 1 / 9 + len(X) * expected
+        mean = expected * true.sum() / precision
+        expected = (3.0 + len(X)) / (2.0 + ((true - mean) ** 2 + spread).sum() + len(X) / precision)
+    assert found.means[0, 0] == pytest.approx(mean, rel=1e-5)
+    assert found.mean_covariances[0, 0, 0] == pytest.approx(1 / precision, rel=1e-5)
+    assert found.precisions.mean[0, 0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_missing_value_is_one_with_an_error_without_bound():
+    """Of the approximation, too, in which what is missing has a factor of its own."""
+    rng = np.random.default_rng(5)
+    X = table("old_faithful")
+    gone = rng.random(X.shape) < 0.1
+    gone[gone.all(axis=1)] = False
+    missing = observations(np.where(gone, np.nan, X))
+    vague = observations(X, error_sd=np.where(gone, 1e7, 0.0))
+    fit = bg.fit_em(missing, 2, rng=0)
+    priors, center = bg.Priors.weakly_informative(missing, 2), mean_and_covariance(missing)[0]
+    one, other = (
+        mean_field(Density(rows, center, priors, fit.covariance_model), fit.mixture) for rows in (missing, vague)
+    )
+    np.testing.assert_allclose(one.means, other.means, rtol=1e-6)
+    np.testing.assert_allclose(one.concentration, other.concentration, rtol=1e-6)
+    np.testing.assert_allclose(one.precisions.scatter, other.precisions.scatter, rtol=1e-4)
+
+
 @pytest.mark.parametrize("structure", [FULL, DIAGONAL, SPHERICAL])
 def test_log_densities_are_those_of_the_wishart_in_these_coordinates(structure):
     """Differences between two points, by scipy's density times the Jacobian by finite differences."""
