@@ -14,6 +14,9 @@ CASES = {
     "two features": ("old_faithful", 2, "full"),
     "two features, diagonal": ("elongated", 3, "diag"),
     "four features, tied": ("iris", 3, "tied"),
+    "one feature with holes": ("galaxies with holes", 3, "tied"),
+    "two features with holes": ("old_faithful with holes", 2, "full"),
+    "four features with holes": ("iris with holes", 3, "tied"),
     "six features, seven components": ("wide", 7, "spherical"),
 }
 
@@ -22,7 +25,11 @@ def table(name):
     if name == "wide":
         rng = np.random.default_rng(0)
         return 9.0 * np.repeat(np.eye(7)[:, :6], 12, axis=0) + rng.normal(size=(84, 6))
-    return getattr(bg.datasets, name)()
+    X = getattr(bg.datasets, name.removesuffix(" with holes"))()
+    if name.endswith(" with holes"):
+        X = X.mask(np.random.default_rng(0).random(X.shape) < 0.1)
+        X.iloc[7] = np.nan
+    return X
 
 
 def few_draws(X, fit):

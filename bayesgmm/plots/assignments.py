@@ -15,12 +15,15 @@ from bayesgmm.clusters.rows_under_draws import Block, log_mean_exp, rows_under_d
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, cluster_mixture, shares
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, percent
-from bayesgmm.observations import any_rows, numeric_table, positive_integer
+from bayesgmm.observations import any_rows, positive_integer
 from bayesgmm.plots.style import (
     color,
     color_indices,
+    edge_ticks,
+    ends,
     figure_or_new,
     marker,
+    missing_note,
     parting_features,
     plain,
     point_handle,
@@ -86,13 +89,16 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     mapped = rows.shape[1] == 2 and len(indices) > 1
     if mapped:
         _map_of_doubt(ax, rows, drawn, assignments)
-    first, *others = parting_features(_means(drawn, partition), rows, 2)
+    shown = parting_features(_means(drawn, partition), rows, 2)
+    first, *others = shown
     y = rows[:, others[0]] if others else doubt
     handles = []
     for k, index in enumerate(indices):
         members = assignments.labels == k
         look: dict[str, Any] = {"marker": marker(index), "color": color(index), "alpha": 0.7, "linewidths": 0}
         ax.scatter(rows[members, first], y[members], s=_area(doubt[members]), **look)
+        if others:
+            edge_ticks(ax, rows[members, first], y[members], color(index))
         handles.append(point_handle(index, f"{assignments.group} {k}"))
     handles += size_handles(assignments.group, _area)
     figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
@@ -101,7 +107,7 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     title = f"The larger a point, the less sure its {assignments.group}"
     if mapped:
         title += "; the darker, the less sure a row there would be;\na line where the likeliest changes"
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    figure.suptitle(title + missing_note(rows[:, shown]), fontsize="medium", x=0.01, ha="left")
     plain(ax)
     return figure
 
@@ -180,10 +186,11 @@ def _row_names(a: Assignments, X: Any, shown: np.ndarray) -> tuple[list[str], st
     names = [f"row {i}" for i in shown]
     if X is None:
         return names, ""
-    values, features = numeric_table(X)
+    table = any_rows(X)
+    values, features = table.values, table.features
     if len(values) != len(a.labels):
         raise InputError(f"the assignments are of {len(a.labels)} rows, the table has {len(values)}")
-    beside = [", ".join(f"{x:.4g}" for x in values[i, :_MOST_VALUES]) for i in shown]
+    beside = [", ".join("missing" if np.isnan(x) else f"{x:.4g}" for x in values[i, :_MOST_VALUES]) for i in shown]
     which = ", ".join(in_picture(name) for name in features[:_MOST_VALUES])
     return [f"{name} ({of_row})" for name, of_row in zip(names, beside, strict=True)], f" ({which})"
 
@@ -202,11 +209,11 @@ def _means(posterior: Posterior, partition: Partition | None) -> np.ndarray:
 
 def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignments) -> None:
     """How unsure a row at each point of the plane would be, where rows are likely; a line where its label changes."""
-    low, high = rows.min(axis=0), rows.max(axis=0)
+    low, high = ends(rows)
     margin = 0.08 * (high - low)
     axes = [np.linspace(start, stop, _MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)]
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-    draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), rows)
+    draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), posterior.table)
     share = None if a.partition is None else shares(cluster_counts(draws, a.partition))
     n_groups = a.probabilities.shape[1]
     probabilities, log_density = np.empty((len(points), n_groups)), np.empty(len(points))
@@ -217,7 +224,9 @@ def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignmen
         log_density[some] = log_mean_exp(block.log_prob)
 
     replace(draws, table=any_rows(points)).each_block(task)
-    likely = np.quantile(draws.log_predictive(), _OUTSIDE) - _FURTHER
+    complete = rows[~np.isnan(rows).any(axis=1)]
+    typical = complete if len(complete) else posterior.draws.means.reshape(-1, 2)
+    likely = np.quantile(replace(draws, table=any_rows(typical)).log_predictive(), _OUTSIDE) - _FURTHER
 
     def on_grid(values: np.ndarray) -> np.ndarray:
         return values.reshape(_MAP_POINTS, _MAP_POINTS)

@@ -14,9 +14,9 @@ from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
 from bayesgmm.names import counted
-from bayesgmm.observations import check_names, numeric_table
+from bayesgmm.observations import Observations, any_rows, check_names
 from bayesgmm.plots.panels import Groups, Panels
-from bayesgmm.plots.style import COLORS, figure_or_new, parting_features, plain
+from bayesgmm.plots.style import COLORS, figure_or_new, missing_note, parting_features, plain
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.assignment import Assignments
@@ -33,12 +33,15 @@ def clusters(
     assignments: Assignments | None = None,
     *,
     ci_prob: float | None = None,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     figure: Figure | None = None,
 ) -> Figure:
     """The table coloured by component or by cluster, with the fitted and the sampled components drawn over it.
 
     One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the four that tell the
-    components apart best. The less certain a row's component is, the larger its point. At most 5000 rows are shown.
+    components apart best. The less certain a row's component is, the larger its point; a row of which one of two values
+    is missing is a tick at the edge. At most 5000 rows are shown.
 
     Parameters
     ----------
@@ -53,6 +56,8 @@ def clusters(
         covariance (`cluster_mixture`) under each draw, and by their mean over the draws.
     ci_prob : float, optional
         Probability of the band; ``arviz.rcParams["stats.ci_prob"]`` by default.
+    error_sd, error_covariance : optional
+        Errors of the values, as `fit_em` takes them.
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
 
@@ -74,25 +79,26 @@ def clusters(
     >>> figure.get_suptitle(), figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
     ('2 components, covariance VVV', 'eruptions', 'waiting')
     """
-    rows = _rows_of(X, fit)
+    table = _table_of(any_rows(X, error_sd, error_covariance), fit)
+    rows = table.values
     ci_prob = level(ci_prob)
     drawn = None if posterior is None else as_posterior(posterior)
     if assignments is None and drawn is not None:
-        assignments = assign(drawn, X)
+        assignments = assign(drawn, table)
     groups = _groups(fit, drawn, assignments)
-    labels, certainty = _labels(rows, fit, assignments)
+    labels, certainty = _labels(table, fit, assignments)
     panels = Panels(rows, fit.features, labels, certainty, groups, ci_prob)
-    n_shown = min(fit.n_features, _PAIRED_FEATURES)
-    figure = figure_or_new(figure, *((8.5, 5) if n_shown < 3 else (3.0 * n_shown, 2.6 * n_shown)))
-    if n_shown == 1:
+    shown = parting_features(groups.centre.means, rows, _PAIRED_FEATURES)
+    figure = figure_or_new(figure, *((8.5, 5) if len(shown) < 3 else (3.0 * len(shown), 2.6 * len(shown))))
+    if len(shown) == 1:
         panels.density(figure.subplots(), 0, rug=True)
-    elif n_shown == 2:
+    elif len(shown) == 2:
         panels.pair(figure.subplots(), 0, 1)
     else:
-        _pairs(figure, panels, parting_features(groups.centre.means, rows, n_shown))
-    figure.suptitle(_title(fit, panels), x=0.01, ha="left")
+        _pairs(figure, panels, shown)
+    figure.suptitle(_title(fit, panels) + missing_note(rows[:, shown]), x=0.01, ha="left")
     handles = list(panels.legend())
-    if n_shown < 3:
+    if len(shown) < 3:
         figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
     else:
         figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.98, 0.93), frameon=False)
@@ -144,13 +150,12 @@ def em_path(fit: EMFit, *, figure: Figure | None = None) -> Figure:
     return figure
 
 
-def _rows_of(X: Any, fit: EMFit) -> np.ndarray:
-    """The table's values, checked to have the fit's features."""
-    values, _ = numeric_table(X)
-    if values.shape[1] != fit.n_features:
-        raise InputError(f"the table has {values.shape[1]} columns, the fit {fit.n_features} features")
-    check_names(X, fit.mixture.features)
-    return values
+def _table_of(table: Observations, fit: EMFit) -> Observations:
+    """The table, checked to have the fit's features."""
+    if table.n_features != fit.n_features:
+        raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features} features")
+    check_names(table, fit.mixture.features)
+    return table
 
 
 def _groups(fit: EMFit, posterior: Posterior | None, assignments: Assignments | None) -> Groups:
@@ -163,13 +168,13 @@ def _groups(fit: EMFit, posterior: Posterior | None, assignments: Assignments | 
     return Groups.clusters(assignments.partition, posterior, n_draws)
 
 
-def _labels(rows: np.ndarray, fit: EMFit, assignments: Assignments | None) -> tuple[np.ndarray, np.ndarray]:
+def _labels(table: Observations, fit: EMFit, assignments: Assignments | None) -> tuple[np.ndarray, np.ndarray]:
     """The label of each row, and its probability: by the assignments, or by EM."""
     if assignments is None:
-        probabilities = fit.mixture.responsibilities(rows)
+        probabilities = fit.mixture.responsibilities(table)
         return probabilities.argmax(axis=1), probabilities.max(axis=1)
-    if len(assignments.labels) != len(rows):
-        raise InputError(f"the assignments are of {len(assignments.labels)} rows, the table has {len(rows)}")
+    if len(assignments.labels) != table.n_observations:
+        raise InputError(f"the assignments are of {len(assignments.labels)} rows, the table has {table.n_observations}")
     return assignments.labels, assignments.label_probability
 
 

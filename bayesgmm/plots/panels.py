@@ -22,6 +22,8 @@ from bayesgmm.plots.style import (
     bin_edges,
     color,
     color_indices,
+    edge_ticks,
+    ends,
     marker,
     outlines,
     plain,
@@ -147,14 +149,16 @@ class Panels:
 
     def pair(self, ax: Axes, i: int, j: int) -> None:
         """Feature j against feature i."""
-        self.points(ax, self.rows[:, i], self.rows[:, j])
+        x, y = self.rows[:, i], self.rows[:, j]
+        self.points(ax, x, y)
         for k, index in enumerate(self.groups.color_indices):
+            members = self.drawn[self.labels[self.drawn] == k]
+            edge_ticks(ax, x[members], y[members], color(index))
             if self.groups.outlined is not None:
                 lines = list(outlines(self.groups.outlined, k, (i, j), 2))
                 ax.add_collection(LineCollection(lines, colors=color(index), linewidths=0.6, alpha=0.15, zorder=1))
             for radius in (1, 2):
-                x, y = outlines(self.groups.centre, k, (i, j), radius).T
-                ax.plot(x, y, color=color(index), lw=1.3, zorder=2)
+                ax.plot(*outlines(self.groups.centre, k, (i, j), radius).T, color=color(index), lw=1.3, zorder=2)
         x_name, y_name = (in_picture(self.features[f]) for f in (i, j))
         ax.set(xlabel=x_name, xlim=self.limits[i], ylabel=y_name, ylim=self.limits[j])
         plain(ax)
@@ -164,7 +168,7 @@ class Panels:
         x = self.rows[:, j]
         low, high = self.limits[j]
         grid = np.linspace(low, high, 400)
-        heights, *_ = ax.hist(x, bins=bin_edges(x), density=True, color="0.88", zorder=0)
+        heights, *_ = ax.hist(x[~np.isnan(x)], bins=bin_edges(x), density=True, color="0.88", zorder=0)
         if self.groups.mixtures is not None:
             density = np.exp(self.groups.mixtures.marginal([j]).log_prob(grid[:, None]))
             band = np.quantile(density, tails(self.ci_prob), axis=0)
@@ -203,7 +207,8 @@ class Panels:
 def _limits(rows: np.ndarray, centre: GaussianMixture) -> np.ndarray:
     """Ends (D, 2) of each feature's axis: room for the rows and for the centre; a single draw may lie anywhere."""
     two_sd = 2 * np.sqrt(np.einsum("kii->ki", centre.covariances))
-    low = np.minimum(rows.min(axis=0), (centre.means - two_sd).min(axis=0))
-    high = np.maximum(rows.max(axis=0), (centre.means + two_sd).max(axis=0))
+    low, high = ends(rows)
+    low = np.fmin(low, (centre.means - two_sd).min(axis=0))
+    high = np.fmax(high, (centre.means + two_sd).max(axis=0))
     margin = 0.07 * (high - low)
     return np.stack([low - margin, high + margin], axis=1)

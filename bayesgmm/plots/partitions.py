@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, listed, percent
-from bayesgmm.observations import numeric_table
-from bayesgmm.plots.style import color, color_indices, figure_or_new, marker, plain, spread
+from bayesgmm.observations import any_rows
+from bayesgmm.plots.style import color, color_indices, edge_ticks, figure_or_new, marker, missing_note, plain, spread
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import CredibleBall, Partition
@@ -79,8 +79,8 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
     """A partition beside the partitions in its credible ball that differ from it most, with the rows that differ.
 
     Two features are shown as they are, a single feature against its cluster, and more features along the first two
-    principal axes. Partitions that are the same have one panel; the rows that are in another cluster than the partition
-    has them in are ringed.
+    principal axes, on which rows with a missing value have no place. Partitions that are the same have one panel; the
+    rows that are in another cluster than the partition has them in are ringed.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
     >>> figure.axes[0].get_title()
     'the partition: 2 clusters'
     """
-    rows, names = numeric_table(X)
+    table = any_rows(X)
+    rows, names = table.values, table.features
     if not len(rows) == len(partition.labels) == len(ball.upper):
         sizes = f"{len(partition.labels)} rows, the ball of {len(ball.upper)}"
         raise InputError(f"the table has {len(rows)} rows, the partition is of {sizes}")
@@ -139,7 +140,7 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
         axes[0].margins(y=0.15)
     inside, radius = percent(ball.probability), f"{ball.radius:.2f}"
     title = f"{inside} of the posterior's partitions are within {radius} of the partition; the extreme ones of these"
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(title + missing_note(plane), x=0.01, ha="left")
     return figure
 
 
@@ -161,11 +162,12 @@ def _plane(rows: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[
         return rows, (in_picture(names[0]), "cluster")
     if len(names) == 2:
         return rows, (in_picture(names[0]), in_picture(names[1]))
-    standard = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-300)
-    return standard @ np.linalg.svd(standard, full_matrices=False)[2][:2].T, (
-        "first principal axis",
-        "second principal axis",
-    )
+    complete = rows[~np.isnan(rows).any(axis=1)]
+    if len(complete) < 2:
+        return rows[:, :2], (in_picture(names[0]), in_picture(names[1]))
+    center, sd = complete.mean(axis=0), np.maximum(complete.std(axis=0), 1e-300)
+    axes = np.linalg.svd((complete - center) / sd, full_matrices=False)[2][:2]
+    return (rows - center) / sd @ axes.T, ("first principal axis", "second principal axis")
 
 
 def _extremes(partition: Partition, ball: CredibleBall) -> list[tuple[str, np.ndarray]]:
@@ -203,6 +205,8 @@ def _partition(ax: Axes, plane: np.ndarray, labels: np.ndarray, moved: np.ndarra
         members = labels == c
         look: dict[str, Any] = {"marker": marker(indices[c]), "color": color(indices[c])}
         ax.scatter(plane[members, 0], heights[members], s=14, alpha=0.7, linewidths=0, **look)
+        if plane.shape[1] > 1:
+            edge_ticks(ax, plane[members, 0], heights[members], color(indices[c]))
     ax.scatter(plane[moved, 0], heights[moved], s=60, facecolors="none", edgecolors="black", linewidths=0.8)
     plain(ax)
 

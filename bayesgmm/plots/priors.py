@@ -16,8 +16,8 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, in_picture
-from bayesgmm.observations import numeric_table
-from bayesgmm.plots.style import COLORS, bin_edges, figure_or_new, outlines, plain
+from bayesgmm.observations import any_rows
+from bayesgmm.plots.style import COLORS, bin_edges, ends, figure_or_new, outlines, plain
 
 _MIXTURES = 1000  # drawn from the priors,
 _CURVES = 30  # of which so many densities are drawn,
@@ -76,13 +76,14 @@ def prior_check(
     >>> figure.get_suptitle()
     'What the priors expect before they see the table: 2 components, covariance VVV'
     """
-    rows, names = numeric_table(X)
+    table = any_rows(X)
+    rows, names = table.values, table.features
     N, D = rows.shape
     priors, K = _priors_and_size(X, D, priors, n_components)
     rng = np.random.default_rng(rng)
     drawn = priors.sample(_MIXTURES, K, covariance, rng=rng)
     sds = np.sqrt(np.einsum("...ii->...i", drawn.covariances)).reshape(-1, D)
-    low, high = rows.min(axis=0), rows.max(axis=0)
+    low, high = ends(rows)
     reach = np.stack([2 * low - high, 2 * high - low], axis=1)  # as much room again on either side
 
     n_shown = min(D, _MOST_FEATURES)
@@ -90,7 +91,7 @@ def prior_check(
     grid = figure.subplots(2, n_shown + 1)
     for j in range(n_shown):
         _densities(grid[0, j], rows[:, j], drawn.marginal([j]), reach[j])
-        _sds(grid[1, j], sds[:, j], float(rows[:, j].std()))
+        _sds(grid[1, j], sds[:, j], float(np.nanstd(rows[:, j])))
         grid[0, j].set_xlabel(in_picture(names[j]))
         grid[1, j].set_xlabel(f"sd of a component,\n{in_picture(names[j])}")
     grid[0, 0].set_ylabel("density")
@@ -124,7 +125,7 @@ def _densities(ax: Axes, x: np.ndarray, drawn: GaussianMixture, reach: np.ndarra
     """Densities of one feature over its histogram."""
     grid = np.linspace(reach[0], reach[1], 300)
     density = np.exp(drawn.log_prob(grid[:, None]))
-    heights, *_ = ax.hist(x, bins=bin_edges(x), density=True, color="0.85")
+    heights, *_ = ax.hist(x[~np.isnan(x)], bins=bin_edges(x), density=True, color="0.85")
     ax.plot(grid, density[:_CURVES].T, color=COLORS[0], lw=0.5, alpha=0.4)
     ax.plot(grid, density.mean(axis=0), color="black", lw=1.5)
     ax.set(xlim=reach, ylim=(0, 2 * np.max(heights)))  # a narrow component would flatten all else

@@ -14,8 +14,8 @@ from bayesgmm.bayes.posterior import as_mixture
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Key
 from bayesgmm.names import in_picture
-from bayesgmm.observations import numeric_table
-from bayesgmm.plots.style import COLORS, color, figure_or_new, plain, spread
+from bayesgmm.observations import any_rows
+from bayesgmm.plots.style import COLORS, color, edge_ticks, ends, figure_or_new, missing_note, plain, spread
 from bayesgmm.selection import CRITERIA
 
 if TYPE_CHECKING:
@@ -168,10 +168,11 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
     >>> figure.axes[0].get_title()
     'Predictive density, averaged with stacking weights'
     """
-    rows, names = numeric_table(X)
+    table = any_rows(X)
+    rows, names = table.values, table.features
     figure = figure_or_new(figure, 6.4, 4.6)
     ax = figure.subplots()
-    low, high = rows.min(axis=0), rows.max(axis=0)
+    low, high = ends(rows)
     margin = 0.1 * (high - low)
     reach = np.stack([low - margin, high + margin], axis=1)
     if len(names) == 1:
@@ -181,7 +182,7 @@ def averaged(X: Any, selection: Selection, *, figure: Figure | None = None) -> F
         _averaged_map(ax, rows, selection, reach)
         ax.set(xlabel=in_picture(names[0]), ylabel=in_picture(names[1]))
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")  # a marker in the plot reads as a row
-    note = f"; the first 2 of {len(names)} features" if len(names) > 2 else ""
+    note = (f"; the first 2 of {len(names)} features" if len(names) > 2 else "") + missing_note(rows[:, :2])
     ax.set_title(f"Predictive density, averaged with stacking weights{note}", fontsize="medium")
     plain(ax)
     return figure
@@ -282,7 +283,7 @@ def _averaged_curve(ax: Axes, x: np.ndarray, selection: Selection, reach: np.nda
     """Of one feature: the average and every mixture's own density over the histogram."""
     grid = np.linspace(reach[0], reach[1], 400)[:, None]
     average = np.exp(selection.log_prob(grid))
-    ax.hist(x, bins="fd", density=True, color="0.85", label="rows")
+    ax.hist(x[~np.isnan(x)], bins="fd", density=True, color="0.85", label="rows")
     for i, ((model, K), tree) in enumerate(selection.posteriors.items()):
         density = np.exp(as_mixture(tree).log_prob(grid)).mean(axis=(0, 1))
         line = _LINES[i // len(COLORS) % len(_LINES)]
@@ -297,4 +298,5 @@ def _averaged_map(ax: Axes, rows: np.ndarray, selection: Selection, reach: np.nd
     density = np.exp(selection.log_prob(points.reshape(-1, 2), features=(0, 1))).reshape(points.shape[:2])
     filled = ax.contourf(*axes, density.T, 12, cmap="Greys")
     ax.plot(*rows[:, :2].T, ".", ms=3, color=COLORS[0], label="rows")
+    edge_ticks(ax, rows[:, 0], rows[:, 1], COLORS[0])
     ax.figure.colorbar(filled, ax=ax, label="density")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import counted
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import Partition
@@ -63,8 +64,32 @@ def plain(ax: Axes) -> None:
 
 def bin_edges(x: np.ndarray) -> list[float]:
     """Edges of a histogram of x with few enough bins to see."""
+    x = x[~np.isnan(x)]
     edges = np.histogram_bin_edges(x, "auto")
     return (edges if len(edges) <= _MOST_BINS + 1 else np.linspace(x.min(), x.max(), _MOST_BINS + 1)).tolist()
+
+
+def ends(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest known value of each column, (D,) each; NaN where there is none."""
+    return np.fmin.reduce(rows), np.fmax.reduce(rows)
+
+
+def edge_ticks(ax: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
+    """At the edges of a scatter plot a tick for each row of which one of both values is missing."""
+    look: dict[str, Any] = {"ls": "", "ms": 7, "color": color, "alpha": 0.8, "clip_on": False, "zorder": 3}
+    below, beside = np.isnan(y) & ~np.isnan(x), np.isnan(x) & ~np.isnan(y)
+    if below.any():
+        ax.plot(x[below], np.zeros(below.sum()), marker="|", transform=ax.get_xaxis_transform(), **look)
+    if beside.any():
+        ax.plot(np.zeros(beside.sum()), y[beside], marker="_", transform=ax.get_yaxis_transform(), **look)
+
+
+def missing_note(rows: np.ndarray) -> str:
+    """How many of the rows lack a value of these columns (N, D), as another line of a title; "" where none does."""
+    missing = np.isnan(rows)
+    n, partly = int(missing.any(axis=1).sum()), bool((missing.any(axis=1) & ~missing.all(axis=1)).any())
+    where = "ticks at the edges" if partly else "left out"
+    return f"\n{counted(n, 'row')} lack{'s' * (n == 1)} a value: {where}" if n else ""
 
 
 def point_handle(index: int, label: str) -> Line2D:
@@ -107,7 +132,7 @@ def outlines(mixture: GaussianMixture, k: int, pair: tuple[int, int], radius: fl
 
 def parting_features(means: np.ndarray, rows: np.ndarray, n: int) -> list[int]:
     """The n features, in the table's order, in which the groups' means (K, D) are farthest apart in sds of the rows."""
-    spread = means.std(axis=0) / np.maximum(rows.std(axis=0), 1e-300)
+    spread = means.std(axis=0) / np.maximum(np.nanstd(rows, axis=0), 1e-300)
     return np.sort(np.argsort(-spread, kind="stable")[:n]).tolist()
 
 

@@ -11,7 +11,7 @@ from bayesgmm import plots
 
 def test_the_least_certain_row_comes_first(clustered):
     least = np.argmin(bg.assign(clustered.tree).label_probability)
-    values = ", ".join(f"{x:.4g}" for x in np.asarray(clustered.X)[least, :3])
+    values = ", ".join(f"{x:.4g}" for x in np.asarray(clustered.X)[least, :3]).replace("nan", "missing")
     assert tick_names(clustered.pictures["least_certain"])[0] == f"row {least} ({values})"
 
 

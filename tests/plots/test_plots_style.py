@@ -5,7 +5,17 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import bayesgmm as bg
-from bayesgmm.plots.style import COLORS, bin_edges, color, figure_or_new, marker, outlines, parting_features
+from bayesgmm.plots.style import (
+    COLORS,
+    bin_edges,
+    color,
+    edge_ticks,
+    figure_or_new,
+    marker,
+    missing_note,
+    outlines,
+    parting_features,
+)
 
 
 def test_a_component_keeps_its_colour():
@@ -41,3 +51,15 @@ def test_the_features_shown_are_those_that_tell_the_groups_apart():
     means = np.array([[0.0, 0, 0, 0], [2, 100, 0, 3]])  # a hundred is one sd
     assert parting_features(means, rows, 2) == [0, 3]
     assert parting_features(means, rows, 5) == [0, 1, 2, 3]
+
+
+def test_rows_that_lack_one_of_two_values_are_ticks_at_the_edge():
+    x, y = np.array([1.0, 2.0, np.nan, np.nan]), np.array([5.0, np.nan, 6.0, np.nan])
+    ax = Figure().subplots()
+    edge_ticks(ax, x, y, "black")
+    below, beside = ax.lines
+    np.testing.assert_array_equal(below.get_xdata(), [2.0])
+    np.testing.assert_array_equal(beside.get_ydata(), [6.0])
+    assert "3 rows lack a value: ticks at the edges" in missing_note(np.stack([x, y], axis=1))
+    assert "1 row lacks a value: left out" in missing_note(np.array([[1.0], [np.nan]]))
+    assert missing_note(np.ones((3, 2))) == ""
