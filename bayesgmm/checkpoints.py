@@ -25,7 +25,7 @@ def fingerprint(table: Observations, *settings: Any) -> str:
     Parameters
     ----------
     table : Observations
-        Its numbers, their errors and the row weights count, the names of its columns do not.
+        Its numbers, their errors, the row weights and the noise's density count, the names of its columns do not.
     *settings
         Values that are equal where their `repr` is: numbers, strings, and tuples or lists of them.
 
@@ -46,6 +46,8 @@ def fingerprint(table: Observations, *settings: Any) -> str:
     digest.update(table.sample_weight.tobytes())
     if table.errors is not None:
         digest.update(table.errors.tobytes())
+    if table.noise_density is not None:
+        digest.update(table.noise_density.tobytes())
     return digest.hexdigest()
 
 

@@ -234,7 +234,7 @@ class Chart(ctypes.Structure):
     """The free coordinates of a mixture's precisions, and their prior."""
 
     _fields_ = (
-        *((name, c_int64) for name in ("K", "D", "kind", "ratios", "scales", "copies", "columns")),
+        *((name, c_int64) for name in ("K", "D", "n_weights", "kind", "ratios", "scales", "copies", "columns")),
         *((name, c_int64) for name in ("above_copies", "off_diagonal", "n_dirichlet", "frames")),
         *((name, c_double) for name in ("scale_df", "slack", "floor")),
         *((name, c_void_p) for name in ("prior_a", "prior_b", "dirichlet", "beta", "U", "scale")),
@@ -333,7 +333,7 @@ log_density = _function("log_density", c_uint64, *[c_void_p] * 4, restype=c_int)
 to_theta = _function("to_theta", c_uint64, c_uint64, *[c_void_p] * 3, restype=c_int)
 
 # N, D, K, diagonal, groups, those with errors; X, center, five of the groups, log scales, offsets, precisions' factors
-_MODEL = (*[c_int64] * 6, *[c_void_p] * 10)
+_MODEL = (*[c_int64] * 7, *[c_void_p] * 11)
 rows_log_prob = _function("rows_log_prob", *_MODEL, c_void_p)
 rows_pullback = _function("rows_pullback", *_MODEL, *[c_void_p] * 4)
 

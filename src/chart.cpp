@@ -45,8 +45,8 @@ double Chart::log_volume(const double* theta, int64_t k) const {
 }
 
 void Chart::log_weights(const double* theta, double* out) const {
-    const double total = log_sum(theta, K);
-    for (int64_t k = 0; k < K; k++) out[k] = log_ratio(theta, K, k) - total;
+    const double total = log_sum(theta, n_weights);
+    for (int64_t k = 0; k < n_weights; k++) out[k] = log_ratio(theta, n_weights, k) - total;
 }
 
 // Also forgets the gradient.

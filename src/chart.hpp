@@ -7,13 +7,14 @@ enum Kind : int64_t { BARTLETT, MARGINAL, CORRELATIONS };         // inverse Wis
 enum Ratios : int64_t { NONE, VOLUMES, SQUARES };                 // what the Dirichlet vectors are the ratios of
 enum Scales : int64_t { HALF_NORMAL, LOG_NORMAL, EXPONENTIAL };  // prior of standard deviations
 
-// A point theta is K - 1 log ratios of the weights, the means (K, D), and then, by rows: log squares of Bartlett's
+// A point theta is the log ratios of the weights, all but the last, the means (K, D), and then, by rows: log squares of Bartlett's
 // diagonal (log standard deviations under CORRELATIONS), entries above the diagonal (logits of the partial correlations),
 // log ratios, all but the last of each vector, and the frames that the covariances' axes are those of (axes.hpp). With
 // frames the squares are precisions along the axes, relative to the prior scale there.
 // All arrays are C-contiguous and belong to the caller.
 struct Chart {
     int64_t K, D;                        // components, features
+    int64_t n_weights;                   // K, or K + 1 where the noise has the last
     Kind kind;
     Ratios ratios;
     Scales scales;                       // of use under CORRELATIONS
@@ -30,7 +31,7 @@ struct Chart {
     const double* U;                     // (D, D) upper triangular: the precision is U A (U A)'
     const double* scale;                 // (D, D) prior scale matrix, of use with frames
 
-    int64_t means() const { return K - 1; }  // where in theta the means start, and so on
+    int64_t means() const { return n_weights - 1; }  // where in theta the means start, and so on
     int64_t squares() const { return means() + K * D; }
     int64_t above() const { return squares() + copies * columns; }
     int64_t log_ratios() const { return above() + above_copies * off_diagonal; }
@@ -38,7 +39,7 @@ struct Chart {
     int64_t first_frame() const { return log_ratios() + (ratios == NONE ? 0 : n_vectors() * (n_dirichlet - 1)); }
     int64_t n_dim() const { return first_frame() + frames * D * (D - 1); }
 
-    // Log weights (K,).
+    // Log weights (n_weights,).
     void log_weights(const double* theta, double* out) const;
     // Fill the room for axes; to do before the rest, nothing without frames.
     void find_axes(const double* theta, double* axes) const;

@@ -58,13 +58,13 @@ Status Density::evaluate(const double* x, double* gradient, double& value) const
 }
 
 Status Density::at_theta(const double* theta, double* gradient, double& value) const {
-    const int64_t K = chart.K, D = chart.D, square = D * D;
-    Array<double> memory(4 * K + 2 * K * D + (3 * K + 1) * square + D + chart.room() + chart.room_for_axes());
+    const int64_t K = chart.K, D = chart.D, W = chart.n_weights, square = D * D;
+    Array<double> memory(2 * W + K + 2 * K * D + (3 * K + 1) * square + D + chart.room() + chart.room_for_axes());
     if (missing(memory)) return NO_MEMORY;
     Parts parts{memory};
-    double *log_weights = parts.take(K), *log_scale = parts.take(K), *offsets = parts.take(K * D);
+    double *log_weights = parts.take(W), *log_scale = parts.take(K), *offsets = parts.take(K * D);
     double *A = parts.take(K * square), *P = parts.take(K * square), *dP = parts.take(square), *z = parts.take(D);
-    double *counts = parts.take(K), *first = parts.take(K * D), *scatter = parts.take(K * square);
+    double *counts = parts.take(W), *first = parts.take(K * D), *scatter = parts.take(K * square);
     double *work = parts.take(chart.room()), *axes = parts.take(chart.room_for_axes());
 
     chart.log_weights(theta, log_weights);
@@ -77,7 +77,8 @@ Status Density::at_theta(const double* theta, double* gradient, double& value) c
             offsets[k * D + j] = theta[chart.means() + k * D + j] - rows.center[j];
         }
     }
-    const Status status = likelihood({K, D, log_scale, offsets, P, diagonal, 0.0}, {counts, first, scatter}, value);
+    const Mixture mixture{K, D, log_scale, offsets, P, diagonal, W > K ? log_weights[K] : 0.0};
+    const Status status = likelihood(mixture, {counts, first, scatter}, value);
     if (status != DONE) return status;
 
     memset(gradient, 0, size_t(chart.n_dim()) * sizeof(double));
@@ -101,15 +102,15 @@ Status Density::at_theta(const double* theta, double* gradient, double& value) c
 
 // Of the weights' log ratios: their Dirichlet density, Jacobian included, is prod_k w_k^concentration_k.
 double Density::log_prior_of_weights(const double* log_weights, const double* counts, double* gradient) const {
-    const int64_t K = chart.K;
+    const int64_t W = chart.n_weights;
     double value = 0.0, total = 0.0;
-    for (int64_t k = 0; k < K; k++) {
+    for (int64_t k = 0; k < W; k++) {
         value += concentration[k] * log_weights[k];
         total += concentration[k] + counts[k];
     }
     auto by_log_weight = [&](int64_t k) { return concentration[k] + counts[k] - total * exp(log_weights[k]); };
-    const double last = by_log_weight(K - 1);
-    for (int64_t k = 0; k < K - 1; k++) gradient[k] = by_log_weight(k) - last;
+    const double last = by_log_weight(W - 1);
+    for (int64_t k = 0; k < W - 1; k++) gradient[k] = by_log_weight(k) - last;
     return value;
 }
 
@@ -117,6 +118,7 @@ Status Density::likelihood(const Mixture& mixture, const Statistics& statistics,
     Sums sums;
     const Status status = accumulate(rows, mixture, 0, N, true, statistics, sums);
     value = sums.log_likelihood;
+    if (rows.noise) statistics.counts[chart.K] = sums.noise;
     return status == DONE && n_left_out ? leave_out(mixture, statistics, value) : status;
 }
 
@@ -141,6 +143,7 @@ Status Density::leave_out(const Mixture& mixture, const Statistics& statistics, 
     lost.n_weights = M;
     Sums sums;
     status = accumulate(lost, mixture, 0, n_left_out_read, true, {counts, first, scatter}, sums);
+    if (lost.noise && status == DONE) statistics.counts[K] += sums.noise;
     for (int64_t i = 0; i < K && status == DONE; i++) statistics.counts[i] += counts[i];
     for (int64_t i = 0; i < K * D && status == DONE; i++) statistics.first[i] += first[i];
     for (int64_t i = 0; i < K * D * D && status == DONE; i++) statistics.scatter[i] += scatter[i];
@@ -160,20 +163,20 @@ API int gmm_to_theta(uint64_t, uint64_t, const double* x, double* theta, const D
     return int(density->to_theta(x, theta));
 }
 
-// The mixtures of n points theta: weights (n, K), means (n, K, D), covariances (n, K, D, D).
+// The mixtures of n points theta: weights (n, n_weights), means (n, K, D), covariances (n, K, D, D).
 API int64_t gmm_mixtures(const Chart* chart, const double* thetas, int64_t n, double* weights, double* means,
                          double* covariances) {
     const int64_t K = chart->K, D = chart->D;
     Array<double> memory(3 * D * D + chart->room_for_axes());
     if (missing(memory)) return NO_MEMORY;
     double *A = memory, *P = A + D * D, *inverse = P + D * D, *axes = inverse + D * D;
-    for (int64_t s = 0; s < n; s++, weights += K, means += K * D) {
+    for (int64_t s = 0; s < n; s++, weights += chart->n_weights, means += K * D) {
         const double* theta = thetas + s * chart->n_dim();
         chart->log_weights(theta, weights);
         chart->find_axes(theta, axes);
         memcpy(means, theta + chart->means(), size_t(K * D) * sizeof(double));
+        for (int64_t k = 0; k < chart->n_weights; k++) weights[k] = exp(weights[k]);
         for (int64_t k = 0; k < K; k++, covariances += D * D) {
-            weights[k] = exp(weights[k]);
             chart->factor(theta, k, axes, A, P);
             for (int64_t j = 0; j < D; j++)  // columns of the inverse of P
                 for (int64_t i = D - 1; i >= 0; i--) {

@@ -12,7 +12,7 @@ struct Density {
     Rows rows;                    // no labels
     int64_t N;                    // rows that are read
     int64_t diagonal;             // whether all precisions are diagonal
-    const double* concentration;  // (K,) of the weights' Dirichlet prior
+    const double* concentration;  // (n_weights,) of the weights' Dirichlet prior
     const double* location;       // (D,) of the means' normal prior
     const double* precision;      // (D, D) of the same
     const double* origin;         // (n,) where coordinates u are whitened, theta = origin + factor u; else null
@@ -29,6 +29,7 @@ struct Density {
     Status evaluate(const double* x, double* gradient, double& value) const;
 
   private:
+    // Where there is noise, the counts (n_weights,) have its own at the end.
     Status likelihood(const Mixture&, const Statistics&, double& value) const;
     Status leave_out(const Mixture&, const Statistics&, double& value) const;
     double log_prior_of_weights(const double* log_weights, const double* counts, double* gradient) const;

@@ -1,15 +1,25 @@
 """Laws of rows that belong to no cluster: of `Noise`, of mixtures that have it, and of EM with it."""
 
 import json
+import warnings
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
-from oracles import REFERENCE, random_mixture, seed
+import xarray as xr
+from oracles import REFERENCE, covariance_prior, errors_allowed, random_mixture, seed
+from scipy import stats
+from scipy.special import betaln, logsumexp
 
 import bayesgmm as bg
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.tree import write_tree
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Grid, fit_grid, merges, splits
+from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.observations import any_rows, observations
@@ -423,3 +433,202 @@ def test_neighbouring_sizes_keep_their_noise():
         assert wider.noise_weight == alone.mixture.noise_weight
     (merged,) = merges(alone.mixture)
     np.testing.assert_allclose(merged.covariance, alone.mixture.covariance, rtol=1e-10)
+
+
+# The posterior.
+
+
+def density_with_noise(rows, name="VVV", K=2, noise_concentration=3.0):
+    center, spread = mean_and_covariance(rows)
+    wide = bg.NormalMeans(center, covariance=9 * spread)
+    prior = covariance_prior("hierarchical", spread)
+    priors = bg.Priors(np.linspace(1, 2, K), wide, prior, noise_concentration)
+    return Density(rows, center, priors, CovarianceModel.named(name))
+
+
+@pytest.mark.parametrize("kind", ["box", "holes", "own", "left out"])
+@pytest.mark.parametrize("name", ["VVV", "EEE", "VVI", "VEV"])
+def test_the_densitys_gradient_equals_finite_differences(name, kind):
+    rng = np.random.default_rng(len(name + kind))
+    mixture = random_mixture(rng, 2, 3)
+    X, N = mixture.sample(30, rng=rng)[0], 30
+    if kind == "holes":
+        X[rng.random(X.shape) < 0.2] = np.nan
+    rows = observations(X, noise=rng.normal(size=N) - 5 if kind == "own" else True)
+    density = density_with_noise(rows, name)
+    if kind == "left out":
+        density = replace(density, left_out=np.array([3, 8]), log_odds=np.array([0.3, -0.4]))
+    same = np.broadcast_to(mixture.covariances[0] * np.eye(3), (2, 3, 3))
+    start = noisy(bg.GaussianMixture(mixture.weights, mixture.means, same), 0.3)
+    theta = density.pack(start) + 0.1 * rng.normal(size=density.n_dim)
+    gradient, h = density(theta)[1], 1e-5
+    numeric = [(density(theta + h * e)[0] - density(theta - h * e)[0]) / (2 * h) for e in np.eye(theta.size)]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_the_density_is_likelihood_times_a_dirichlet_of_one_more():
+    """By points that differ in their weights alone; the Jacobian of the log ratios is the product of the weights."""
+    rng = np.random.default_rng(8)
+    rows = observations(two_columns(60), noise=True)
+    density = density_with_noise(rows)
+    start = density.unpack(density.pack(bg.fit_em(rows, 2, rng=0).mixture))
+    concentration = np.array([1.0, 2.0, 3.0])
+
+    def direct(weights):
+        m = replace(start, weights=weights[:2], noise_weight=weights[2])
+        own = m.log_likelihood(rows) + stats.dirichlet(concentration).logpdf(weights) + np.log(weights).sum()
+        return own - density(density.pack(m))[0]
+
+    values = [direct(weights) for weights in rng.dirichlet([3, 3, 2], size=5)]
+    assert np.ptp(values) < 1e-9
+    back = density.unpack(density.pack(start))
+    assert back.noise_weight == pytest.approx(start.noise_weight, rel=1e-12)
+    assert back.noise == rows.noise
+
+
+@pytest.mark.parametrize("kind", ["box", "own", "one component"])
+def test_the_plain_model_has_the_compiled_density(kind):
+    rng = np.random.default_rng(9)
+    X = two_columns(60)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    K = 1 if kind == "one component" else 2
+    rows = observations(X, noise=rng.normal(size=len(X)) - 6 if kind == "own" else True)
+    fit, priors = bg.fit_em(rows, K, rng=0), bg.Priors.weakly_informative(rows, K)
+    priors = replace(priors, noise_concentration=2.5)
+    density = Density(rows, mean_and_covariance(rows)[0], priors.for_components(K), fit.covariance_model)
+    with bg.build_model(rows, fit, priors) as model:
+        logp = model.logp_dlogp_function(ravel_inputs=True, mode=None if kind == "box" else "FAST_COMPILE")
+        logp.set_extra_values({})
+        x = density.pack(fit.mixture) + 0.2 * rng.normal(size=density.n_dim)
+        (value, gradient), (theirs, their_gradient) = density(x), logp(x)
+        assert theirs == pytest.approx(value + density.log_constant, rel=1e-9)
+        np.testing.assert_allclose(gradient, their_gradient, rtol=1e-8, atol=1e-8 * np.abs(gradient).max())
+        settings = {"random_seed": 0, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+        drawn = pm.sample_prior_predictive(20, **settings)
+    shares = drawn["prior"]["weights"].sum("component") + drawn["prior"]["noise_weight"]
+    np.testing.assert_allclose(shares, 1.0)
+    predicted = drawn["prior_predictive"]["observations"].values
+    nowhere = np.isnan(predicted).mean()
+    assert nowhere == 0 if kind != "own" else 0.1 < nowhere < 0.8  # 2.5 / 4.5 expected
+
+
+TINY = np.array([[-0.4], [0.1], [0.3], [0.9], [7.0]])
+
+
+def enumerated(X, priors, box):
+    """Log evidence of one component and noise, and each row's probability of noise: over all sets of noise rows.
+
+    Mean and precision are integrated out over a grid.
+    """
+    x, n = X[:, 0], len(X)
+    precision = np.exp(np.linspace(-9, 9, 1201))
+    mean = np.linspace(-25, 25, 2001)
+    prior = priors.covariances
+    log_prior = stats.gamma(prior.df / 2, scale=2 / prior.scale[0, 0]).logpdf(precision)[:, None]
+    log_prior = (
+        log_prior
+        + np.log(precision)[:, None]
+        + stats.norm(priors.means.location[0], priors.means.scale[0]).logpdf(mean)
+    )
+    volume = np.log(np.log(precision[1] / precision[0]) * (mean[1] - mean[0]))
+    each = 0.5 * np.log(precision / (2 * np.pi))[:, None] - 0.5 * precision[:, None] * (x[:, None, None] - mean) ** 2
+    a, b, c = priors.concentration[0], priors.noise_concentration, -np.log(box.sides).sum()
+    values = {}
+    for noise in product([0, 1], repeat=n):
+        inside = np.flatnonzero(np.array(noise) == 0)
+        m = n - len(inside)
+        log_lik = logsumexp(each[inside].sum(axis=0) + log_prior) + volume
+        values[noise] = log_lik + m * c + betaln(a + n - m, b + m) - betaln(a, b)
+    total = logsumexp(list(values.values()))
+    share = np.exp(np.array(list(values.values())) - total)
+    return total, share @ np.array(list(values))
+
+
+@pytest.mark.statistical
+def test_posterior_and_evidence_are_those_of_enumeration():
+    priors = bg.Priors([2.0], bg.NormalMeans([0.0], [3.0]), bg.InverseWishart(4.0, [[2.0]]), noise_concentration=1.5)
+    fit = bg.fit_em(TINY, 1, noise=True, priors=priors, rng=0)
+    log_evidence, of_noise = enumerated(TINY, priors, fit.mixture.noise)
+    tree = bg.sample_posterior(TINY, fit, priors, draws=2000, rng=seed(1))
+    evidence = bg.log_evidence(tree, rng=seed(2))
+    assert abs(evidence.value - log_evidence) < errors_allowed(2) * evidence.se + 1e-3  # the grid's own error
+    drawn = bg.posterior(tree)
+    probability = drawn.draws.noise_probability(TINY)
+    share = np.moveaxis(probability, 2, 0).reshape(len(TINY), -1)
+    errors = share.std(axis=1) / np.sqrt(400)  # far fewer than the effective draws
+    np.testing.assert_array_less(np.abs(share.mean(axis=1) - of_noise), errors_allowed(5) * errors + 1e-3)
+
+
+@pytest.fixture(scope="module")
+def noisy_tree():
+    X = two_columns(150)
+    return bg.sample_posterior(X, bg.fit_em(X, 2, noise=True, rng=0), draws=500, chains=2, rng=0)
+
+
+def test_a_tree_holds_the_noise(noisy_tree, tmp_path):
+    drawn = bg.posterior(noisy_tree)
+    X = drawn.rows
+    assert noisy_tree["posterior"]["noise_weight"].dims == ("chain", "draw")
+    np.testing.assert_allclose(drawn.draws.weights.sum(axis=-1) + drawn.draws.noise_weight, 1.0)
+    assert drawn.draws.noise == drawn.fit.mixture.noise == drawn.em.noise == drawn.table.noise
+    np.testing.assert_allclose(
+        noisy_tree["log_likelihood"]["observations"][0, :5], drawn.draws[0, :5].log_prob(X), 1e-5
+    )
+    assert abs(drawn.draws.noise_weight.mean() - drawn.em.noise_weight) < 0.05
+    write_tree(noisy_tree, tmp_path / "noise.nc")
+    with xr.open_datatree(tmp_path / "noise.nc") as stored:
+        back = bg.posterior(stored.load())
+    np.testing.assert_array_equal(back.draws.log_prob(X[:3]), drawn.draws.log_prob(X[:3]))
+    table = bg.parameter_table(noisy_tree)
+    assert table["parameter"].tolist().count("noise_weight") == 1
+    assert abs(table.set_index("parameter").loc["noise_weight", "shift"]) < 1
+    one = noisy_tree["posterior"].to_dataset()
+    assert bg.posterior(xr.DataTree.from_dict({"posterior": one})).draws.noise is None
+
+
+def test_a_posterior_with_a_density_of_ones_own_is_that_of_the_box():
+    X = two_columns(80)
+    boxed = bg.fit_em(X, 2, noise=True, rng=0)
+    own = boxed.mixture.noise.log_density(X)
+    settings = {"draws": 50, "chains": 1, "method": "laplace", "rng": 0}
+    of_box = bg.sample_posterior(X, boxed, **settings)
+    fit = bg.fit_em(X, 2, noise=own, rng=0)
+    tree = bg.sample_posterior(X, fit, noise=own, **settings)
+    np.testing.assert_allclose(tree["posterior"]["noise_weight"], of_box["posterior"]["noise_weight"], rtol=1e-9)
+    drawn = bg.posterior(tree)
+    np.testing.assert_array_equal(drawn.table.noise, own)
+    np.testing.assert_allclose(drawn.draws.log_prob(drawn.table), bg.as_mixture(of_box).log_prob(X), rtol=1e-9)
+    with pytest.raises(bg.InputError, match="give them as noise="):
+        bg.sample_posterior(X, fit, **settings)
+
+
+def test_what_follows_from_a_posterior_counts_the_noise(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    assert bg.diagnose(noisy_tree).good
+    result = bg.loo(noisy_tree, methods=())
+    assert result.elpd == pytest.approx(drawn.fit.log_likelihood, rel=0.05)
+    for method in ("ecr", "stephens"):
+        assert bg.posterior(bg.relabel(noisy_tree, method)).labels.switch_rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"sampler": "gibbs"}, "sampler='gibbs' has no noise"), ({"method": "variational"}, "approximation has no noise")],
+)
+def test_samplers_that_have_no_noise_say_so(settings, message):
+    X = two_columns(60)
+    with pytest.raises(bg.InputError, match=message):
+        bg.sample_posterior(X, bg.fit_em(X, 2, noise=True, rng=0), rng=0, **settings)
+
+
+@pytest.mark.slow
+def test_leave_one_out_equals_k_folds_of_single_rows():
+    X = np.concatenate([two_columns(40)[:30], [[30.0, -30.0]]])  # far out: its weights need repair
+    fit = bg.fit_em(X, 1, noise=True, rng=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)
+        tree = bg.sample_posterior(X, fit, draws=2000, rng=0)
+        one_out = bg.loo(tree, rng=0)
+        exact = bg.kfold(X, fit, folds=np.arange(len(X)), draws=1000, rng=0)
+    assert one_out.elpd == pytest.approx(exact.elpd, abs=0.5)
+    np.testing.assert_allclose(one_out.elpd_i, exact.elpd_i, atol=0.3)

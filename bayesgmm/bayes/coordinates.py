@@ -35,6 +35,7 @@ from bayesgmm.bayes import frames
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
+from bayesgmm.noise import Noise
 
 _SMALLEST = 1e-300  # stands for a weight of zero, whose logarithm would be infinite
 _NONE = np.empty(0)
@@ -269,8 +270,8 @@ class PrecisionCoordinates(ABC):
             return thetas
         return self.with_frames(thetas, frames.stretched(frames.axes_of(self.frames_of(thetas)), rng))
 
-    def compiled(self) -> tuple[native.Chart, list[np.ndarray]]:
-        """The coordinates as the compiled core takes them, and the arrays to keep alive while it does."""
+    def compiled(self, n_weights: int) -> tuple[native.Chart, list[np.ndarray]]:
+        """The coordinates as the compiled core takes them, after those of weights, and the arrays to keep alive."""
         layout = self.layout
         numbers, arrays = self.chart_fields()
         shared = {"prior_a": self.prior_a, "prior_b": self.prior_b, "dirichlet": self.dirichlet}
@@ -278,6 +279,7 @@ class PrecisionCoordinates(ABC):
         chart = native.Chart(
             K=layout.n_components,
             D=layout.n_features,
+            n_weights=n_weights,
             kind=self.kind,
             ratios=layout.ratios,
             copies=layout.copies,
@@ -292,15 +294,21 @@ class PrecisionCoordinates(ABC):
         )
         return chart, kept_alive
 
-    def mixtures(self, thetas: np.ndarray) -> GaussianMixture:
-        """The mixtures (...) of coordinates theta (..., n), which begin with those of the weights and the means."""
+    def mixtures(self, thetas: np.ndarray, n_weights: int, noise: Noise | None = None) -> GaussianMixture:
+        """The mixtures (...) of coordinates theta (..., n), which begin with those of the weights and the means.
+
+        Where there is a weight more than components, it is the noise's.
+        """
         K, D = self.layout.n_components, self.layout.n_features
         batch, flat = thetas.shape[:-1], np.ascontiguousarray(thetas, dtype=np.float64).reshape(-1, thetas.shape[-1])
-        weights, means, covariances = (np.empty((len(flat), K, *shape)) for shape in ((), (D,), (D, D)))
-        chart, _kept_alive = self.compiled()
+        weights, means, covariances = (np.empty((len(flat), *shape)) for shape in ((n_weights,), (K, D), (K, D, D)))
+        chart, _kept_alive = self.compiled(n_weights)
         native.mixtures(chart, address(flat), len(flat), address(weights), address(means), address(covariances))
+        weights = weights.reshape(*batch, n_weights)
         return GaussianMixture(
-            weights=weights.reshape(*batch, K),
+            weights=weights[..., :K],
             means=means.reshape(*batch, K, D),
             covariances=covariances.reshape(*batch, K, D, D),
+            noise_weight=weights[..., K] if n_weights > K else None,
+            noise=noise,
         )

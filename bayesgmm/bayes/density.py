@@ -1,8 +1,8 @@
 """The log posterior density and its exact gradient in unconstrained coordinates, from one pass of the kernel.
 
-The coordinates theta are in the order of the PyMC model's: K - 1 log ratios of the weights to their geometric mean, the
-means (K, D), then those of `PrecisionCoordinates`: squares (or standard deviations), entries above the diagonal, ratios
-and frames.
+The coordinates theta are in the order of the PyMC model's: log ratios of the weights to their geometric mean, all but
+the last, which is the noise's where there is noise; the means (K, D); then those of `PrecisionCoordinates`: squares (or
+standard deviations), entries above the diagonal, ratios and frames.
 
 One C function, compiled with the package, serves all models and tables: nothing is compiled for a fit, and no Python
 runs inside a sampler.
@@ -26,6 +26,7 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.expectation import in_threads, multiply_adds, n_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
+from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations
 
 
@@ -50,6 +51,7 @@ class Density:
     Parameters
     ----------
     table : Observations
+        With noise if it has a density of it.
     center : (D,)
         Point from which the means' offsets are taken, near the rows.
     priors : Priors
@@ -100,13 +102,23 @@ class Density:
     def n_dim(self) -> int:
         """Number of coordinates n."""
         K, D = self.priors.n_components, self.priors.n_features
-        return K - 1 + K * D + sum(self.coordinates.layout.sizes)
+        return self.n_weights - 1 + K * D + sum(self.coordinates.layout.sizes)
+
+    @cached_property
+    def concentration(self) -> np.ndarray:
+        """Of the weights' Dirichlet prior, (n_weights,)."""
+        return self.priors.concentrations(noise=self.table.noise is not None)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights: the components', and the noise's where there is noise."""
+        return self.concentration.size
 
     @cached_property
     def log_constant(self) -> float:
         """What is to be added to the value for the log of likelihood times normalised prior density of theta, nats."""
         means = self.priors.n_components * self.priors.means.log_constant
-        return float(dirichlet_log_constant(self.priors.concentration) + means + self.coordinates.log_constant)
+        return float(dirichlet_log_constant(self.concentration) + means + self.coordinates.log_constant)
 
     @cached_property
     def _compiled(self) -> tuple[native.Density, list[Any]]:
@@ -114,7 +126,7 @@ class Density:
         center = np.ascontiguousarray(self.center, dtype=np.float64)
         rows = self.table.rows(center)
         arrays = {
-            "concentration": self.priors.concentration,
+            "concentration": self.concentration,
             "location": self.priors.means.location,
             "precision": self.priors.means.precision,
         }
@@ -123,7 +135,7 @@ class Density:
         if self.log_odds is not None:
             arrays["log_odds"] = self.log_odds
         places, contiguous = native.addresses(arrays)
-        chart, arrays_of_chart = self.coordinates.compiled()
+        chart, arrays_of_chart = self.coordinates.compiled(self.n_weights)
         kept_alive: list[Any] = [rows, *contiguous, *arrays_of_chart]
         if self.factor is not None:
             factor = _padded(self.factor)
@@ -183,17 +195,22 @@ class Density:
 
     def pack(self, mixture: GaussianMixture) -> np.ndarray:
         """The coordinates theta (..., n) of mixtures (...) that the covariance model can express."""
-        parts = log_ratios(mixture.weights), mixture.means.reshape(*mixture.batch_shape, -1)
+        weights = mixture.weights
+        if self.n_weights > mixture.n_components:
+            weights = np.concatenate([weights, np.asarray(mixture.noise_weight)[..., None]], axis=-1)
+        parts = log_ratios(weights), mixture.means.reshape(*mixture.batch_shape, -1)
         return np.concatenate([*parts, self.coordinates.pack(mixture)], axis=-1)
 
     def model_values(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """The variables of `build_model`'s model at the coordinates theta (n,)."""
         K, D, sizes = self.priors.n_components, self.priors.n_features, self.coordinates.layout.sizes
-        weights, means, *parts, frames = np.split(theta, np.cumsum([K - 1, K * D, *sizes[:-1]]))
-        values = {"weights": proportions(weights)} if K > 1 else {}
+        weights, means, *parts, frames = np.split(theta, np.cumsum([self.n_weights - 1, K * D, *sizes[:-1]]))
+        names = {K: "weights", K + 1: "shares"}
+        values = {names[self.n_weights]: proportions(weights)} if self.n_weights > 1 else {}
         values |= {"means": means.reshape(K, D)} | self.coordinates.model_values(*parts)
         return values | ({"frames": frames.reshape(self.coordinates.layout.frame_shape)} if frames.size else {})
 
     def unpack(self, thetas: np.ndarray) -> GaussianMixture:
         """The mixtures (...) of coordinates theta (..., n)."""
-        return self.coordinates.mixtures(thetas)
+        noise = self.table.noise if isinstance(self.table.noise, Noise) else None
+        return self.coordinates.mixtures(thetas, self.n_weights, noise)

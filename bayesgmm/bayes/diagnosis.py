@@ -183,11 +183,12 @@ def _diagnostics(drawn: Posterior) -> Diagnostics:
 def _by_name(draws: GaussianMixture, features: tuple[str, ...], diagnostic: Any, **settings: Any) -> dict[str, float]:
     """A diagnostic of each parameter by its name, such as "means[1, waiting]", without those that are fixed."""
     values = {}
-    for name in PARAMETERS:
+    for name in draws.parameters:
         array = np.asarray(diagnostic(getattr(draws, name), chain_axis=0, draw_axis=1, **settings))
-        for k, *which in np.ndindex(array.shape):
-            if np.isfinite(array[k, *which]):
-                values[f"{name}[{', '.join([str(k), *(features[j] for j in which)])}]"] = float(array[k, *which])
+        for index in np.ndindex(array.shape):
+            if np.isfinite(array[index]):
+                names = [str(index[0]), *(features[j] for j in index[1:])] if index else []
+                values[f"{name}[{', '.join(names)}]" if index else name] = float(array[index])
     return values
 
 
@@ -232,6 +233,7 @@ def _modes(draws: GaussianMixture, heights: Heights | None) -> list[np.ndarray]:
     """Positions of the chains in each mode that chains do not move between, the highest first."""
     chains = draws.batch_shape[0]
     parts = [draws.weights, draws.means, np.log(np.einsum("...kii->...ki", draws.covariances))]
+    parts += [] if draws.noise_weight is None else [draws.noise_weight]
     if heights is not None and heights.name == "log posterior":
         parts.append(heights.values)
     values = np.concatenate([part.reshape(*draws.batch_shape, -1) for part in parts], axis=2)
@@ -347,7 +349,7 @@ def _members(members: MemberCounts, k: int) -> np.ndarray:
 
 def _pairs(draws: GaussianMixture, components: np.ndarray) -> Iterator[Finding]:
     """Pairs of components that overlap wholly, or of which a draw has only one."""
-    middle = GaussianMixture(*(getattr(draws, name).mean(axis=(0, 1)) for name in PARAMETERS))
+    middle = GaussianMixture(*(getattr(draws.clusters, name).mean(axis=(0, 1)) for name in PARAMETERS))
     nearest = divergence(draws, middle).argmin(axis=-2)
     between = np.median(divergence(draws, draws), axis=(0, 1))
     for j in components.tolist():

@@ -230,6 +230,8 @@ def why_not(density: Density) -> str:
             f"sampler='gibbs' needs InverseWishart or HierarchicalInverseWishart covariances, not "
             f"{type(priors.covariances).__name__}; use sampler='nutpie'"
         )
+    if density.table.noise is not None:
+        return "sampler='gibbs' has no noise; use sampler='nutpie'"
     return ""
 
 

@@ -105,6 +105,7 @@ def kfold(
     chains: int = 4,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> KFold:
@@ -132,6 +133,9 @@ def kfold(
         Standard deviations of the errors that the values were measured with; the mixture is of the true values.
     error_covariance : (D, D) or (N, D, D), optional
         Their covariances, instead.
+    noise : bool, Noise or (N,), optional
+        As in `fit_em`, where a number of components is given; else the log density of the noise at each row, where the
+        fit was made with one.
     rng : Generator, seed or None
     progress : callable, optional
         Called as ``progress("folds", done, total)`` with the number of posteriors sampled so far and their total, which
@@ -173,7 +177,7 @@ def kfold(
     draws, chains = positive_integer(draws, "draws", least=FEWEST_DRAWS), positive_integer(chains, "chains")
     tune = positive_integer(tune, "tune", least=LEAST_TUNE)
     rng = np.random.default_rng(rng)
-    table = observations(X, None, error_sd, error_covariance)
+    table = observations(X, None, error_sd, error_covariance, noise)
     if not isinstance(fit, EMFit):
         priors = priors if priors is not None else Priors.weakly_informative(table, fit)
         fit = fit_em(table, fit, covariance, priors=priors, rng=rng)

@@ -17,11 +17,11 @@ from bayesgmm import native
 from bayesgmm.native import address
 from bayesgmm.patterns import Patterns
 
-_N_DATA = 7  # inputs that are constants: X, center, and five of the groups
+_N_DATA = 8  # inputs that are constants: X, center, five of the groups, and the noise's density
 
 
-def groups(patterns: Patterns | None, n_features: int) -> list[Any]:
-    """Groups of rows as `LogDensity` takes them; no groups where all values are known and exact."""
+def further_data(patterns: Patterns | None, noise: np.ndarray | None, n_features: int) -> list[Any]:
+    """What else `LogDensity` takes: groups of rows, none where all are known and exact, and the noise's density."""
     D = n_features
     if patterns is None:
         none = np.empty(0, np.int64)
@@ -29,6 +29,7 @@ def groups(patterns: Patterns | None, n_features: int) -> list[Any]:
     else:
         errors = np.empty((0, D, D)) if patterns.errors is None else patterns.errors
         arrays = [patterns.order, patterns.start, patterns.n_observed, patterns.columns, errors]
+    arrays.append(np.empty(0) if noise is None else noise)
     return [pytensor.shared(array) for array in arrays]  # constants would be compiled into the code
 
 
@@ -47,7 +48,10 @@ class LogDensity(Op):
         self.diagonal = diagonal
 
     def make_node(self, *inputs):
-        """Inputs: X (N, D), center (D,), those of `groups`, log_scale (K,), offsets (K, D), P (K, D, D)."""
+        """Inputs: X (N, D), center (D,), those of `further_data`, log_scale (K,), offsets (K, D), P (K, D, D).
+
+        With noise the log of its weight follows the log scales.
+        """
         _tell_numba()
         return Apply(self, [pt.as_tensor_variable(i) for i in inputs], [pt.dvector()])
 
@@ -98,8 +102,8 @@ class Pullback(Op):
 def _arguments(op: LogDensity | Pullback, inputs: list[Any]) -> tuple[tuple[int, ...], list[np.ndarray]]:
     """Sizes and contiguous arrays as the core takes them."""
     arrays = [np.ascontiguousarray(i) for i in inputs]
-    X, _, _, _, n_observed, _, errors, log_scale, *_ = arrays
-    return (*X.shape, len(log_scale), op.diagonal, len(n_observed), len(errors)), arrays
+    X, _, _, _, n_observed, _, errors, noise, _, offsets, *_ = arrays
+    return (*X.shape, len(offsets), op.diagonal, len(n_observed), len(errors), len(noise)), arrays
 
 
 def _addresses(arrays: list[np.ndarray]) -> list[int]:
@@ -125,7 +129,7 @@ def _external(name: str, n_arrays: int) -> Any:
 
     function = ctypes.cast(getattr(native, name), ctypes.c_void_p)
     llvmlite.binding.add_symbol(f"gmm_{name}", function.value)
-    arguments = [types.int64] * 6 + [types.uintp] * n_arrays
+    arguments = [types.int64] * 7 + [types.uintp] * n_arrays
     return types.ExternalFunction(f"gmm_{name}", types.int64(*arguments))
 
 
@@ -133,18 +137,18 @@ def _log_density_in_numba(op, _node=None, **_settings):
     """`LogDensity` as numba compiles it."""
     from numba import njit
 
-    log_prob, diagonal = _external("rows_log_prob", 11), int(op.diagonal)
+    log_prob, diagonal = _external("rows_log_prob", 12), int(op.diagonal)
 
     @njit
-    def log_density(X, center, order, start, n_observed, columns, errors, log_scale, offsets, P):
+    def log_density(X, center, order, start, n_observed, columns, errors, noise, log_scale, offsets, P):
         X, center = np.ascontiguousarray(X), np.ascontiguousarray(center)
         log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
         out = np.zeros(X.shape[0])
         status = log_prob(
-            X.shape[0], X.shape[1], len(log_scale), diagonal, len(n_observed), len(errors),
+            X.shape[0], X.shape[1], len(offsets), diagonal, len(n_observed), len(errors), len(noise),
             X.ctypes.data, center.ctypes.data, order.ctypes.data, start.ctypes.data, n_observed.ctypes.data,
-            columns.ctypes.data, errors.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
-            out.ctypes.data,
+            columns.ctypes.data, errors.ctypes.data, noise.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data,
+            P.ctypes.data, out.ctypes.data,
         )  # fmt: skip
         if status != 0:
             raise MemoryError("no memory for log densities")
@@ -157,18 +161,18 @@ def _pullback_in_numba(op, _node=None, **_settings):
     """`Pullback` as numba compiles it."""
     from numba import njit
 
-    pullback, diagonal = _external("rows_pullback", 14), int(op.diagonal)
+    pullback, diagonal = _external("rows_pullback", 15), int(op.diagonal)
 
     @njit
-    def gradient(X, center, order, start, n_observed, columns, errors, log_scale, offsets, P, cotangent):
+    def gradient(X, center, order, start, n_observed, columns, errors, noise, log_scale, offsets, P, cotangent):
         X, center, cotangent = np.ascontiguousarray(X), np.ascontiguousarray(center), np.ascontiguousarray(cotangent)
         log_scale, offsets, P = np.ascontiguousarray(log_scale), np.ascontiguousarray(offsets), np.ascontiguousarray(P)
         by_log_scale, by_offsets, by_P = np.empty_like(log_scale), np.empty_like(offsets), np.empty_like(P)
         status = pullback(
-            X.shape[0], X.shape[1], len(log_scale), diagonal, len(n_observed), len(errors),
+            X.shape[0], X.shape[1], len(offsets), diagonal, len(n_observed), len(errors), len(noise),
             X.ctypes.data, center.ctypes.data, order.ctypes.data, start.ctypes.data, n_observed.ctypes.data,
-            columns.ctypes.data, errors.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data, P.ctypes.data,
-            cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
+            columns.ctypes.data, errors.ctypes.data, noise.ctypes.data, log_scale.ctypes.data, offsets.ctypes.data,
+            P.ctypes.data, cotangent.ctypes.data, by_log_scale.ctypes.data, by_offsets.ctypes.data, by_P.ctypes.data,
         )  # fmt: skip
         if status != 0:
             raise MemoryError("no memory for the gradient of log densities")

@@ -21,7 +21,7 @@ from bayesgmm.bayes.loo_repairs import REPAIRS, Estimate, Repair, RepairInputs
 from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
 from bayesgmm.bayes.psis import good_pareto_k, smoothed_loo
 from bayesgmm.errors import ConvergenceWarning, InputError
-from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted
 from bayesgmm.progress import Progress, of_stage
 
@@ -302,7 +302,7 @@ def _relative_efficiency(draws: GaussianMixture) -> float:
     with np.errstate(invalid="ignore"):
         ess = [
             array_stats.ess(getattr(draws, name), chain_axis=0, draw_axis=1, method="mean").ravel()
-            for name in PARAMETERS
+            for name in draws.parameters
         ]
     return float(np.concatenate(ess).mean() / np.prod(draws.batch_shape))
 

@@ -64,7 +64,7 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
     priors = density.priors if isinstance(density.priors.covariances, ConjugatePrior) else None
     maxima: tuple[Maximum, ...] = ()
     searched, climbs = Searched(), 0
-    if K == 1:
+    if K == 1 and X.noise is None:
         return searched
     for batch in range(_CLIMBS[1]):
         with suppress(DegenerateFitError):

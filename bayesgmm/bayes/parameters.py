@@ -10,7 +10,7 @@ import numpy as np
 from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
-from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.mixture import GaussianMixture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,8 @@ def parameter_table(posterior: Any, ci_prob: float | None = None) -> pd.DataFram
     DataFrame
         Columns ``parameter``, ``component``, ``feature``, ``feature_bis`` (which parameter; None where it has no such
         index), ``em``, ``mean``, ``sd``, ``lower``, ``upper``, ``shift`` ((mean - em) / sd), ``ess_bulk``, ``r_hat``.
-        Covariances are listed on and above the diagonal, or on it alone where the model has diagonal ones.
+        Covariances are listed on and above the diagonal, or on it alone where the model has diagonal ones. The noise's
+        weight, if there is noise, comes last.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def parameter_table(posterior: Any, ci_prob: float | None = None) -> pd.DataFram
         raise InputError("parameter_table needs a posterior with its EM fit, as sample_posterior returns it")
     diagonal = drawn.covariance_model.diagonal
     table = describe(drawn.draws, drawn.features, ci_prob, diagonal=diagonal)
-    em = np.array([getattr(drawn.em, name)[index] for name, index in _entries(drawn.em, diagonal)])
+    em = np.array([np.asarray(getattr(drawn.em, name))[index] for name, index in _entries(drawn.em, diagonal)])
     table.insert(4, "em", em)
     shift = np.zeros(len(table))
     np.divide(table["mean"] - em, table["sd"], out=shift, where=table["sd"].to_numpy() > 0)
@@ -68,7 +69,7 @@ def describe(
     import xarray as xr
 
     dims = ("chain", "draw", "component", "feature", "feature_bis")
-    values = {name: getattr(draws, name) for name in PARAMETERS}
+    values = {name: getattr(draws, name) for name in draws.parameters}
     posterior = xr.Dataset({name: (dims[: array.ndim], array) for name, array in values.items()})
     with np.errstate(invalid="ignore"):  # what is fixed, as the weight of a single component, has neither
         ess, r_hat = az.ess(posterior), az.rhat(posterior) if posterior.sizes["chain"] > 1 else None
@@ -78,7 +79,7 @@ def describe(
     return pd.DataFrame(
         {
             "parameter": name,
-            "component": index[0],
+            "component": index[0] if index else None,
             "feature": features[index[1]] if len(index) > 1 else None,
             "feature_bis": features[index[2]] if len(index) > 2 else None,
             "mean": mean[name][index],
@@ -94,7 +95,7 @@ def describe(
 
 def _entries(mixture: GaussianMixture, diagonal: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and index of each parameter: covariances on and above the diagonal, or on it alone."""
-    for name in PARAMETERS:
-        for index in np.ndindex(getattr(mixture, name).shape[len(mixture.batch_shape) :]):
+    for name in mixture.parameters:
+        for index in np.ndindex(np.shape(getattr(mixture, name))[len(mixture.batch_shape) :]):
             if len(index) < 3 or index[1] == index[2] or (index[1] < index[2] and not diagonal):
                 yield name, index

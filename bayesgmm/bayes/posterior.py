@@ -6,6 +6,7 @@ draws are checked and factored there, once; every function that takes a posterio
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,10 +23,12 @@ from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations, any_rows, observations
 from bayesgmm.tables import made_up_names
 
 ERRORS = ("error_sd", "error_covariance")  # of which a tree has one beside its table, if there are errors
+NOISE = "noise_log_density"  # which a tree has beside its table, if it was given so
 _LAYOUT = ("chain", "draw", ..., "component", "feature", "feature_bis")
 
 
@@ -265,9 +268,13 @@ def posterior(source: Any) -> Posterior:
     em, fit, model = _em(source)
     statistics = _of_draws(source, "sample_stats", group)
     log_likelihood = _of_draws(source, "log_likelihood", group).get("observations")
+    noise = Noise(**json.loads(attributes["noise"])) if "noise" in attributes else None
+    table = None
+    if "observed_data" in source.children:
+        table = _table(source["observed_data"], _names(group, "feature"), noise)
     return Posterior(
-        draws=_mixture(group),
-        table=_table(source["observed_data"], _names(group, "feature")) if "observed_data" in source.children else None,
+        draws=_mixture(group, noise),
+        table=table,
         features=_names(group, "feature"),
         em=em,
         fit=fit,
@@ -314,7 +321,7 @@ def _laid_out(group: Any) -> Any:
     """The parameters' draws with the dimensions (chain, draw, ..., component, feature, feature_bis)."""
     if missing := [name for name in PARAMETERS if name not in group]:
         raise InputError(f"the posterior has no {' and no '.join(missing)}: it is not one of a mixture")
-    group = group[list(PARAMETERS)]
+    group = group[[*PARAMETERS, *({"noise_weight"} & set(group))]]
     indexes = {name: index for name, index in group.indexes.items() if name in group.dims}
     group = group.unstack([name for name, index in indexes.items() if set(index.names) == {"chain", "draw"}])
     if "draw" not in group.dims:
@@ -349,18 +356,21 @@ def _names(group: Any, dim: str) -> tuple[str, ...]:
     return tuple(map(str, group[dim].values)) if dim in group.coords else made_up_names(group.sizes[dim])
 
 
-def _mixture(group: Any) -> GaussianMixture:
+def _mixture(group: Any, noise: Noise | None) -> GaussianMixture:
     """The mixture, or batch of them, whose parameters a group holds."""
     names = _names(group, "feature")
     ordered = {name: group[name].transpose(*_LAYOUT, missing_dims="ignore").values for name in PARAMETERS}
+    if "noise_weight" in group:
+        ordered |= {"noise_weight": group["noise_weight"].values, "noise": noise}
     return GaussianMixture(**ordered, features=None if names == made_up_names(len(names)) else names)
 
 
-def _table(group: Any, names: tuple[str, ...]) -> Observations:
-    """The table of a posterior, with the errors that its values were measured with."""
+def _table(group: Any, names: tuple[str, ...], noise: Noise | None) -> Observations:
+    """The table of a posterior, with the errors that its values were measured with, and the noise."""
     in_order = group.to_dataset().transpose("observation", ..., "feature", "feature_bis", missing_dims="ignore")
     table = any_rows(in_order["observations"].values, **{e: in_order[e].values for e in ERRORS if e in in_order})
-    return replace(table, features=names, named=names != made_up_names(len(names)))
+    of_rows = in_order[NOISE].values if NOISE in in_order else noise
+    return replace(table, features=names, named=names != made_up_names(len(names)), noise=of_rows)
 
 
 def _em(tree: Any) -> tuple[GaussianMixture | None, EMFit | None, CovarianceModel]:
@@ -369,13 +379,14 @@ def _em(tree: Any) -> tuple[GaussianMixture | None, EMFit | None, CovarianceMode
         return None, None, CovarianceModel.named("VVV")
     group = tree["em"].to_dataset()
     model = CovarianceModel.named(group.attrs.get("covariance_model", "VVV"))
-    mixture = _mixture(group)
+    mixture = _mixture(group, None)
     if "record" not in group.attrs:
         return mixture, None, model
     arrays = {
         str(name): array.transpose("maximum", *_LAYOUT, missing_dims="ignore").values for name, array in group.items()
     }
-    return mixture, fit_from_arrays(arrays | {"record": np.array(group.attrs["record"])}), model
+    fit = fit_from_arrays(arrays | {"record": np.array(group.attrs["record"])})
+    return fit.mixture, fit, model
 
 
 def _verdict(attributes: Mapping[str, Any]) -> Verdict | None:

@@ -173,10 +173,13 @@ def _total(cost: np.ndarray, order: np.ndarray) -> float:
 def _disagreement(draws: GaussianMixture, X: Any, labels: np.ndarray) -> np.ndarray:
     """Minus the number of rows (..., K, K) that are most probably of component j and labelled k."""
     K = draws.n_components
-    pivot = np.eye(K)[labels]
-    counts = sum(
-        np.tensordot(np.eye(K)[R.argmax(axis=2)], pivot[rows], axes=(1, 0)) for rows, R in blocks_of_rows(draws, X)
-    )
+    of_label = np.eye(K + 1)[:, :K]  # noise, labelled -1, agrees with none
+    pivot = of_label[labels]
+
+    def of_draws(R: np.ndarray) -> np.ndarray:
+        return of_label[np.where(R.max(axis=2) >= 1 - R.sum(axis=2), R.argmax(axis=2), -1)]
+
+    counts = sum(np.tensordot(of_draws(R), pivot[rows], axes=(1, 0)) for rows, R in blocks_of_rows(draws, X))
     return -np.reshape(counts, (*draws.batch_shape, K, K))
 
 

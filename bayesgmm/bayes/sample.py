@@ -59,6 +59,7 @@ def sample_posterior(
     out: str | Path | None = None,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -77,18 +78,18 @@ def sample_posterior(
         Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
         "variational" draws from the mean-field approximation, which is judged in the same way, and resamples the draws
         by their importance weights where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV
-        under inverse-Wishart priors.
+        under inverse-Wishart priors, of fits without noise.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain, and chains. At least 10 tuning draws are needed to find a step size.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
         "nutpie" samples the compiled density by NUTS, whitened by its curvature at the mode; "pymc" samples
         `build_model`'s model with PyMC's own NUTS. "gibbs" samples the rows' assignments and the components given them,
         so that components may empty, merge and move elsewhere; it needs inverse-Wishart covariances, hierarchical or
-        not, and one of the covariance models EII, VII, EEI, VVI, EEE and VVV. Its sweeps are doubled until R-hat is
-        below 1.01 and effective sample sizes are above 100 per chain, or some eight seconds' worth of them are done;
-        ``tune`` and ``draws`` are then spread evenly over all of them. "auto" is "nutpie", and "gibbs" where its draws
-        (200 or more of each chain) have not converged and the prior and the model allow; the verdict tells which the
-        draws are from.
+        not, one of the covariance models EII, VII, EEI, VVI, EEE and VVV, and a fit without noise. Its sweeps are
+        doubled until R-hat is below 1.01 and effective sample sizes are above 100 per chain, or some eight seconds'
+        worth of them are done; ``tune`` and ``draws`` are then spread evenly over all of them. "auto" is "nutpie", and
+        "gibbs" where its draws (200 or more of each chain) have not converged and the prior and the model allow; the
+        verdict tells which the draws are from.
     out : path, optional
         netCDF file, to which draws are written as they come. An interrupted run of the same table, model and priors
         continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
@@ -96,6 +97,8 @@ def sample_posterior(
         Standard deviations of the errors that the values were measured with; the mixture is of the true values.
     error_covariance : (D, D) or (N, D, D), optional
         Their covariances, instead.
+    noise : (N,), optional
+        Log density of the noise at each row, where the fit was made with one; a fit's `Noise` need not be given again.
     rng : Generator, seed or None
     progress : callable, optional
         Called as ``progress("posterior", done, total)`` with the number of draws done, tuning included, and their
@@ -104,13 +107,13 @@ def sample_posterior(
     Returns
     -------
     xarray.DataTree
-        Groups ``posterior`` (weights, means, covariances), ``sample_stats``, ``log_likelihood`` (pointwise, marginal
-        over the assignments, in nats), ``observed_data`` and ``em`` (the fit). Its attributes are ``priors`` (in
-        words), ``verdict`` (a name of `Convergence`, such as "CONVERGED") and ``convergence`` (the verdict in words,
-        see `diagnose`), ``seed``, and what `relabel` tells of the labels (``relabelling``, "none" where the prior tells
-        the components apart, ``switch_rate``, ``ambiguous_rate``, ``margin_mean``, ``margin_min``). `posterior` reads
-        all of it back. If interrupted (Ctrl-C), the function returns the draws made so far, with the attribute
-        ``partial``.
+        Groups ``posterior`` (weights, means, covariances, and the noise_weight of a fit with noise), ``sample_stats``,
+        ``log_likelihood`` (pointwise, marginal over the assignments, in nats), ``observed_data`` and ``em`` (the fit).
+        Its attributes are ``priors`` (in words), ``verdict`` (a name of `Convergence`, such as "CONVERGED") and
+        ``convergence`` (the verdict in words, see `diagnose`), ``seed``, and what `relabel` tells of the labels
+        (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
+        ``margin_mean``, ``margin_min``). `posterior` reads all of it back. If interrupted (Ctrl-C), the function
+        returns the draws made so far, with the attribute ``partial``.
 
     Warns
     -----
@@ -169,7 +172,7 @@ def sample_posterior(
     if method not in ("nuts", "laplace", "variational"):
         raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
     started = time.perf_counter()
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior", error_sd, error_covariance)
+    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior", error_sd, error_covariance, noise)
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     if sampler == "gibbs" and method == "nuts":
         check_gibbs(density)

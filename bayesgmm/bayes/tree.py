@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayesgmm.bayes.posterior import ERRORS, Posterior
+from bayesgmm.bayes.posterior import ERRORS, NOISE, Posterior
 from bayesgmm.em.record import fit_to_arrays
 from bayesgmm.files import beside
-from bayesgmm.mixture import PARAMETERS, GaussianMixture
+from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 
 LOG_LIKELIHOOD_BUDGET = 500e6  # bytes: the pointwise log-likelihood is stored only while it fits
@@ -23,6 +25,7 @@ _DIMS = {
     "weights": ("component",),
     "means": ("component", "feature"),
     "covariances": ("component", "feature", "feature_bis"),
+    "noise_weight": (),
 }
 _CRITERIA = ("log_likelihood", "bic", "aic", "icl", "n_parameters")
 
@@ -47,14 +50,14 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     feature = {"feature": list(drawn.features), "feature_bis": list(drawn.features)}
     groups = {
         "posterior": xr.Dataset(
-            {name: (("chain", "draw", *_DIMS[name]), getattr(drawn.draws, name)) for name in PARAMETERS},
+            {name: (("chain", "draw", *_DIMS[name]), getattr(drawn.draws, name)) for name in drawn.draws.parameters},
             coords={**draw, **component, **feature},
         ),
         "sample_stats": xr.Dataset(
             {name: (("chain", "draw"), values) for name, values in drawn.statistics.items()}, coords=draw
         ),
         "observed_data": xr.Dataset(
-            {"observations": (("observation", "feature"), table.values), **_errors(table)},
+            {"observations": (("observation", "feature"), table.values), **_errors(table), **_noise(table)},
             coords={"observation": np.arange(N), "feature": list(drawn.features)},
         ),
         "em": _fit_group(drawn, {**component, **feature}),
@@ -66,6 +69,8 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
         )
     elif log_likelihood:
         attributes = attributes | {"log_likelihood": "not stored: it would exceed the memory budget"}
+    if drawn.draws.noise is not None:
+        attributes = attributes | {"noise": json.dumps(asdict(drawn.draws.noise))}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(attributes)
     return tree
@@ -79,6 +84,11 @@ def _errors(table: Observations) -> dict[str, tuple[tuple[str, ...], np.ndarray]
     values = np.sqrt(table.errors) if table.errors.ndim == 2 else table.errors
     shared = len(values) < table.n_observations
     return {ERRORS[len(dims) - 1]: (dims, values[0]) if shared else (("observation", *dims), values)}
+
+
+def _noise(table: Observations) -> dict[str, tuple[str, np.ndarray]]:
+    """The log density of the noise at each row where it was given as that; a `Noise` is told by an attribute."""
+    return {NOISE: ("observation", table.noise)} if isinstance(table.noise, np.ndarray) else {}
 
 
 def _log_likelihood(draws: GaussianMixture, table: Observations) -> np.ndarray:

@@ -171,6 +171,8 @@ def mean_field(density: Density, start: GaussianMixture) -> MeanField:
     InputError
         If the prior or the covariance model has no conjugate factors.
     """
+    if density.table.noise is not None:
+        raise InputError("the variational approximation has no noise; use method='laplace' or method='nuts'")
     prior = density.priors.covariances
     if not isinstance(prior, ConjugatePrior):
         raise InputError(

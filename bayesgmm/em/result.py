@@ -376,10 +376,12 @@ def fitted_table(
     """
     if not isinstance(fit, EMFit):
         raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
-    if noise is not None and fit.mixture.noise_weight is None:
-        raise InputError("the fit was made without noise; refit with it")
     noise = fit.mixture.noise if noise is None else noise
     table = observations(X, sample_weight, error_sd, error_covariance, noise)
+    if table.noise is not None and fit.mixture.noise_weight is None:
+        raise InputError("the fit was made without noise; refit with it")
+    if table.noise is None and fit.mixture.noise_weight is not None:
+        raise InputError("the fit was made with log densities of the noise at its rows; give them as noise=")
     if table.n_features != fit.n_features:
         raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
     check_names(table, fit.mixture.features)

@@ -146,6 +146,10 @@ class Priors:
         """Number of components K; 0 where one concentration serves any number."""
         return self.concentration.size if self.concentration.ndim else 0
 
+    def concentrations(self, *, noise: bool) -> np.ndarray:
+        """Concentration of each component's weight, and of the noise's if there is noise; there must be a K."""
+        return np.append(self.concentration, self.noise_concentration) if noise else self.concentration
+
     @property
     def exchangeable(self) -> bool:
         """Whether the components may be relabelled without changing the prior."""
@@ -193,9 +197,8 @@ class Priors:
         coordinates = priors.coordinates(CovarianceModel.named(covariance))
         weights = log_ratios(rng.dirichlet(priors.concentration, n))
         means = priors.means.draws(n, priors.n_components, rng)
-        return coordinates.mixtures(
-            np.concatenate([weights, means.reshape(n, -1), coordinates.prior_draws(n, rng)], axis=1)
-        )
+        thetas = np.concatenate([weights, means.reshape(n, -1), coordinates.prior_draws(n, rng)], axis=1)
+        return coordinates.mixtures(thetas, priors.n_components)
 
     def filled_components(
         self, n_observations: int, n_components: int | None = None, *, draws: int = 10_000, rng: Any = None
