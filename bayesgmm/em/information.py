@@ -14,9 +14,10 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import Parameters, expected_statistics
+from bayesgmm.expectation import Parameters, Totals
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
+from bayesgmm.passes import InMemory, Request
 
 _STEP = 1e-4  # of the difference quotient, over the square root of the number of rows
 
@@ -69,6 +70,81 @@ class StandardErrors:
         return self.root.T @ self.root
 
 
+class FreeParameters:
+    """The free parameters phi of a mixture's covariance model about that mixture, where all of them are zero.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+    model : CovarianceModel
+
+    Attributes
+    ----------
+    size : int
+        Number n of free parameters.
+    jacobian : (K + K D + K D D, n)
+        Derivative of weights, means and covariances, flattened, at the mixture.
+    """
+
+    def __init__(self, mixture: GaussianMixture, model: CovarianceModel) -> None:
+        copies = {"VVV": mixture.n_components, "EEE": 1}.get(model.name)
+        spread = _Spectra(mixture, model) if copies is None else _Entries(mixture, copies)
+        self._build, self._shape = _Build(mixture, spread), mixture.means.shape
+        self.size = self._build.size
+        self.jacobian = _jacobian(self._build, np.zeros(self.size))
+
+    def mixture(self, phi: np.ndarray) -> GaussianMixture:
+        """The mixture with these parameters.
+
+        Raises
+        ------
+        InputError
+            If there is none, as where a weight would be negative.
+        """
+        K, D = self._shape
+        theta = self._build(phi.astype(complex)).real
+        weights, means, S, noise = np.split(theta, np.cumsum([K, K * D, K * D * D]).tolist())
+        S = S.reshape(K, D, D)
+        rest = noise[0] if noise.size else None
+        return GaussianMixture(weights, means.reshape(K, D), (S + np.swapaxes(S, 1, 2)) / 2, noise_weight=rest)
+
+    def gradient(self, phi: np.ndarray, totals: Totals, total_weight: float) -> np.ndarray:
+        """Gradient (n,) of the log-likelihood, from what the rows add up to under the mixture at phi."""
+        m, statistics = self.mixture(phi), totals.statistics
+        precision = m.precisions_cholesky @ np.swapaxes(m.precisions_cholesky, 1, 2)
+        d_means = np.einsum("kij,kj->ki", precision, statistics.first)
+        d_covariances = 0.5 * (
+            precision @ statistics.scatter @ precision - statistics.counts[:, None, None] * precision
+        )
+        d_noise = [] if m.noise_weight is None else [(total_weight - statistics.counts.sum()) / m.noise_weight]
+        by_theta = np.concatenate((statistics.counts / m.weights, d_means.ravel(), d_covariances.ravel(), d_noise))
+        local = self.jacobian if self._build.linear else _jacobian(self._build, phi)
+        return local.T @ by_theta
+
+
+def request_of(mixture: GaussianMixture, center: np.ndarray) -> Request:
+    """What the rows are to be asked about a mixture."""
+    offsets = mixture.means - center
+    parameters = Parameters(mixture.log_scale, offsets, mixture.precisions_cholesky, mixture.log_noise_weight)
+    return Request(parameters, diagonal=False)
+
+
+def curvature(free: FreeParameters, center: np.ndarray, table: Observations) -> np.ndarray:
+    """How the table's log-likelihood bends downwards (n, n) at the mixture: at a maximum the observed information."""
+    passes, h = InMemory(table.rows(center)), _STEP / np.sqrt(table.total_weight)
+    phi = np.zeros(free.size)
+    weight_of_noise = free.mixture(phi).noise_weight
+    if weight_of_noise is not None and weight_of_noise <= h:
+        raise InputError("the noise has no rows, and a weight at its border has no standard error; refit without noise")
+
+    def score(shifted: np.ndarray) -> np.ndarray:
+        totals = passes.totals([request_of(free.mixture(shifted), center)])
+        return free.gradient(shifted, totals[0], table.total_weight)
+
+    H = np.array([(score(phi + h * e) - score(phi - h * e)) / (2 * h) for e in np.eye(phi.size)])
+    return -(H + H.T) / 2
+
+
 def observed_information(mixture: GaussianMixture, model: CovarianceModel, table: Observations) -> StandardErrors:
     """Standard errors at a maximum of the table's likelihood, by inverting its curvature there.
 
@@ -77,45 +153,16 @@ def observed_information(mixture: GaussianMixture, model: CovarianceModel, table
     InputError
         If the information is not positive definite.
     """
-    copies = {"VVV": mixture.n_components, "EEE": 1}.get(model.name)
-    build = _Build(mixture, _Spectra(mixture, model) if copies is None else _Entries(mixture, copies))
-    center, phi = mixture.clusters.mean, np.zeros(build.size)
-    jacobian = _jacobian(build, phi)
-
-    def score(shifted: np.ndarray) -> np.ndarray:
-        theta = build(shifted.astype(complex)).real
-        local = jacobian if build.linear else _jacobian(build, shifted)
-        return local.T @ _score(theta, mixture.means.shape, table, center)
-
-    h = _STEP / np.sqrt(table.total_weight)
-    if mixture.noise_weight is not None and mixture.noise_weight <= h:
-        raise InputError("the noise has no rows, and a weight at its border has no standard error; refit without noise")
-    H = np.array([(score(phi + h * e) - score(phi - h * e)) / (2 * h) for e in np.eye(phi.size)])
-    information = -(H + H.T) / 2
+    free = FreeParameters(mixture, model)
+    information = curvature(free, mixture.clusters.mean, table)
     values = np.linalg.eigvalsh(information)
     if not values[0] > 1e-10 * values[-1]:
         raise InputError(
             "the observed information is not positive definite here: the fit is not at a well-determined maximum "
             "(not converged, or with parameters that the data do not identify); use bootstrap()"
         )
-    root = np.linalg.solve(np.linalg.cholesky(information), jacobian.T)
+    root = np.linalg.solve(np.linalg.cholesky(information), free.jacobian.T)
     return StandardErrors.of_root(root, mixture.n_components, mixture.n_features)
-
-
-def _score(theta: np.ndarray, shape: tuple[int, int], table: Observations, center: np.ndarray) -> np.ndarray:
-    """Gradient of the log-likelihood in weights, means and covariances (flattened), taken as free of one another."""
-    K, D = shape
-    weights, means, S, noise = np.split(theta, np.cumsum([K, K * D, K * D * D]).tolist())
-    means, S = means.reshape(K, D), S.reshape(K, D, D)
-    m = GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2, noise_weight=noise[0] if noise.size else None)
-    P = m.precisions_cholesky
-    parameters = Parameters(m.log_scale, means - center, P, m.log_noise_weight)
-    _, _, (counts, first, scatter) = expected_statistics(table.rows(center), parameters)
-    precision = P @ np.swapaxes(P, 1, 2)
-    d_means = np.einsum("kij,kj->ki", precision, first)
-    d_covariances = 0.5 * (precision @ scatter @ precision - counts[:, None, None] * precision)
-    d_noise = (table.total_weight - counts.sum()) / noise
-    return np.concatenate((counts / weights, d_means.ravel(), d_covariances.ravel(), d_noise))
 
 
 def _jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber, metric
 from bayesgmm.em.initialize import moments_of_mixture
+from bayesgmm.em.newton import steered_climb
 from bayesgmm.em.result import EMFit, Maximum, Start, Status, merge_maxima
 from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
@@ -22,6 +23,7 @@ from bayesgmm.passes import Streamed, survey
 SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are taken from
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
 _STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
+_STEERED_PASSES = 30  # at most, before EM takes over; usually five to ten
 _CONTENDERS = 3  # maxima of the sample that are climbed from over all rows
 _HOPELESS = 4.0  # standard errors by which a maximum of the sample may be behind
 
@@ -79,10 +81,13 @@ def on_all_rows(
     tolerance = max(climber.problem.tolerance, TOLERANCE)
     problem = climber.problem._replace(total=float(N), metric=metric(float(N), spread, K), tolerance=tolerance)
     climber = replace(climber, problem=problem)
-    starts = [
-        moments_of_mixture(mixture, float(N), climber.center) for mixture in _contenders(of_sample, climber.table)
-    ]
-    outcomes, states = ascent.climb_together(Streamed(parts, climber.center, progress), problem, np.stack(starts))
+    passes, center = Streamed(parts, climber.center, progress), climber.center
+    contenders = _contenders(of_sample, climber.table)
+    if not of_sample.constraints:
+        given = of_sample.covariance_model, climber.table, tolerance, min(_STEERED_PASSES, problem.max_iterations)
+        contenders = [steered_climb(passes, N, center, mixture, *given) for mixture in contenders]
+    starts = np.stack([moments_of_mixture(mixture, float(N), center) for mixture in contenders])
+    outcomes, states = ascent.climb_together(passes, problem, starts)
     ends = {i: _maximum(climber, outcomes, i) for i in np.flatnonzero(outcomes.codes != ascent.DEGENERATE).tolist()}
     if not ends:
         raise DegenerateFitError("over all rows every climb collapsed; use priors or fewer components")

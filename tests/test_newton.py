@@ -1,0 +1,50 @@
+"""A climb steered by a sample's curvature ends where EM does, after few passes."""
+
+import numpy as np
+import pytest
+
+import bayesgmm as bg
+from bayesgmm.covariance import NAMES, CovarianceModel
+from bayesgmm.em.newton import steered_climb
+from bayesgmm.expectation import NO_LABELS, Rows
+from bayesgmm.observations import observations
+from bayesgmm.passes import InMemory
+
+
+class Counted:
+    """Passes that count themselves."""
+
+    def __init__(self, X, center):
+        self.n, self.passes = 0, InMemory(Rows(X, np.ones(1), NO_LABELS, center))
+
+    def totals(self, requests):
+        self.n += 1
+        return self.passes.totals(requests)
+
+
+@pytest.fixture(scope="module")
+def overlapping():
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0, 0.0], [2.5, 0.0], [0.0, 3.0]])
+    return means[rng.integers(3, size=40_000)] + rng.normal(size=(40_000, 2))
+
+
+@pytest.mark.parametrize("covariance", NAMES)
+def test_it_ends_at_the_maximum_in_fewer_passes_than_em(overlapping, covariance):
+    X, sample = overlapping, observations(overlapping[::8])
+    model, start = CovarianceModel.named(covariance), bg.fit_em(sample, 3, covariance, rng=0, n_starts=4)
+    whole = bg.fit_em(X, 3, covariance, starts=[start.mixture], tolerance=1e-9, rng=0)
+    passes = Counted(X, X.mean(axis=0))
+    mixture = steered_climb(passes, len(X), X.mean(axis=0), start.mixture, model, sample, 1e-3, 30)
+    assert mixture.log_likelihood(X) > whole.log_likelihood - 2e-3
+    assert passes.n <= 12
+    assert passes.n < whole.n_iterations
+
+
+def test_it_goes_nowhere_from_where_nothing_is_to_gain(overlapping):
+    table = observations(overlapping[:5000])
+    fit = bg.fit_em(table, 3, rng=0, n_starts=4, tolerance=1e-8)
+    passes = Counted(table.values, fit.mixture.mean)
+    mixture = steered_climb(passes, 5000, fit.mixture.mean, fit.mixture, fit.covariance_model, table, 1e-3, 30)
+    assert passes.n == 1
+    np.testing.assert_allclose(mixture.means, fit.mixture.means, rtol=1e-12)
