@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from bayesgmm.names import in_picture
 from bayesgmm.observations import any_rows
 from bayesgmm.plots.style import COLORS, color, edge_ticks, ends, figure_or_new, missing_note, plain, spread
 from bayesgmm.selection import CRITERIA
+from bayesgmm.selection.table import keys_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,52 +205,88 @@ def model_style(model: str) -> dict[str, Any]:
 
 def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     """How far each fit is behind the best by one criterion, against the number of components."""
-    kind, table, ranking = CRITERIA[name], selection.table, selection.ranking(name)
-    first, sizes = ranking.iloc[0], table["n_components"]
-    behind = kind.sign * (_value(table, kind.column, first) - table[kind.column])
-    contenders = ranking["covariance"].drop_duplicates()[:_CONTENDERS].tolist()
-    of_model = {str(model): (fits["n_components"], behind[fits.index]) for model, fits in table.groupby("covariance")}
-    for model, (K, values) in of_model.items():
-        style = model_style(model) if model in contenders else {"color": "0.85", "zorder": 0}
-        ax.plot(K, values, ms=4, lw=1.2, **style)
-    ax.plot(first["n_components"], 0, "o", ms=12, mfc="none", color="black", zorder=3)
-    label, room = "number of components K", 0.0
-    if kind.sign > 0 and len(ranking) <= _WITH_BARS:  # more would cover one another
+    kind, shown = CRITERIA[name], standing(selection, name)
+    for model, line in shown.lines.items():
+        style = model_style(model) if model in shown.names else {"color": "0.85", "zorder": 0}
+        ax.plot(line["n_components"], line["behind"], ms=4, lw=1.2, **style)
+    ax.plot(shown.best[1], 0, "o", ms=12, mfc="none", color="black", zorder=3)
+    label = "number of components K"
+    if len(shown.errors):
         look: dict[str, Any] = {"fmt": "none", "ecolor": "0.6", "capsize": 3, "lw": 1, "zorder": 0}
-        ax.errorbar(ranking["n_components"], ranking["behind"], ranking["se"], **look)
-        room = float(ranking["se"][ranking["tied"]].max())
+        ax.errorbar(shown.errors["n_components"], shown.errors["behind"], shown.errors["se"], **look)
         label += "\n(bars: standard error of the difference to the best)"
-    depth = _depth(behind, sizes, room)
-    margin = 0.07 * depth
-    ax.set_ylim(depth, -max(margin, room))
-    _name_lines(ax, {model: of_model[model] for model in contenders}, depth)
-    n_left_out = int((behind > depth).sum())
-    title = f"{kind.panel}: {first['covariance']}, K = {first['n_components']}"
-    ax.set_title(title + (f" ({n_left_out} worse not shown)" if n_left_out else ""), fontsize="medium")
-    unit = "nats" if kind.sign > 0 else kind.panel
-    ax.set(xlabel=label, ylabel=f"behind the best ({unit})", xlim=(sizes.min() - 0.5, sizes.max() + 0.5))
+    ax.set_ylim(shown.depth, -shown.room)
+    for model, (K, height) in shown.names.items():
+        ink: dict[str, Any] = {"color": model_style(model)["color"], "fontsize": "small", "va": "center"}
+        ax.annotate(model, (K, height), (7, 0), textcoords="offset points", annotation_clip=False, **ink)
+    title = f"{kind.panel}: {shown.best[0]}, K = {shown.best[1]}"
+    ax.set_title(title + (f" ({shown.n_left_out} worse not shown)" if shown.n_left_out else ""), fontsize="medium")
+    sizes = selection.table["n_components"]
+    ax.set(xlabel=label, ylabel=f"behind the best ({kind.unit})", xlim=(sizes.min() - 0.5, sizes.max() + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     plain(ax)
 
 
-def _value(table: pd.DataFrame, column: str, fit: pd.Series) -> float:
-    """A column of the table for one of its fits."""
-    is_it = (table["covariance"] == fit["covariance"]) & (table["n_components"] == fit["n_components"])
-    return float(table.loc[is_it, column].iloc[0])
+class Standing(NamedTuple):
+    """How fits stand by one criterion, as it is to be drawn.
+
+    Attributes
+    ----------
+    best : (covariance, n_components)
+    lines : dict
+        For each covariance model the columns ``n_components`` and ``behind``, how far each fit is behind the best.
+    names : dict
+        For each contender, by its covariance model, where its name stands: (n_components, behind), none over another.
+    errors : DataFrame
+        Columns ``n_components``, ``behind``, ``se``, of the fits whose standard errors are drawn.
+    depth, room : float
+        How far below the best, and above it, there is to be drawn.
+    n_left_out : int
+        Fits below that.
+    """
+
+    best: Key
+    lines: dict[str, pd.DataFrame]
+    names: dict[str, tuple[float, float]]
+    errors: pd.DataFrame
+    depth: float
+    room: float
+    n_left_out: int
 
 
-def _name_lines(ax: Axes, lines: Mapping[str, tuple[pd.Series, pd.Series]], depth: float) -> None:
-    """Names beside the last points of lines (K, behind) that are to be seen, none over another."""
+def standing(selection: Selection, name: str) -> Standing:
+    """How the fits of a selection stand by one of its criteria."""
+    kind, ranking = CRITERIA[name], selection.ranking(name)
+    table = selection.table[["covariance", "n_components", kind.column]].dropna()
+    best = keys_of(ranking.head(1))[0]
+    value = table.set_index(["covariance", "n_components"])[kind.column]
+    table["behind"] = kind.sign * (value[best] - table[kind.column])
+    with_errors = kind.sign > 0 and len(ranking) <= _WITH_BARS  # more would cover one another
+    room = float(ranking["se"][ranking["tied"]].max()) if with_errors else 0.0
+    depth = _depth(table["behind"], table["n_components"], room)
+    lines = {str(model): fits for model, fits in table.groupby("covariance")}
+    contenders = ranking["covariance"].drop_duplicates()[:_CONTENDERS].tolist()
+    return Standing(
+        best=best,
+        lines=lines,
+        names=_places_of_names({model: lines[model] for model in contenders}, depth),
+        errors=ranking if with_errors else ranking.head(0),
+        depth=depth,
+        room=max(0.07 * depth, room),
+        n_left_out=int((table["behind"] > depth).sum()),
+    )
+
+
+def _places_of_names(lines: Mapping[str, pd.DataFrame], depth: float) -> dict[str, tuple[float, float]]:
+    """The last point of each line that is to be seen, moved up or down so that no name is over another."""
     ends = {}
-    for model, (K, behind) in lines.items():
-        seen = behind[behind <= depth]
+    for model, line in lines.items():
+        seen = line[line["behind"] <= depth]
         if len(seen):
-            ends[model] = (float(K[seen.index[-1]]), float(seen.iloc[-1]))
+            ends[model] = (float(seen["n_components"].iloc[-1]), float(seen["behind"].iloc[-1]))
     order = sorted(ends, key=lambda model: ends[model][1])
     heights = spread(np.array([ends[model][1] for model in order]), 0.07 * depth, end=depth)
-    for model, height in zip(order, heights, strict=True):
-        look: dict[str, Any] = {"color": model_style(model)["color"], "fontsize": "small", "va": "center"}
-        ax.annotate(model, (ends[model][0], height), (7, 0), textcoords="offset points", annotation_clip=False, **look)
+    return {model: (ends[model][0], float(height)) for model, height in zip(order, heights, strict=True)}
 
 
 def _depth(behind: pd.Series, n_components: pd.Series, room: float) -> float:

@@ -43,6 +43,11 @@ class Criterion:
     needs_posterior: bool = False
 
     @property
+    def unit(self) -> str:
+        """What its differences are counted in."""
+        return "nats" if self.sign > 0 else self.title
+
+    @property
     def title_within(self) -> str:
         """What it is called within a sentence."""
         return self.title[0].lower() + self.title[1:] if self.title.startswith("The ") else self.title
