@@ -3,8 +3,10 @@
 Parameters are drawn from the priors, a table from them, and the posterior is sampled; among nearly independent draws
 the rank of the truth must be uniform (Talts et al. 2018). All quantities are blind to the components' numbers. The
 verdict is by the simultaneous band of the ECDF of ranks (Saeilynoja, Buerkner & Vehtari 2022), its width by simulation.
+With --imperfect a fifth of the values are missing and the others measured with errors, and two true values are among
+the quantities: one that was held out, and one that was measured.
 Run: python benchmarks/calibration.py [--fits 500] [--covariance VVV] [--prior inverse-wishart] [--sampler nutpie]
-[--picture x.png]
+[--imperfect] [--picture x.png]
 """
 
 import argparse
@@ -16,6 +18,8 @@ from functools import partial
 import numpy as np
 
 import bayesgmm as bg
+from bayesgmm.measurement import covariances_of
+from bayesgmm.observations import observations
 
 N, D, K, DRAWS = 40, 2, 2, 99
 SCALE = np.array([[1.0, 0.3], [0.3, 0.7]])
@@ -42,26 +46,55 @@ def quantities(mixture, X, log_posterior):
     }
 
 
-def one(seed, covariance, prior, sampler):
+def imperfect(X, rng):
+    """What is measured of a table: the first row without its first value, the second wholly, of others four fifths."""
+    sd = rng.uniform(0.0, 1.0, size=X.shape)
+    missing = rng.random(X.shape) < 0.2
+    missing[:2] = [[True, False], [False, False]]
+    return observations(np.where(missing, np.nan, X + sd * rng.normal(size=X.shape)), error_sd=sd)
+
+
+def true_values(mixture, rows, rng):
+    """The first value (draws, 2) of the first two rows, drawn given what was measured of them."""
+    drawn = []
+    for x, S in zip(rows.values[:2], covariances_of(rows.errors[:2]), strict=True):
+        known = np.flatnonzero(~np.isnan(x))
+        index = np.array([0, *known])  # the true value, then what was measured
+        errors = np.zeros((len(index), len(index)))
+        errors[1:, 1:] = S[np.ix_(known, known)]
+        both = bg.GaussianMixture(
+            mixture.weights, mixture.means[..., index], mixture.covariances[..., index[:, None], index] + errors
+        )
+        given = {i + 1: x[j] for i, j in enumerate(known)}
+        drawn.append(both.conditional(given).sample(1, rng=rng)[0][..., 0, 0])
+    return np.stack(drawn, axis=-1)
+
+
+def one(seed, covariance, prior, sampler, with_imperfect):
     """Ranks of the truth among DRAWS draws, by quantity, and whether the sampler said it converged."""
     rng = np.random.default_rng([2026, seed])
     priors = bg.Priors([2.0, 2.0], bg.NormalMeans([0.0, 0.0], [2.5, 2.5]), COVARIANCES[prior])
     truth = priors.sample(1, K, covariance, rng=rng)
     single = bg.GaussianMixture(truth.weights[0], truth.means[0], truth.covariances[0])
     X, _ = single.sample(N, rng=rng)
+    rows = imperfect(X, rng) if with_imperfect else observations(X)
     start = bg.Priors(priors.concentration, priors.means, COVARIANCES["inverse-wishart"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bg.ConvergenceWarning)
-        fit = bg.fit_em(X, K, covariance, priors=start, rng=rng)
+        fit = bg.fit_em(rows, K, covariance, priors=start, rng=rng)
         length = {"draws": 50 * (DRAWS + 1) // 4 + 1, "tune": 500, "chains": 4}
-        tree = bg.sample_posterior(X, fit, priors, **length, sampler=sampler, rng=rng)
+        tree = bg.sample_posterior(rows, fit, priors, **length, sampler=sampler, rng=rng)
     density = bg.posterior(tree).density
     draws = bg.as_mixture(tree)
     pick = np.linspace(0, draws.weights[..., 0].size - 1, DRAWS).astype(int)
     pick = np.unravel_index(rng.permutation(draws.weights[..., 0].size)[pick], draws.batch_shape)
     some = bg.GaussianMixture(draws.weights[pick], draws.means[pick], draws.covariances[pick])
     heights = [density.log_densities(density.pack(m)) for m in (truth, some)]
-    own, others = quantities(truth, X, heights[0]), quantities(some, X, heights[1])
+    own, others = quantities(truth, rows, heights[0]), quantities(some, rows, heights[1])
+    if with_imperfect:
+        values = true_values(some, rows, rng)
+        for i, name in enumerate(("held-out value", "true value")):
+            own[name], others[name] = X[i, :1], values[:, i]
     ranks = {}
     for name, (true, *_) in own.items():  # among equals, as overlaps that round to none, its place is by lot
         below, equal = int((others[name] < true).sum()), int((others[name] == true).sum())
@@ -83,10 +116,12 @@ def main():
     parser.add_argument("--covariance", default="VVV")
     parser.add_argument("--prior", choices=COVARIANCES, default="inverse-wishart")
     parser.add_argument("--sampler", choices=("auto", "nutpie", "gibbs"), default="nutpie")
+    parser.add_argument("--imperfect", action="store_true")
     parser.add_argument("--picture")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    task = partial(one, covariance=arguments.covariance, prior=arguments.prior, sampler=arguments.sampler)
+    how = {name: getattr(arguments, name) for name in ("covariance", "prior", "sampler")}
+    task = partial(one, **how, with_imperfect=arguments.imperfect)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = pool.map(task, range(arguments.fits), chunksize=5)
     ranks = {name: np.array([r[name] for r, _ in results]) for name in results[0][0]}
@@ -95,7 +130,8 @@ def main():
     null = np.array([deviation(rng.integers(DRAWS + 1, size=arguments.fits)).max() for _ in range(4000)])
     limit = np.quantile(null, 0.95)
     print(
-        f"{arguments.fits} tables of {N} x {D} from {K} components, {arguments.covariance}, {arguments.prior} prior; "
+        f"{arguments.fits} {'imperfect ' * arguments.imperfect}tables of {N} x {D} from {K} components, "
+        f"{arguments.covariance}, {arguments.prior} prior; "
         f"{converged} posteriors converged; {time.perf_counter() - started:.0f} s"
     )
     print(f"{'quantity':32} {'deviation':>9} {'95% band':>9} {'p':>6}")
@@ -114,7 +150,9 @@ def picture(ranks, limit, arguments):
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     z = np.arange(1, DRAWS + 1) / (DRAWS + 1)
     half = limit * np.sqrt(z * (1 - z) / arguments.fits)
-    for ax, (name, own) in zip(figure.subplots(2, 4, sharex=True, sharey=True).ravel(), ranks.items(), strict=True):
+    for ax, (name, own) in zip(
+        figure.subplots(2, -(-len(ranks) // 2), sharex=True, sharey=True).ravel(), ranks.items(), strict=True
+    ):
         ax.fill_between(z, -half, half, color="0.88")
         ecdf = np.searchsorted(np.sort(own), np.arange(1, DRAWS + 1)) / len(own)
         ax.plot(z, ecdf - z, color="#0072B2")

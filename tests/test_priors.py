@@ -14,6 +14,15 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.observations import Observations, observations
 
 
+def test_priors_of_a_table_with_holes_are_scaled_by_the_gaussian_that_fits_it_best():
+    X = table("iris")[:, :3].copy()
+    X[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    priors, one = bg.Priors.weakly_informative(X, 3), bg.fit_em(X, 1, rng=0).mixture
+    np.testing.assert_allclose(priors.means.location, one.means[0], rtol=1e-4)
+    np.testing.assert_allclose(priors.means.scale, 4 * np.sqrt(np.diag(one.covariances[0])), rtol=1e-4)
+    np.testing.assert_allclose(priors.covariances.typical_scale, one.covariances[0] / 3 ** (2 / 3), rtol=1e-3)
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("floor", [0.0, 0.2])
 def test_hierarchical_density_is_the_average_over_scale_matrices(floor):

@@ -141,6 +141,45 @@ def test_one_component_with_known_covariance_form_has_the_closed_posterior():
         assert abs(float(tree["posterior"][name].mean()) - exact) < errors_allowed(comparisons=2) * se
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize("sampler", ["nutpie", "gibbs", pytest.param("pymc", marks=pytest.mark.slow)])
+def test_one_component_measured_with_errors_has_the_posterior_on_a_grid(sampler):
+    """K = 1, D = 1, and a row without a value."""
+    rng = np.random.default_rng(3)
+    X, sd = rng.normal(2.0, 1.5, size=(25, 1)), rng.uniform(0.2, 2.0, size=(25, 1))
+    X[4] = np.nan
+    prior = bg.Priors(np.ones(1), bg.NormalMeans([0.0], [2.0]), bg.InverseWishart(3.0, [[2.0]]))
+    fit = bg.fit_em(X, 1, error_sd=sd)
+    tree = bg.sample_posterior(X, fit, prior, sampler=sampler, error_sd=sd, rng=seed())
+    mean, variance = np.meshgrid(np.linspace(-4, 8, 601), np.exp(np.linspace(-4, 5, 801)), indexing="ij")
+    log = stats.norm.logpdf(mean, 0, 2) + stats.invgamma.logpdf(variance, 1.5, scale=1.0) + np.log(variance)
+    for x, s in zip(np.delete(X, 4), np.delete(sd, 4), strict=True):
+        log += stats.norm.logpdf(x, mean, np.sqrt(variance + s**2))
+    p = np.exp(log - log.max())
+    p /= p.sum()
+    posterior = tree["posterior"].to_dataset()
+    drawn = {"means": posterior["means"], "covariances": np.log(posterior["covariances"])}
+    for name, exact in (("means", (p * mean).sum()), ("covariances", (p * np.log(variance)).sum())):
+        se = float(az.mcse(drawn[name].to_dataset(name="values"))["values"].values.item())
+        assert abs(float(drawn[name].mean()) - exact) < errors_allowed(comparisons=2) * se
+
+
+def test_errors_belong_to_the_table(faithful, tmp_path):
+    """They are those of the fit; and draws in a file are of one table with its errors."""
+    X, fit = faithful
+    sd, out = np.array([0.1, 2.0]), tmp_path / "draws.nc"
+    with_errors, with_others = (bg.fit_em(X, 2, error_sd=s, rng=0) for s in (sd, sd / 2))
+    for function in (bg.sample_posterior, bg.build_model, bg.kfold):
+        with pytest.raises(bg.InputError, match="made without errors"):
+            function(X, fit, error_sd=sd)
+        with pytest.raises(bg.InputError, match="made with errors"):
+            function(X, with_errors)
+    priors, short = bg.Priors.weakly_informative(X, 2), {"method": "laplace", "draws": 50, "rng": 0, "out": out}
+    bg.sample_posterior(X, with_errors, priors, error_sd=sd, **short)
+    with pytest.raises(bg.InputError, match="another table, model or prior"):
+        bg.sample_posterior(X, with_others, priors, error_sd=sd / 2, **short)
+
+
 def test_what_went_wrong_is_said_in_words(faithful):
     """A hundred and twenty draws are never taken for more than 120 log10(120) = 250 independent ones."""
     with pytest.warns(bg.ConvergenceWarning, match="effective sample size of .* below 400"):

@@ -84,12 +84,12 @@ def sample_posterior(
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
         "nutpie" samples the compiled density by NUTS, whitened by its curvature at the mode; "pymc" samples
         `build_model`'s model with PyMC's own NUTS. "gibbs" samples the rows' assignments and the components given them,
-        so that components may empty, merge and move elsewhere; it needs inverse-Wishart covariances, hierarchical or
-        not, one of the covariance models EII, VII, EEI, VVI, EEE and VVV, and a fit without noise. Its sweeps are
-        doubled until R-hat is below 1.01 and effective sample sizes are above 100 per chain, or some eight seconds'
-        worth of them are done; ``tune`` and ``draws`` are then spread evenly over all of them. "auto" is "nutpie", and
-        "gibbs" where its draws (200 or more of each chain) have not converged and the prior and the model allow; the
-        verdict tells which the draws are from.
+        so that components may empty, merge and move elsewhere, and true values that are not known; it needs
+        inverse-Wishart covariances, hierarchical or not, one of the covariance models EII, VII, EEI, VVI, EEE and VVV,
+        and a fit without noise. Its sweeps are doubled until R-hat is below 1.01 and effective sample sizes are above
+        100 per chain, or some eight seconds' worth of them are done; ``tune`` and ``draws`` are then spread evenly over
+        all of them. "auto" is "nutpie", and "gibbs" where its draws (200 or more of each chain) have not converged and
+        the prior and the model allow; the verdict tells which the draws are from.
     out : path, optional
         netCDF file, to which draws are written as they come. An interrupted run of the same table, model and priors
         continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.

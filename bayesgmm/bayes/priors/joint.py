@@ -88,6 +88,8 @@ class Priors:
         Parameters
         ----------
         X : (N, D) table
+            Missing values are no obstacle: mean and covariance are then those of one Gaussian that fits the known ones
+            best. Errors of measurement are a part of the table's spread.
         n_components : int
             K.
 
