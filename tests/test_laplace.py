@@ -5,7 +5,11 @@ import pytest
 from oracles import density_of, seed, table
 
 import bayesgmm as bg
-from bayesgmm.bayes.laplace import find_mode, hessian
+from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.laplace import find_mode, hessian, start_near
+from bayesgmm.covariance import CovarianceModel
+from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.observations import observations
 
 
 def test_mode_is_a_maximum_with_negative_curvature(faithful_fit):
@@ -17,6 +21,24 @@ def test_mode_is_a_maximum_with_negative_curvature(faithful_fit):
     assert np.abs(mode.factor.T @ gradient).max() < 0.02
     H = hessian(density.whitened(mode.origin, mode.factor), np.zeros(density.n_dim), np.full(density.n_dim, 1e-3))
     np.testing.assert_allclose(H, -np.eye(density.n_dim), atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["VVV", "EEV", "VEE", "VVI", "EII"])
+def test_the_mode_is_found_from_a_fit_that_is_flat_beside_the_errors(name):
+    """Where EM ends at the border the density has no curvature to speak of; a little inside it has."""
+    rng, sd = np.random.default_rng(0), np.array([0.3, 0.3, 1.0])
+    mixture = bg.GaussianMixture([0.5, 0.5], [[0.0, 0.0, 0.0], [4.0, 4.0, 0.0]], [np.diag([1.0, 1.0, 1e-4])] * 2)
+    rows = observations(mixture.sample(60, rng=rng)[0] + sd * rng.normal(size=(60, 3)), error_sd=sd)
+    priors, model = bg.Priors.weakly_informative(rows, 2), CovarianceModel.named(name)
+    density = Density(rows, mean_and_covariance(rows)[0], priors, model)
+    flat = 1e-12 * np.eye(3) if name == "EII" else np.diag([1.0, 1.0, 1e-12])
+    border = bg.GaussianMixture(mixture.weights, mixture.means, [flat] * 2)
+    start = start_near(density, border)
+    np.testing.assert_array_less(0.01, np.linalg.eigvalsh(density.unpack(start).covariances))
+    mode = find_mode(density, start)
+    assert np.abs(mode.factor.T @ density(mode.origin)[1]).max() < 0.02
+    inside = density.unpack(mode.origin)
+    np.testing.assert_array_equal(start_near(density, inside), density.pack(inside))
 
 
 @pytest.mark.statistical

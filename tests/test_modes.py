@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from oracles import hits, table
+from arviz_stats.base import array_stats
+from oracles import errors_allowed, hits, quiet, seed, table
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
@@ -26,7 +27,7 @@ def eight_clusters():
 
 def density_of(X, fit):
     priors = bg.Priors.weakly_informative(X, fit.n_components)
-    return Density(observations(X), X.mean(axis=0), priors, fit.covariance_model)
+    return Density(observations(X), np.nanmean(X, axis=0), priors, fit.covariance_model)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,27 @@ def test_the_search_finds_what_the_fit_has_missed(low_and_high):
     X, low, high = low_and_high
     density = density_of(X, low)
     best = find_modes(density, [high.mixture])[0]
-    for seed in range(3):
-        searched = search_modes(density, low, np.random.default_rng(seed))
+    for s in range(3):
+        searched = search_modes(density, low, np.random.default_rng(s))
         assert searched.log_likelihood == pytest.approx(high.log_likelihood, abs=1e-3)
         modes = find_modes(density, candidates(low, searched, 8))
         assert modes[0].log_integral == pytest.approx(best.log_integral, abs=0.01)
         assert all(a.log_integral >= b.log_integral for a, b in pairwise(modes))
         assert modes[-1].log_integral > modes[0].log_integral - 7
+
+
+@pytest.mark.statistical
+def test_a_single_gaussian_with_holes_may_have_two_modes():
+    """Murray (1977): nothing tells correlations of one half and of minus one half apart, and chains are in both."""
+    there = [[1, 1], [1, -1], [-1, 1], [-1, -1]]
+    X = np.array([*there, *[[s, np.nan] for s in (2, 2, -2, -2)], *[[np.nan, s] for s in (2, 2, -2, -2)]])
+    fit = bg.fit_em(X, 1, rng=0)
+    assert search_modes(density_of(X, fit), fit, np.random.default_rng(0)).climbs > 0
+    S = bg.as_mixture(quiet(bg.sample_posterior, X, fit, rng=seed())).covariances[..., 0, :, :]
+    r = S[..., 0, 1] / np.sqrt(S[..., 0, 0] * S[..., 1, 1])
+    error = r.std() / np.sqrt(array_stats.ess(r, chain_axis=0, draw_axis=1))
+    assert abs(r.mean()) < errors_allowed() * error
+    assert min((r > 0.3).mean(), (r < -0.3).mean()) > 0.2
 
 
 def test_chains_start_at_the_best_mode_whichever_maximum_was_fitted(low_and_high):

@@ -12,7 +12,7 @@ from arviz_stats.utils import ELPDDataLOOKFold
 from scipy.special import logsumexp
 
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.bayes.laplace import Mode, find_mode, start_near
 from bayesgmm.bayes.loo import FEWEST_DRAWS, Frozen, per_row, some_rows, summary
 from bayesgmm.bayes.monte_carlo import LARGEST_R_HAT, mean_error, r_hat
 from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
@@ -189,7 +189,7 @@ def kfold(
         folds = _random_folds(N, positive_integer(n_folds, "n_folds", least=2), strata, rng)
     folds = _checked_folds(folds, N)
     names = np.unique(folds).tolist()
-    sampler = _Sampler(density, find_mode(density, density.pack(fit.mixture)), draws, tune, chains, rng)
+    sampler = _Sampler(density, find_mode(density, start_near(density, fit.mixture)), draws, tune, chains, rng)
 
     tell = of_stage(progress, "folds")
     elpd, lines, untrusted = np.empty(N), [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,10 @@ from bayesgmm.bayes.approximation import judged
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.verdict import Verdict
+from bayesgmm.covariance import constrained_covariances
+from bayesgmm.mixture import GaussianMixture
+
+_FLAT, _WIDER = 1e-3, 0.1  # of the errors' variance: a component is flat below the one, and widened by the other
 
 
 class Mode(NamedTuple):
@@ -25,6 +30,21 @@ class Mode(NamedTuple):
         """Laplace's approximation to the log integral of the density around the mode, nats, without its constant."""
         n = len(self.origin)
         return self.value + 0.5 * n * math.log(2 * math.pi) + float(np.linalg.slogdet(self.factor)[1])
+
+
+def start_near(density: Density, mixture: GaussianMixture) -> np.ndarray:
+    """Coordinates theta (n,) to climb from: a mixture's, widened by a share of the errors where one is all but flat.
+
+    Where a variance is not above the errors of measurement EM may end at none at all, at the border of the coordinates;
+    the prior keeps the mode away from there.
+    """
+    error = density.table.mean_error
+    P = mixture.precisions_cholesky
+    if np.linalg.eigvalsh(np.swapaxes(P, 1, 2) @ error @ P).max() < 1 / _FLAT:
+        return density.pack(mixture)
+    covariances = np.empty_like(mixture.covariances)
+    constrained_covariances(density.model, np.ones(len(P)), mixture.covariances + _WIDER * error, False, covariances)
+    return density.pack(replace(mixture, covariances=covariances))
 
 
 def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 from arviz_stats.utils import ELPDDataLOO
 
+from bayesgmm.bayes.laplace import start_near
 from bayesgmm.bayes.loo_repairs import REPAIRS, Estimate, Repair, RepairInputs
 from bayesgmm.bayes.posterior import Posterior, posterior as as_posterior
 from bayesgmm.bayes.psis import good_pareto_k, smoothed_loo
@@ -337,7 +338,7 @@ def _repair_inputs(drawn: Posterior, efficiency: float, good_k: float) -> Repair
     return RepairInputs(
         density=drawn.density,
         draws=drawn.draws,
-        start=drawn.density.pack(drawn.em),
+        start=start_near(drawn.density, drawn.em),
         efficiency=efficiency,
         tune=drawn.sampling.tune,
         switched=drawn.labels is not None and drawn.labels.switch_rate > 0,

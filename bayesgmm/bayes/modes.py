@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesgmm.alignment import cheapest_order, divergence
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.laplace import Mode, find_mode
+from bayesgmm.bayes.laplace import Mode, find_mode, start_near
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.em.fit import fit_quietly
 from bayesgmm.em.result import EMFit, Maximum, merge_maxima
@@ -64,7 +64,7 @@ def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Sear
     priors = density.priors if isinstance(density.priors.covariances, ConjugatePrior) else None
     maxima: tuple[Maximum, ...] = ()
     searched, climbs = Searched(), 0
-    if K == 1 and X.noise is None:
+    if K == 1 and X.complete and X.noise is None:
         return searched
     for batch in range(_CLIMBS[1]):
         with suppress(DegenerateFitError):
@@ -105,7 +105,7 @@ def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mo
         return all(_distance(mixture, other) > _SAME * mixture.n_components for other in others)
 
     for mixture in filter(is_new, mixtures):
-        mode = find_mode(density, density.pack(mixture))
+        mode = find_mode(density, start_near(density, mixture))
         if is_new(at_mode := density.unpack(mode.origin)):
             modes_with_mixtures.append((mode, at_mode))
     best = max(mode.log_integral for mode, _ in modes_with_mixtures)
