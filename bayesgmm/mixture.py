@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from bayesgmm import expectation
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
 from bayesgmm.noise import Noise, checked_noise
-from bayesgmm.observations import Observations, any_rows, check_names, positive_integer
+from bayesgmm.observations import Observations, any_rows, check_names, measured, positive_integer
 
 _LOWEST = -1e300  # stands for the logarithm of zero
+_FEWEST_SAMPLES = 1000  # of rows that lack the same values, to compare a row with
 
 
 PARAMETERS = ("weights", "means", "covariances")  # of a mixture, in the order in which it takes them
@@ -433,24 +434,35 @@ class GaussianMixture:
         inside = (np.asarray(x, dtype=np.float64) - self._box.middle) / self._box.sides + 0.5
         return below + self._noise_share * np.clip(inside, 0.0, 1.0)
 
-    def tail_probability(self, X: Any, n_samples: int = 100_000, *, rng: Any = None) -> np.ndarray:
+    def tail_probability(
+        self, X: Any, n_samples: int = 100_000, *, error_sd: Any = None, error_covariance: Any = None, rng: Any = None
+    ) -> np.ndarray:
         """Probability (..., N) that a row drawn from the mixture has no higher density than each row of X.
 
-        It is near zero for an outlier.
+        It is near zero for an outlier. A row with missing values or errors is compared with rows that lack the same
+        values and have the same errors; for one without any value the probability is one.
 
         Parameters
         ----------
-        X : (N, D) rows
+        X : (N, D) table
         n_samples : int
             Rows drawn to estimate it; its standard error is sqrt(p (1 - p) / n_samples). The estimate is never zero.
+            Groups of rows that share missing values and errors share this number, but have at least 1000 each.
+        error_sd, error_covariance : optional
+            As in `log_joint`.
         rng : Generator, seed or None
         """
-        n = positive_integer(n_samples, "n_samples")
-        log_prob = self.log_prob(X)
-        flat = log_prob.reshape(-1, log_prob.shape[-1])
-        drawn = self._drawn_log_prob(n, rng).reshape(-1, n)
-        counts = [np.searchsorted(np.sort(d), row, side="right") for d, row in zip(drawn, flat, strict=True)]
-        return (1 + np.stack(counts).reshape(log_prob.shape)) / (1 + n)
+        n, rng = positive_integer(n_samples, "n_samples"), np.random.default_rng(rng)
+        table = any_rows(X, error_sd, error_covariance)
+        log_prob = self.log_prob(table)
+        if table.patterns is None:
+            return _ranks(log_prob, self._drawn_log_prob(n, rng))
+        out = np.ones_like(log_prob)
+        n = max(n // max(len(table.patterns.n_observed), 1), min(n, _FEWEST_SAMPLES))
+        for rows, columns, errors in table.patterns.groups():
+            drawn = self._drawn_log_prob(n, rng, partial(measured, columns=columns, errors=errors, rng=rng))
+            out[..., rows] = _ranks(log_prob[..., rows], drawn)
+        return out
 
     def density_level(self, ci_prob: float | None = None, n_samples: int = 100_000, *, rng: Any = None) -> np.ndarray:
         """Log density (...), in nats, at the border of the highest-density region of a given probability.
@@ -464,7 +476,8 @@ class GaussianMixture:
         rng : Generator, seed or None
         """
         prob = level(ci_prob)
-        return np.quantile(self._drawn_log_prob(positive_integer(n_samples, "n_samples"), rng), 1 - prob, axis=-1)
+        n, rng = positive_integer(n_samples, "n_samples"), np.random.default_rng(rng)
+        return np.quantile(self._drawn_log_prob(n, rng), 1 - prob, axis=-1)
 
     def highest_density_intervals(self, ci_prob: float | None = None) -> np.ndarray:
         """Highest-density region of a single mixture of one feature, as disjoint intervals (n, 2).
@@ -516,14 +529,16 @@ class GaussianMixture:
 
         return region(brentq(excess, height.max() - 40, height.max() - 1e-9, xtol=1e-10))
 
-    def _drawn_log_prob(self, n: int, rng: Any) -> np.ndarray:
-        """Log densities (..., n) of rows drawn from each mixture."""
+    def _drawn_log_prob(
+        self, n: int, rng: np.random.Generator, as_measured: Callable[[np.ndarray], Any] = lambda rows: rows
+    ) -> np.ndarray:
+        """Log densities (..., n) of rows drawn from each mixture, and then measured."""
         rows, _ = self.sample(n, rng=rng)
         if not self.batch_shape:
-            return self.log_prob(rows)
+            return self.log_prob(as_measured(rows))
         out = np.empty(rows.shape[:-1])
         for index in np.ndindex(self.batch_shape):
-            out[index] = self[index].log_prob(rows[index])
+            out[index] = self[index].log_prob(as_measured(rows[index]))
         return out
 
     def _positions(self, features: Sequence[int]) -> np.ndarray:
@@ -589,6 +604,14 @@ class GaussianMixture:
             for b in range(len(P))
         ]
         return np.stack(results).reshape(*self.batch_shape, *results[0].shape) if results else np.empty(0)
+
+
+def _ranks(log_prob: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Share (..., N) of the drawn log densities (..., n) no higher than each of (..., N), itself counted in."""
+    n = drawn.shape[-1]
+    flat = zip(drawn.reshape(-1, n), log_prob.reshape(-1, log_prob.shape[-1]), strict=True)
+    counts = [np.searchsorted(np.sort(of_one), rows, side="right") for of_one, rows in flat]
+    return (1 + np.stack(counts).reshape(log_prob.shape)) / (1 + n)
 
 
 def _frozen(values: Any) -> Any:

@@ -285,6 +285,18 @@ def any_rows(X: Any, error_sd: Any = None, error_covariance: Any = None) -> Obse
     return replace(table, errors=error_variances(error_sd, error_covariance, np.isnan(values), features))
 
 
+def measured(
+    values: np.ndarray, columns: np.ndarray, errors: np.ndarray | None, rng: np.random.Generator
+) -> Observations:
+    """Rows as they would be in a table that has values in these columns only, with errors of the covariance (D, D)."""
+    seen = np.full_like(values, np.nan)
+    seen[:, columns] = values[:, columns]
+    if errors is None:
+        return any_rows(seen)
+    seen += rng.multivariate_normal(np.zeros(len(errors)), errors, len(seen), method="eigh")
+    return any_rows(seen, error_covariance=errors)
+
+
 def _check_columns(table: Observations, may_be_constant: bool) -> tuple[np.ndarray, np.ndarray]:
     """The columns' least and largest values; columns that teach no spread, or that say the same, are refused."""
     used, features = table.values, table.features

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -75,6 +77,12 @@ class Patterns:
     def n_rows(self) -> int:
         """Number of rows that have a value."""
         return len(self.order)
+
+    def groups(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Of each group the positions of its rows, the columns that have values, and the errors' covariances (D, D)."""
+        for g, (start, stop) in enumerate(pairwise(self.start.tolist())):
+            errors = None if self.errors is None else self.errors[g]
+            yield self.order[start:stop], self.columns[g, : self.n_observed[g]], errors
 
     @cached_property
     def compiled(self) -> native.Patterns:

@@ -13,7 +13,7 @@ from bayesgmm.clusters.rows_under_draws import Block, RowsUnderDraws, log_mean_e
 from bayesgmm.clusters.shares import by_cluster, cluster_counts, shares
 from bayesgmm.intervals import level, tails
 from bayesgmm.names import counted
-from bayesgmm.observations import Observations, any_rows
+from bayesgmm.observations import measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -271,7 +271,7 @@ def _tail_probability(draws: RowsUnderDraws, log_prob: np.ndarray, rng: np.rando
 
     def rank(some: list[int], draws: RowsUnderDraws, log_prob: np.ndarray, drawn: np.ndarray) -> None:
         for g in some:
-            new = replace(draws, table=_as_seen(drawn, groups.columns[g], groups.errors[g], rng))
+            new = replace(draws, table=measured(drawn, groups.columns[g], groups.errors[g], rng))
             rows = np.flatnonzero(groups.of_row == g)
             rank = np.searchsorted(np.sort(new.log_predictive()), log_prob[rows], side="right")
             out[rows] = (1 + rank) / (1 + len(drawn))
@@ -294,18 +294,6 @@ def _predictive_rows(draws: RowsUnderDraws, rng: np.random.Generator) -> np.ndar
     factor = np.linalg.cholesky(draws.mixture.covariances[s, k])
     noise = rng.standard_normal((_PREDICTIVE_ROWS, D))
     return draws.mixture.means[s, k] + np.einsum("nij,nj->ni", factor, noise)
-
-
-def _as_seen(
-    rows: np.ndarray, columns: np.ndarray, errors: np.ndarray | None, rng: np.random.Generator
-) -> Observations:
-    """Rows of which only some columns are known, measured with errors of the covariance (D, D)."""
-    values = np.full_like(rows, np.nan)
-    values[:, columns] = rows[:, columns]
-    if errors is None:
-        return any_rows(values)
-    values += rng.multivariate_normal(np.zeros(len(errors)), errors, len(rows), method="eigh")
-    return any_rows(values, error_covariance=errors)
 
 
 def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:

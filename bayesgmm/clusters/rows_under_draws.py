@@ -84,12 +84,11 @@ class Groups(NamedTuple):
         patterns = table.patterns
         if patterns is None:
             return cls(np.zeros(table.n_observations, np.int64), [np.arange(table.n_features)], [None])
-        n = len(patterns.n_observed)
-        of_row = np.full(table.n_observations, n)
-        of_row[patterns.order] = np.repeat(np.arange(n), np.diff(patterns.start))
-        columns = [some[:size] for some, size in zip(patterns.columns, patterns.n_observed, strict=True)]
-        errors = [None] * n if patterns.errors is None else list(patterns.errors)
-        return cls(of_row, [*columns, np.empty(0, np.int64)], [*errors, None])
+        groups = [*patterns.groups(), (table.empty, np.empty(0, np.int64), None)]
+        of_row = np.empty(table.n_observations, np.int64)
+        for g, (rows, _, _) in enumerate(groups):
+            of_row[rows] = g
+        return cls(of_row, [columns for _, columns, _ in groups], [errors for _, _, errors in groups])
 
 
 class Block(NamedTuple):
