@@ -274,7 +274,7 @@ class GaussianMixture:
         noise : (N,), optional
             Log density of the noise at each row, in nats, where the mixture has a weight of the noise and no `Noise`.
         """
-        return self._each(expectation.log_prob, self._noise_of(self._rows(X, error_sd, error_covariance, noise)))
+        return self._each(expectation.log_prob, self.with_noise(self._rows(X, error_sd, error_covariance, noise)))
 
     def responsibilities(
         self, X: Any, *, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
@@ -570,15 +570,21 @@ class GaussianMixture:
         table = self._rows(X, error_sd, error_covariance, noise)
         log_joint = self._each(expectation.log_joint, table)
         if self.noise_weight is not None:
-            of_noise = np.asarray(self.log_noise_weight)[..., None] + self._noise_of(table).noise_density
+            of_noise = np.asarray(self.log_noise_weight)[..., None] + self.with_noise(table).noise_density
             log_joint = np.concatenate((log_joint, of_noise[..., None]), axis=-1)
         log_joint -= log_joint.max(axis=-1, keepdims=True)
         np.exp(log_joint, out=log_joint)
         log_joint /= log_joint.sum(axis=-1, keepdims=True)
         return log_joint
 
-    def _noise_of(self, table: Observations) -> Observations:
-        """The rows with a density of the noise: their own, or the mixture's; without one where there is no noise."""
+    def with_noise(self, table: Observations) -> Observations:
+        """The rows with a density of the noise: their own, or the mixture's; without one where there is no noise.
+
+        Raises
+        ------
+        InputError
+            If there is noise, and neither knows its density.
+        """
         if self.noise_weight is None:
             return table if table.noise is None else replace(table, noise=None)
         if isinstance(table.noise, np.ndarray):

@@ -12,11 +12,12 @@ import pytest
 import xarray as xr
 from oracles import REFERENCE, covariance_prior, errors_allowed, random_mixture, seed
 from scipy import stats
-from scipy.special import betaln, logsumexp
+from scipy.special import betaln, logsumexp, xlogy
 
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.tree import write_tree
+from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Grid, fit_grid, merges, splits
 from bayesgmm.em.initialize import mean_and_covariance
@@ -586,6 +587,71 @@ def test_a_tree_holds_the_noise(noisy_tree, tmp_path):
     assert bg.posterior(xr.DataTree.from_dict({"posterior": one})).draws.noise is None
 
 
+def test_rows_under_draws_are_those_of_each_draw(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    X = np.concatenate([drawn.rows[:20], [[60.0, 60.0], [np.nan, 3.0], [np.nan, np.nan]]])
+    block = rows_under_draws(noisy_tree, X).block()
+    flat = drawn.draws.reshape(-1)
+    np.testing.assert_allclose(block.responsibilities.transpose(2, 0, 1), flat.responsibilities(X), atol=1e-9)
+    np.testing.assert_allclose(block.noise.T, flat.noise_probability(X), atol=1e-9)
+    np.testing.assert_allclose(block.log_prob.T, flat.log_prob(X), atol=1e-9)
+    shares = np.concatenate([block.responsibilities, block.noise[:, None]], axis=1)
+    np.testing.assert_allclose(block.entropy, -xlogy(shares, shares).sum(axis=1), atol=1e-9)
+    drawn_labels = rows_under_draws(noisy_tree, X).assignments(np.random.default_rng(seed()))
+    n = (drawn_labels[20] == 2).sum()
+    assert n == drawn_labels.shape[1]  # far out
+
+
+def test_rows_are_assigned_to_noise(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    a = bg.assign(noisy_tree, rng=0)
+    np.testing.assert_allclose(a.probabilities.sum(axis=1), 1 - a.noise, atol=1e-12)
+    assert ((a.noise_lower <= a.noise + 1e-12) & (a.noise <= a.noise_upper + 1e-12)).mean() > 0.9
+    np.testing.assert_array_equal(a.labels == -1, a.noise > a.probabilities.max(axis=1))
+    assert 0 < (a.labels == -1).sum() < 50
+    np.testing.assert_array_equal(a.label_probability[a.labels == -1], a.noise[a.labels == -1])
+    np.testing.assert_allclose(a.noise, drawn.draws.noise_probability(drawn.rows).mean(axis=(0, 1)), atol=1e-9)
+    assert a.overlap.min() >= 0
+    assert (a.overlap <= a.entropy + 1e-12).all()
+    assert {"noise", "noise_lower", "noise_upper"} < set(a.to_dataframe())
+    far = bg.assign(noisy_tree, [[40.0, -40.0]], rng=0)
+    assert far.labels[0] == -1
+    plain = bg.assign(drawn.draws.clusters, drawn.rows, rng=0)
+    assert plain.noise is None
+    assert plain.labels.min() == 0
+
+
+def test_tail_probabilities_count_the_noise():
+    one = noisy(bg.GaussianMixture([[1.0]], [[[0.0]]], [[[[1.0]]]]), 0.5, low=[10.0], high=[20.0])
+    tails = bg.assign(one, [[15.0], [0.0], [3.0]], rng=0).tail_probability
+    assert tails[0] == pytest.approx(0.5, abs=0.03)  # the noise is less dense than the cluster, but for its tails
+    assert tails[1] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_noise_is_together_with_nothing(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    similar = bg.posterior_similarity(noisy_tree, [[40.0, -40.0], [41.0, -40.0], [0.0, 0.0], [0.1, 0.0]])
+    np.testing.assert_allclose(similar, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], atol=0.05)
+    best = bg.partition(noisy_tree, rng=0)
+    assert best.n_clusters == 2
+    np.testing.assert_array_equal(best.components, [0, 1])
+    a = bg.assign(noisy_tree, rng=0)
+    assert (best.labels == a.labels).mean() > 0.95
+    assert set(best.labels) == {-1, 0, 1}
+    np.testing.assert_array_equal(best.reference_labels, drawn.em.predict(drawn.rows))
+    ball = bg.credible_ball(noisy_tree, best, rng=0)
+    assert -1 in ball.horizontal
+    by_cluster = bg.assign(noisy_tree, partition=best, rng=0)
+    np.testing.assert_array_equal(by_cluster.labels, best.labels)
+    np.testing.assert_allclose(by_cluster.noise, a.noise, atol=1e-9)
+    outcome = bg.partition_scores(noisy_tree, best.labels + 1, rng=0)
+    assert outcome.misclassification.point < 0.05
+    merging = bg.merge_components(noisy_tree)
+    assert -1 in merging.labels(1)
+    imputed = bg.impute(noisy_tree, [[0.0, None], [8.0, None]])
+    np.testing.assert_allclose(imputed.values[:, 1], [0, 8], atol=0.6)
+
+
 def test_a_posterior_with_a_density_of_ones_own_is_that_of_the_box():
     X = two_columns(80)
     boxed = bg.fit_em(X, 2, noise=True, rng=0)
@@ -600,6 +666,10 @@ def test_a_posterior_with_a_density_of_ones_own_is_that_of_the_box():
     np.testing.assert_allclose(drawn.draws.log_prob(drawn.table), bg.as_mixture(of_box).log_prob(X), rtol=1e-9)
     with pytest.raises(bg.InputError, match="give them as noise="):
         bg.sample_posterior(X, fit, **settings)
+    np.testing.assert_allclose(bg.assign(tree).noise, bg.assign(of_box).noise, atol=1e-9)
+    assert np.isnan(bg.assign(tree, X[:3], noise=own[:3]).tail_probability).all()
+    with pytest.raises(bg.InputError, match="noise="):
+        bg.assign(tree, X[:3])
 
 
 def test_what_follows_from_a_posterior_counts_the_noise(noisy_tree):

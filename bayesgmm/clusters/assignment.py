@@ -30,13 +30,14 @@ class Assignments:
     Attributes
     ----------
     probabilities : (N, K)
-        Responsibilities averaged over the posterior draws; rows sum to one.
+        Responsibilities averaged over the posterior draws; rows sum to one, or with noise to 1 - ``noise``.
     lower, upper : (N, K)
         Equal-tailed credible interval of each responsibility, of probability ``ci_prob``.
     labels : (N,)
-        Label of the most probable component or cluster; for the partition's own rows, the cluster that they are in.
+        Label of the most probable component or cluster, -1 where a row is more probably noise; for the partition's own
+        rows, the cluster that they are in.
     label_probability, label_lower, label_upper : (N,)
-        Probability of that component or cluster, and its interval.
+        Probability of that component or cluster, or of noise, and its interval.
     entropy : (N,)
         Entropy of ``probabilities`` in nats: the whole uncertainty about a row's assignment.
     overlap : (N,)
@@ -47,10 +48,12 @@ class Assignments:
         Log posterior-predictive density of the row, in nats.
     tail_probability : (N,)
         Probability that a new row from the posterior predictive has no higher density than this one: near zero for an
-        outlier.
+        outlier. NaN where the noise has a density only at given rows, so that no new rows can be drawn.
     ci_prob : float
     partition : Partition or None
         The partition whose clusters take the place of the components, if one was given to `assign`.
+    noise, noise_lower, noise_upper : (N,) or None
+        Probability that the row belongs to no component, and its interval; None where the draws have no noise.
 
     Examples
     --------
@@ -75,6 +78,9 @@ class Assignments:
     tail_probability: np.ndarray
     ci_prob: float
     partition: Partition | None = None
+    noise: np.ndarray | None = None
+    noise_lower: np.ndarray | None = None
+    noise_upper: np.ndarray | None = None
 
     def __repr__(self) -> str:
         N, K = self.probabilities.shape
@@ -88,17 +94,17 @@ class Assignments:
     @property
     def label_probability(self) -> np.ndarray:
         """Probability of each row's label, (N,)."""
-        return self._of_label(self.probabilities)
+        return self._of_label(self.probabilities, self.noise)
 
     @property
     def label_lower(self) -> np.ndarray:
         """Lower end of its interval, (N,)."""
-        return self._of_label(self.lower)
+        return self._of_label(self.lower, self.noise_lower)
 
     @property
     def label_upper(self) -> np.ndarray:
         """Upper end of its interval, (N,)."""
-        return self._of_label(self.upper)
+        return self._of_label(self.upper, self.noise_upper)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The results for each row, one line per row.
@@ -108,11 +114,12 @@ class Assignments:
         DataFrame
             Columns ``label``, its ``probability`` with ``lower`` and ``upper``, ``probability_0``, ``probability_1``,
             ..., ``lower_0``, ..., ``upper_0``, ..., ``entropy``, ``overlap``, ``mutual_information``, ``log_prob``,
-            ``tail_probability``.
+            ``tail_probability``; with noise also ``noise``, ``noise_lower``, ``noise_upper``.
         """
         import pandas as pd
 
-        names = ("entropy", "overlap", "mutual_information", "log_prob", "tail_probability")
+        names = ["entropy", "overlap", "mutual_information", "log_prob", "tail_probability"]
+        names += ["noise", "noise_lower", "noise_upper"] if self.noise is not None else []
         label = {
             "label": self.labels,
             "probability": self.label_probability,
@@ -123,8 +130,10 @@ class Assignments:
         each = {f"{name}_{k}": column for name, values in parts.items() for k, column in enumerate(values.T)}
         return pd.DataFrame(label | each | {name: getattr(self, name) for name in names})
 
-    def _of_label(self, values: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, self.labels[:, None], axis=1)[:, 0]
+    def _of_label(self, values: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        if noise is not None:
+            values = np.column_stack((values, noise))  # the label -1 is its last column
+        return values[np.arange(len(values)), self.labels]
 
 
 def assign(
@@ -134,6 +143,7 @@ def assign(
     *,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     partition: Partition | None = None,
     rng: Any = None,
 ) -> Assignments:
@@ -151,6 +161,8 @@ def assign(
         Standard deviations of the errors that the values of ``X_new`` were measured with.
     error_covariance : (D, D) or (N, D, D), optional
         Their covariances, instead.
+    noise : (N,), optional
+        Log density of the noise at each row of ``X_new``, in nats, where the fit was made with one at its rows.
     partition : Partition, optional
         From `partition`, of the rows the posterior was fitted to (of ``X_new`` where the draws are a mixture): assigns
         to its clusters. Use it where the draws do not keep the components apart.
@@ -200,35 +212,43 @@ def assign(
     (array([0, 1, 1]), array([False, False,  True]))
     """
     ci_prob = level(ci_prob)
-    draws = rows_under_draws(posterior, X_new, error_sd, error_covariance)
+    draws = rows_under_draws(posterior, X_new, error_sd, error_covariance, noise)
     share = None
     if partition is not None:
         fitted = draws if X_new is None or as_posterior(posterior).table is None else rows_under_draws(posterior)
         share = shares(cluster_counts(fitted, partition))
     N, K = draws.n_rows, draws.mixture.n_components if partition is None else partition.n_clusters
     probabilities, lower, upper = np.empty((N, K)), np.empty((N, K)), np.empty((N, K))
-    overlap, log_prob = np.empty(N), np.empty(N)
-    free = K if K != 2 else 1  # of two components the second's interval mirrors the first's
+    overlap, log_prob, of_noise = np.empty(N), np.empty(N), np.zeros((3, N))
+    noisy = draws.log_noise is not None
+    free = K if K != 2 or noisy else 1  # of two components the second's interval mirrors the first's
 
     def task(rows: np.ndarray, block: Block) -> None:
         R, H = block.responsibilities, block.entropy
         if share is not None:
             R = by_cluster(R, share)
             H = _entropy(R, axis=1)
+            if block.noise is not None:
+                H += _entropy(block.noise[:, None], axis=1)
+        if block.noise is not None:
+            of_noise[0, rows] = block.noise.mean(axis=-1)
+            of_noise[1:, rows] = equal_tailed(block.noise.copy(), ci_prob)
         probabilities[rows] = R.mean(axis=-1)
         overlap[rows] = H.mean(axis=-1)
         log_prob[rows] = log_mean_exp(block.log_prob)
         lower[rows, :free], upper[rows, :free] = equal_tailed(R[:, :free], ci_prob)
 
     draws.each_block(task)
-    if K == 2:
+    if free < K:
         lower[:, 1], upper[:, 1] = 1 - upper[:, 0], 1 - lower[:, 0]
-    entropy = _entropy(probabilities)
+    shown = np.column_stack((probabilities, of_noise[0])) if noisy else probabilities
+    entropy, labels = _entropy(shown), shown.argmax(axis=1)
+    labels[labels == K] = -1
     return Assignments(
         probabilities=probabilities,
         lower=lower,
         upper=upper,
-        labels=probabilities.argmax(axis=1) if partition is None or fitted is not draws else partition.labels,
+        labels=labels if partition is None or fitted is not draws else partition.labels,
         entropy=entropy,
         overlap=np.minimum(overlap, entropy),
         mutual_information=np.maximum(entropy - overlap, 0.0),
@@ -236,6 +256,7 @@ def assign(
         tail_probability=_tail_probability(draws, log_prob, np.random.default_rng(rng)),
         ci_prob=ci_prob,
         partition=partition,
+        **(dict(zip(("noise", "noise_lower", "noise_upper"), of_noise, strict=True)) if noisy else {}),
     )
 
 
@@ -263,6 +284,8 @@ def equal_tailed(values: np.ndarray, ci_prob: float) -> tuple[np.ndarray, np.nda
 
 def _tail_probability(draws: RowsUnderDraws, log_prob: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rank of each density among those of rows drawn from the posterior predictive, of the values that the row has."""
+    if draws.log_noise is not None and draws.mixture.noise is None:
+        return np.full(draws.n_rows, np.nan)
     drawn, groups, D = _predictive_rows(draws, rng), draws.groups, draws.mixture.n_features
     present = np.unique(groups.of_row)
     complete = [g for g in present if len(groups.columns[g]) == D and groups.errors[g] is None]
@@ -289,11 +312,16 @@ def _predictive_rows(draws: RowsUnderDraws, rng: np.random.Generator) -> np.ndar
     """Rows drawn from the posterior predictive, evenly over the draws and in their order."""
     S, D = draws.n_draws, draws.mixture.n_features
     s = np.arange(_PREDICTIVE_ROWS) * S // _PREDICTIVE_ROWS
-    edges = np.cumsum(draws.mixture.weights[s, :-1], axis=1)
-    k = (rng.random((_PREDICTIVE_ROWS, 1)) > edges).sum(axis=1)
+    edges = np.cumsum(draws.mixture.weights[s, : draws.n_groups - 1], axis=1)
+    group = (rng.random((_PREDICTIVE_ROWS, 1)) > edges).sum(axis=1)
+    k = np.minimum(group, draws.mixture.n_components - 1)
     factor = np.linalg.cholesky(draws.mixture.covariances[s, k])
-    noise = rng.standard_normal((_PREDICTIVE_ROWS, D))
-    return draws.mixture.means[s, k] + np.einsum("nij,nj->ni", factor, noise)
+    deviates = rng.standard_normal((_PREDICTIVE_ROWS, D))
+    rows = draws.mixture.means[s, k] + np.einsum("nij,nj->ni", factor, deviates)
+    outside = group > k
+    if draws.mixture.noise is not None:
+        rows[outside] = draws.mixture.noise.sample((int(outside.sum()),), rng)
+    return rows
 
 
 def _entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:

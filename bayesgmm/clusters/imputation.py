@@ -164,6 +164,8 @@ def impute(
     this mixture; the ends of the intervals are its quantiles, found as roots of its distribution function. The
     parameters are taken as the fitted table has them: new rows do not change what is known of them.
 
+    A row that may be noise is taken to be of a cluster all the same: noise would say nothing of its values.
+
     All this takes values to be missing at random: whether one is missing may depend on observed values, not on itself.
     Where values are missing for what they are, as when high ones are not recorded, imputed values mislead.
 
@@ -184,6 +186,7 @@ def impute(
     ci_prob = level(ci_prob)
     rows = rows_under_mixtures(source, X, error_sd, error_covariance)
     rows = rows.thinned(-(-rows.n_draws // _MOST_DRAWS))
+    rows = replace(rows, lanes=Lanes(rows.mixture.clusters))
     known = rows.table.values
     values, lower, upper, sd = known.copy(), known.copy(), known.copy(), np.zeros_like(known)
 

@@ -83,11 +83,12 @@ class Merging:
         return min(range(2, K), key=lambda c: misfit(slice(0, c)) + misfit(slice(c - 1, K)))
 
     def labels(self, n_clusters: int) -> np.ndarray:
-        """Each row's most probable cluster after merging down to ``n_clusters``, (N,)."""
+        """Each row's most probable cluster after merging down to ``n_clusters``, (N,); -1 where noise is likelier."""
         K = len(self.groups)
         if n_clusters not in range(1, K + 1):
             raise InputError(f"n_clusters must be between 1 and {K}, not {n_clusters!r}")
-        return (self.responsibilities @ (self.groups[n_clusters - 1][:, None] == np.arange(n_clusters))).argmax(axis=1)
+        R = self.responsibilities @ (self.groups[n_clusters - 1][:, None] == np.arange(n_clusters))
+        return np.where(R.max(axis=1) >= 1 - R.sum(axis=1), R.argmax(axis=1), -1)
 
 
 def merge_components(source: Any, X: Any = None, ci_prob: float | None = None) -> Merging:

@@ -30,7 +30,7 @@ class Partition:
     Attributes
     ----------
     labels : (N,)
-        Clusters 0, 1, ..., in the order of the components that they match.
+        Clusters 0, 1, ..., in the order of the components that they match; -1 for rows that belong to none.
     components : (n_clusters,)
         The component of the EM fit that each cluster matches best, one to one; -1 for one without a match.
     expected_loss : float
@@ -170,6 +170,9 @@ def partition(
     If there are more than 2 x 10^8 assignments, the draws are thinned evenly. Rows without any value say nothing and
     are in the largest cluster.
 
+    Rows that are noise in a drawn partition are one group of it; groups of the partition that are noise in most draws
+    belong to no cluster.
+
     References
     ----------
     Dahl, Johnson & Müller (2022), Journal of Computational and Graphical Statistics 31, 1189-1201.
@@ -198,7 +201,7 @@ def partition(
     rng = np.random.default_rng(rng)
     em_labels = None if draws.em is None else draws.em.predict(every.table)
     all_reference = em_labels if reference is None else _reference(reference, every.n_rows)
-    reference = None if all_reference is None else all_reference[known]
+    reference = None if all_reference is None else _noise_last(all_reference[known], K)
     drawn = salso.drawn_partitions(draws, loss, rng)
     items, item = salso.grouped(drawn)
     most = min(len(items.labels), most)
@@ -207,8 +210,9 @@ def partition(
     best = sorted(minima, key=lambda labels: minima[labels])[:_POLISHED]
     polished = items.descend([np.frombuffer(labels, np.int64) for labels in best], most, _DISSOLVED, rng)
     least = np.frombuffer(min(polished, key=lambda labels: polished[labels]), np.int64)
-    labels, components = salso.ordered(least[item], None if em_labels is None else em_labels[known])
-    all_labels = np.full(every.n_rows, np.bincount(labels).argmax())
+    labels, components = salso.ordered(least[item], None if em_labels is None else _noise_last(em_labels[known], K))
+    labels, components = _without_noise(labels, components, drawn, K)
+    all_labels = np.full(every.n_rows, np.bincount(labels + 1)[1:].argmax() if len(components) else -1)
     all_labels[known] = labels
     return Partition(
         labels=all_labels,
@@ -220,6 +224,22 @@ def partition(
         n_draws=drawn.labels.shape[1],
         n_minima=len(minima),
     )
+
+
+def _noise_last(labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """The labels with a number of its own, the next after 0, ..., n_labels - 1, for the rows labelled -1."""
+    return np.where(labels < 0, n_labels, labels)
+
+
+def _without_noise(
+    labels: np.ndarray, components: np.ndarray, drawn: salso.DrawnPartitions, n_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) of the clusters, -1 in groups that are noise in most draws, and the clusters' components."""
+    in_noise = (drawn.labels == n_components).mean(axis=1)
+    counts = np.bincount(labels, minlength=len(components))
+    is_cluster = np.bincount(labels, in_noise, len(components)) <= counts / 2
+    number = np.where(is_cluster, np.cumsum(is_cluster) - 1, -1)
+    return number[labels], np.where(components < n_components, components, -1)[is_cluster]
 
 
 def _with_values(draws: RowsUnderDraws) -> tuple[RowsUnderDraws, np.ndarray]:
@@ -311,7 +331,7 @@ def credible_ball(
     if len(partition.labels) != draws.n_rows:
         raise InputError(f"the partition is of {len(partition.labels)} rows, the posterior of {draws.n_rows}")
     draws, known = _with_values(draws)
-    centre = partition.labels[known]
+    centre = _noise_last(partition.labels[known], partition.n_clusters)
     drawn = salso.drawn_partitions(draws, partition.loss, np.random.default_rng(rng))
     distances = drawn.distances(centre)
     counts = np.array([len(np.unique(labels)) for labels in drawn.labels.T])
@@ -321,7 +341,8 @@ def credible_ball(
     def farthest(among: np.ndarray) -> tuple[np.ndarray, float]:
         s = int(np.where(among, distances, -1.0).argmax())
         labels = partition.labels.copy()
-        labels[known] = salso.matched(drawn.labels[:, s], centre)[0]
+        of_known = salso.matched(drawn.labels[:, s], centre)[0]
+        labels[known] = np.where(drawn.labels[:, s] < draws.mixture.n_components, of_known, -1)
         return labels, float(distances[s])
 
     upper, upper_distance = farthest(inside & (counts == counts[inside].min()))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import xlogy
 
 from bayesgmm import native
 from bayesgmm.bayes.posterior import posterior as as_posterior
@@ -21,6 +22,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.native import address
+from bayesgmm.noise import checked_noise
 from bayesgmm.observations import Observations, any_rows, check_names
 
 EIGHT = 8  # draws that lie side by side for the kernel
@@ -43,7 +45,7 @@ class Lanes:
     @cached_property
     def center(self) -> np.ndarray:
         """Mean of all draws' components, (D,), from which means and rows are taken."""
-        return np.einsum("sk,skd->d", self.mixture.weights, self.mixture.means) / len(self.mixture.weights)
+        return np.einsum("sk,skd->d", self.mixture.clusters.weights, self.mixture.means) / len(self.mixture.weights)
 
     @cached_property
     def factors(self) -> np.ndarray:
@@ -95,12 +97,13 @@ class Block(NamedTuple):
     """What some rows are under S draws.
 
     ``responsibilities`` (n, K, S); ``log_prob`` (n, S), log densities in nats; ``entropy`` (n, S), of the
-    responsibilities, in nats.
+    responsibilities, in nats; ``noise`` (n, S), the probability that the row is of no component, None without noise.
     """
 
     responsibilities: np.ndarray
     log_prob: np.ndarray
     entropy: np.ndarray
+    noise: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,16 @@ class RowsUnderDraws:
         return len(self.mixture.weights)
 
     @cached_property
+    def log_noise(self) -> np.ndarray | None:
+        """Log density of the noise at each row (N,), in nats; None where the draws have none."""
+        return self.mixture.with_noise(self.table).noise_density
+
+    @property
+    def n_groups(self) -> int:
+        """Number of components, and one more where there is noise: what rows are assigned to."""
+        return self.mixture.n_components + (self.mixture.noise_weight is not None)
+
+    @cached_property
     def groups(self) -> Groups:
         """The rows that can be looked at together."""
         return Groups.of(self.table)
@@ -149,15 +162,27 @@ class RowsUnderDraws:
         start, stop, _ = draws.indices(self.n_draws)
         eights = slice(start // EIGHT, -(-stop // EIGHT))
         X, group = self.table.values[rows], self.groups.of_row[rows]
-        room = Block(*(part[: len(X)] for part in buffer or self.empty_block(len(X), stop - start)))
+        room = Block(*(part[: len(X)] for part in (buffer or self.empty_block(len(X), stop - start))[:3]))
         order = np.argsort(group, kind="stable")
         edges = np.flatnonzero(np.diff(group[order], prepend=-1, append=-1))
         for begin, end in pairwise(edges.tolist()):
             some = order[begin:end]
-            self._fill(Block(*(part[begin:end] for part in room)), X[some], group[some[0]], eights)
+            self._fill(Block(*(part[begin:end] for part in room[:3])), X[some], group[some[0]], eights)
         if len(edges) > 2 and (np.diff(order) < 0).any():
-            room = Block(*(part[np.argsort(order)] for part in room))
-        return Block(*(part[..., : stop - start] for part in room))
+            room = Block(*(part[np.argsort(order)] for part in room[:3]))
+        block = Block(*(part[..., : stop - start] for part in room[:3]))
+        return block if self.log_noise is None else self._with_noise(block, self.log_noise[rows], slice(start, stop))
+
+    def _with_noise(self, block: Block, log_noise: np.ndarray, draws: slice) -> Block:
+        """What the rows are where they may also be noise, of these log densities (n,); overwrites the block."""
+        of_noise = log_noise[:, None] + np.asarray(self.mixture.log_noise_weight)[draws]
+        log_prob = np.logaddexp(block.log_prob, of_noise)
+        noise, inside = np.exp(of_noise - log_prob), np.exp(block.log_prob - log_prob)
+        block.responsibilities[...] *= inside[:, None]
+        block.entropy[...] *= inside
+        block.entropy[...] -= xlogy(inside, inside) + xlogy(noise, noise)
+        block.log_prob[...] = log_prob
+        return block._replace(noise=noise)
 
     def _fill(self, room: Block, X: np.ndarray, group: int, eights: slice) -> None:
         """Write what rows of one group are under eights of draws."""
@@ -167,7 +192,7 @@ class RowsUnderDraws:
         values = (self.lanes.factors if complete else self.lanes.covariances)[eights]
         rows = np.ascontiguousarray(X if complete else X[:, columns])
         given = native.Draws(K, D, len(values), address(self.lanes.center), address(values))
-        to = native.Memberships(*map(address, room), room.log_prob.shape[1])
+        to = native.Memberships(*map(address, room[:3]), room.log_prob.shape[1])
         if complete:
             native.memberships(address(rows), len(rows), given, to)
         else:
@@ -208,6 +233,11 @@ class RowsUnderDraws:
         self.each_block(task)
         return out
 
+    def point_labels(self) -> np.ndarray:
+        """The component that each row most probably belongs to, (N,); K where it is more probably noise."""
+        R = self.mean_responsibilities()
+        return np.column_stack((R, 1 - R.sum(axis=1)))[:, : self.n_groups].argmax(axis=1)
+
     def log_predictive(self) -> np.ndarray:
         """Log posterior-predictive density of each row in nats, (N,): of the densities' mean over the draws."""
         out = np.empty(self.n_rows)
@@ -219,14 +249,14 @@ class RowsUnderDraws:
         return out
 
     def assignments(self, rng: np.random.Generator) -> np.ndarray:
-        """The component of each row in each draw, drawn from its responsibilities, (N, S)."""
+        """The component of each row in each draw, drawn from its responsibilities, (N, S); K where it is noise."""
         out = np.empty((self.n_rows, self.n_draws), np.uint8)
         seed = int(rng.integers(2**63))
 
         def task(rows: np.ndarray, block: Block) -> None:
             u = np.random.default_rng([seed, rows[0]]).random(block.log_prob.shape)
             component = np.zeros(u.shape, np.uint8)
-            for k in range(block.responsibilities.shape[1] - 1):
+            for k in range(self.n_groups - 1):
                 u -= block.responsibilities[:, k]
                 component += u > 0
             out[rows] = component
@@ -242,7 +272,9 @@ def log_mean_exp(lines: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(lines, out=lines).mean(axis=-1))
 
 
-def rows_under_mixtures(source: Any, X: Any, error_sd: Any = None, error_covariance: Any = None) -> RowsUnderDraws:
+def rows_under_mixtures(
+    source: Any, X: Any, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
+) -> RowsUnderDraws:
     """Rows under the draws of a posterior; or under one mixture, an EM fit's or any, as if it were the only draw.
 
     Raises
@@ -252,16 +284,16 @@ def rows_under_mixtures(source: Any, X: Any, error_sd: Any = None, error_covaria
     """
     single = getattr(source, "mixture", source)
     if not isinstance(single, GaussianMixture) or single.batch_shape:
-        return rows_under_draws(source, X, error_sd, error_covariance)
+        return rows_under_draws(source, X, error_sd, error_covariance, noise)
     if X is None:
         raise InputError("a fit or a mixture has no rows of its own; give the table as the second argument")
-    return rows_under_draws(single.reshape(1), X, error_sd, error_covariance)
+    return rows_under_draws(single.reshape(1), X, error_sd, error_covariance, noise)
 
 
 def rows_under_draws(
-    posterior: Any, X: Any = None, error_sd: Any = None, error_covariance: Any = None
+    posterior: Any, X: Any = None, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
 ) -> RowsUnderDraws:
-    """Rows and the draws of a posterior: rows that are given with their errors, or those the posterior is of.
+    """Rows and the draws of a posterior: rows given with their errors and noise density, or those the posterior is of.
 
     Raises
     ------
@@ -274,6 +306,8 @@ def rows_under_draws(
     if X is None and (error_sd is not None or error_covariance is not None):
         raise InputError("errors are of rows that are given with them; the posterior knows those of its own")
     table = any_rows(drawn.table if X is None else X, error_sd, error_covariance)
+    if (log_density := checked_noise(noise, table.n_observations)) is not None:
+        table = replace(table, noise=log_density)
     check_names(X, drawn.draws.features)
     if table.n_features != drawn.n_features:
         raise InputError(f"the table has {table.n_features} columns, the draws {drawn.n_features} features")

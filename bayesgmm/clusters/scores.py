@@ -188,12 +188,12 @@ def partition_scores(
     """
     ci_prob = level(ci_prob)
     draws = rows_under_draws(posterior, X)
-    N, K = draws.n_rows, draws.mixture.n_components
+    N, K = draws.n_rows, draws.n_groups
     classes, C = label_codes(labels, "labels")
     if len(classes) != N:
         raise InputError(f"there are {len(classes)} labels for {N} rows")
     if point is None:
-        point = draws.mean_responsibilities().argmax(axis=1)
+        point = draws.point_labels()
     best = _table(point, classes)
     z = draws.assignments(np.random.default_rng(rng))
     tables = np.empty((draws.n_draws, K, C))

@@ -84,13 +84,13 @@ def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> Gaus
 def stray_rate(posterior: Any, labels: np.ndarray) -> float:
     """Share of the draws in which some component is not where its rows are.
 
-    That is, of the rows labelled with it another component holds more; labels (N,) are 0, ..., K - 1. Components that
-    no row is labelled with do not count.
+    That is, of the rows labelled with it another component holds more; labels (N,) are 0, ..., K - 1, or -1 for noise.
+    Components that no row is labelled with do not count.
     """
     draws = rows_under_draws(posterior)
     K = draws.mixture.n_components
     holder = _counts(draws, labels, K).argmax(axis=0)  # (K, S): of each label's rows
-    strays = (holder != np.arange(K)[:, None]) & (np.bincount(labels, minlength=K) > 0)[:, None]
+    strays = (holder != np.arange(K)[:, None]) & (np.bincount(labels[labels >= 0], minlength=K) > 0)[:, None]
     return float(strays.any(axis=0).mean())
 
 
