@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bayesgmm.errors import InputError
+from bayesgmm.names import counted
 
 
 def values_and_names(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -23,6 +24,44 @@ def values_and_names(X: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     values, names = _from_array(X) if names_of(X) is None else _from_columns(X)
     return values, tuple(names)
+
+
+class StandIn(NamedTuple):
+    """A value such as -999, far from all others of its column, that may stand for a missing one.
+
+    Attributes
+    ----------
+    feature : str
+    value : float
+    n_rows : int
+        How many rows have it.
+    low, high : float
+        Least and largest of the column's other values.
+    """
+
+    feature: str
+    value: float
+    n_rows: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        here = f"column {self.feature!r} is {self.value:g} in {counted(self.n_rows, 'row')}"
+        return f"{here} and between {self.low:g} and {self.high:g} in all others"
+
+
+def stand_ins(values: np.ndarray, features: Sequence[str]) -> tuple[StandIn, ...]:
+    """Values (N, D) written with nines alone that lie farther from their column's others than these from each other."""
+    found = []
+    for name, column in zip(features, values.T, strict=True):
+        known = column[~np.isnan(column)]
+        for value in {known.min(), known.max()} if known.size else ():
+            digits, rest = f"{abs(value):g}", known[known != value]
+            if len(digits) > 1 and set(digits) == {"9"} and len(np.unique(rest[:1000])) > 1:
+                low, high = float(rest.min()), float(rest.max())
+                if min(abs(value - low), abs(value - high)) > 2 * (high - low):
+                    found.append(StandIn(name, float(value), len(known) - len(rest), low, high))
+    return tuple(found)
 
 
 def names_of(X: Any) -> tuple[str, ...] | None:

@@ -230,3 +230,12 @@ def test_errors_must_be_given_again_where_the_table_is(iris):
         fit.standard_errors(iris)
     with pytest.raises(bg.InputError, match="made without errors"):
         bg.fit_em(iris, 2, rng=0).standard_errors(observations(iris, error_sd=[0.1] * 4))
+
+
+def test_a_value_that_may_stand_for_a_missing_one_is_pointed_out(iris):
+    X = iris.copy()
+    X[[3, 90], 2] = -999.0
+    with pytest.warns(bg.ConvergenceWarning, match="column 'x2' is -999 in 2 rows and between 1 and 6.9 in all others"):
+        fit = bg.fit_em(X, 2, rng=0, n_starts=4)
+    assert [(one.feature, one.value, one.n_rows) for one in fit.stand_ins] == [("x2", -999.0, 2)]
+    assert not bg.fit_em(iris * 99 / iris.max(), 2, rng=0, n_starts=4).stand_ins

@@ -25,6 +25,7 @@ from bayesgmm.cli.raw import RawFile, raw_file
 from bayesgmm.cli.sources import opened
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, did_you_mean, listed
+from bayesgmm.tables import stand_ins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,8 @@ def read_table(
         if columns is None:
             _refuse_row_numbers(table.features)
         notes += [f"column {name!r} is read without its sign {unit}" for name, unit in units.items() if unit]
-        notes += _sentinels(table.features)
+        found = stand_ins(table.features.to_numpy(), list(table.features))
+        notes += [f"{one}; if that stands for a missing value, give --missing={one.value:g}" for one in found]
         return replace(table, notes=tuple(notes))
 
 
@@ -296,24 +298,6 @@ def _counts_up(x: np.ndarray) -> bool:
 
 def _distinct_integers(x: np.ndarray) -> bool:
     return len(x) > 1 and not (x % 1).any() and len(np.unique(x)) == len(x)
-
-
-def _sentinels(features: pd.DataFrame) -> Iterator[str]:
-    """A sentence for each value such as -999 that is far from all others of its column."""
-    for name in features.columns:
-        x = features[name].dropna().to_numpy()
-        values = np.unique(x)
-        if len(values) < 3:
-            continue
-        for value, rest in ((values[0], values[1:]), (values[-1], values[:-1])):
-            digits = f"{abs(value):g}"
-            distance = min(abs(value - rest[0]), abs(value - rest[-1]))
-            if len(digits) > 1 and set(digits) == {"9"} and distance > 2 * (rest[-1] - rest[0]):
-                yield (
-                    f"column {name!r} is {value:g} in {counted(int((x == value).sum()), 'row')} and between "
-                    f"{rest[0]:g} and {rest[-1]:g} in all others; if that stands for a missing value, give "
-                    f"--missing={value:g}"
-                )
 
 
 def _choice(usable: Sequence[str]) -> str:

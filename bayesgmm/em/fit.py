@@ -25,6 +25,7 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.parts import Parts, parts_of
 from bayesgmm.progress import Progress, of_stage
+from bayesgmm.tables import stand_ins
 
 _GAUSSIAN_STARTS = 5  # of a single component where values are missing
 _ONE_FOR_EACH_ROW = ("sample_weight", "error_sd", "error_covariance", "labels", "noise")  # arguments
@@ -353,6 +354,7 @@ def fit_from_starts(
         map_log_responsibility=map_log_responsibility,
         constraints=constraints,
         missing=table.count_missing(),
+        stand_ins=stand_ins(table.values, table.features),
         within_errors=_within_errors(mixture, table),
         n_fixed=_n_fixed(climber.problem.fixed, model, D, climber.problem.noise),
     )

@@ -14,6 +14,7 @@ from bayesgmm.em.result import EMFit, Maximum, Start, Status
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Missing
+from bayesgmm.tables import StandIn
 
 _OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
 
@@ -76,6 +77,7 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     maxima = tuple(_maxima(record.pop("maxima"), arrays, noise))
     model, status = CovarianceModel.named(record.pop("covariance_model")), Status[record.pop("status")]
     missing = Missing(**_with_tuples(record.pop("missing")))
+    record["stand_ins"] = [StandIn(*one) for one in record["stand_ins"]]
     rest = _with_tuples(record)
     return EMFit(best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, missing=missing, **rest)
 

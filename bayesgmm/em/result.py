@@ -16,6 +16,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import listed
 from bayesgmm.observations import NOTHING_MISSING, Missing, Observations, check_names, observations
+from bayesgmm.tables import StandIn
 
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
@@ -151,6 +152,8 @@ class EMFit:
         Number of parameters that were fixed.
     missing : Missing
         How many values of the table were missing, and where.
+    stand_ins : tuple of StandIn
+        Values such as -999, far from all others of their column, that may stand for missing ones.
     within_errors : tuple of int
         Components whose variance, in some direction, is not above the errors of measurement.
     n_parameters : int
@@ -192,6 +195,7 @@ class EMFit:
     n_fixed: int = 0
     missing: Missing = NOTHING_MISSING
     within_errors: tuple[int, ...] = ()
+    stand_ins: tuple[StandIn, ...] = ()
 
     @property
     def n_components(self) -> int:
@@ -244,11 +248,12 @@ class EMFit:
 
         Every maximum is spurious; a component holds a single row or none; or a component is many times as wide as any
         other, which happens where rows lie far out or tails are heavier than normal; or a component is flat beside the
-        errors of measurement.
+        errors of measurement; or values such as -999 may stand for missing ones.
         """
         reasons = [_every_maximum_spurious(self), _flat_components(self)]
         if self.n_components > 1:
             reasons += [_component_of_few_rows(self), _component_too_wide(self)]
+        reasons += [f"{one}; if that stands for a missing value, give NaN instead" for one in self.stand_ins]
         return tuple(reason for reason in reasons if reason is not None)
 
     def standard_errors(
