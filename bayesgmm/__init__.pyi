@@ -63,7 +63,7 @@ from .em.bootstrap import (
 )
 from .em.fit import fit_em as fit_em
 from .em.information import StandardErrors as StandardErrors
-from .em.result import EMFit as EMFit, Maximum as Maximum, Start as Start, Status as Status
+from .em.result import EMFit as EMFit, Maximum as Maximum, SearchEnd as SearchEnd, Start as Start, Status as Status
 from .errors import (
     BayesGMMError as BayesGMMError,
     ConvergenceWarning as ConvergenceWarning,

@@ -124,7 +124,8 @@ def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Ite
         helpers = [_pool.submit(take) for _ in range(min(n_threads(), len(items)) - 1)]
     take()
     for helper in helpers:
-        helper.result()
+        if not helper.cancel():  # one that has not begun has nothing left to do
+            helper.result()
     return results
 
 

@@ -72,7 +72,7 @@ def test_map_em_climbs_the_posterior_density(covariance):
 def test_map_em_ends_at_a_maximum(covariance):
     X = table("old_faithful")
     priors = priors_for(X, 2)
-    m = bg.fit_em(X, 2, covariance, priors=priors, rng=0, tolerance=1e-10).mixture
+    m = bg.fit_em(X, 2, covariance, priors=priors, rng=0, n_starts=60, tolerance=1e-10).mixture
 
     def objective(weights=m.weights, means=m.means, covariances=m.covariances):
         moved = bg.GaussianMixture(weights, means, covariances)

@@ -14,11 +14,10 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode, start_near
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.em.fit import fit_quietly
-from bayesgmm.em.result import EMFit, Maximum, merge_maxima
+from bayesgmm.em.result import RIVALS, EMFit, Maximum, merge_maxima
 from bayesgmm.errors import DegenerateFitError
 from bayesgmm.mixture import GaussianMixture
 
-RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
 _WEIGHTLESS = 7.0  # nats of evidence by Laplace below the best mode's at which a mode is left out
 _SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
 _BATCH = 10  # starts, so few that all are climbed from to the end

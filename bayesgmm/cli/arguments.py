@@ -189,7 +189,7 @@ def _add_select_arguments(select: Parser) -> None:
     )
     _add_columns_and_output(select, "bayesgmm-TABLE-select")
     numbers = (
-        ("--starts", 1, 20, "starts of each fit (%(default)s)"),
+        ("--starts", 1, None, "starts of each fit (as many as it takes)"),
         ("--folds", 2, 10, "parts held out in turn (%(default)s)"),
         ("--replicates", 0, 100, "resampled tables on which to repeat the choice (%(default)s)"),
     )

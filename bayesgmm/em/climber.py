@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky
+from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky, precisions_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.errors import InputError
@@ -60,18 +60,35 @@ class Climber:
         noise = self.table.noise if isinstance(self.table.noise, Noise) else None
         return GaussianMixture(weights, means, outcomes.covariances[which], features, rest, noise)
 
+    @property
+    def has_one_maximum(self) -> bool:
+        """Whether every climb leads to the same maximum.
+
+        That of one Gaussian, unless values are missing (Murray 1977) or there is noise; or where all rows are labelled.
+        """
+        if self.labels.size and self.labels.min() >= 0:
+            return True
+        K = self.problem.penalty.concentration.size
+        return K == 1 and self.table.complete and self.table.noise is None
+
     def limited(self, max_iterations: int) -> Climber:
         """The same climber with ``max_iterations``, unless it has fewer already."""
         fewer = min(max_iterations, self.problem.max_iterations)
         return replace(self, problem=self.problem._replace(max_iterations=fewer))
 
+    @property
+    def sample_size(self) -> int | None:
+        """Number of rows that short runs over a long table see; None where they would see all of them."""
+        N, D = self.table.values.shape
+        n_rows = (_SHORT_ROWS[0] + _SHORT_ROWS[1] * D) * self.problem.penalty.concentration.size
+        return n_rows if n_rows < N else None
+
     def short(self, rng: np.random.Generator) -> Climber:
         """The climber of short runs; of a long table it sees a sample of the rows."""
-        table, (N, D) = self.table, self.table.values.shape
-        n_rows = (_SHORT_ROWS[0] + _SHORT_ROWS[1] * D) * self.problem.penalty.concentration.size
-        if n_rows >= N:
+        table, n_rows = self.table, self.sample_size
+        if n_rows is None:
             return self.limited(_SHORT)
-        picked = np.sort(rng.choice(N, n_rows, replace=False))
+        picked = np.sort(rng.choice(table.n_observations, n_rows, replace=False))
         weight = table.sample_weight if table.sample_weight.size == 1 else table.sample_weight[picked]
         scale = table.total_weight / (len(picked) if weight.size == 1 else weight.sum())
         labels = self.labels[picked] if self.labels.size else self.labels
@@ -92,27 +109,29 @@ class Climber:
         """Which component makes the maximum of a single climb spurious, and why; None if none does."""
         if self.problem.penalty.rows > 0:
             return None  # priors keep the likelihood bounded
-        D, P = self.table.n_features, np.empty_like(outcomes.covariances[0, 0])
+        D, free = self.table.n_features, ~self.problem.fixed.has_covariance
         counts, errors = self._least_counts(outcomes), self.table.least_errors
-        for k in np.flatnonzero(~self.problem.fixed.has_covariance):
-            observed = outcomes.covariances[0, k] + (0.0 if errors is None else np.diag(errors))
-            precision_cholesky(observed, P)
-            width = self.problem.reference / np.diag(P)  # sd given the features before, relative to the data's
-            n_rows = max(counts[k] if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
-            rounding_sd = _ROUNDED * max(1 - 2 / np.sqrt(2 * n_rows), 0.0) * np.sqrt(max(1 - D / n_rows, 0.0))
-            rounded = (np.diag(P) * rounding_sd * self.table.resolution > 1) & (width < 0.5)
-            if rounded.any():
-                feature = self.table.features[int(rounded.argmax())]
-                return f"component {k} is narrower than the steps in which {feature!r} is recorded"
-            if self.model.volume == "E":
-                continue  # equal volumes keep the likelihood bounded
-            if counts[k] < D + 1:
-                return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-            relative_rows = counts[k] / (D + 1)
-            least_width = max(0.1 / relative_rows**4, 1e-2) if relative_rows < 3 else 1e-7
-            if width.min() < least_width:
-                return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
-        return None
+        observed = outcomes.covariances[0] + (0.0 if errors is None else np.diag(errors))
+        precision = np.einsum("kjj->kj", precisions_cholesky(observed)[0])
+        width = self.problem.reference / precision  # (K, D) sds given the features before, relative to the data's
+        n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+        rounding_sd = _ROUNDED * (1 - 2 / np.sqrt(2 * n_rows)).clip(0) * np.sqrt((1 - D / n_rows).clip(0))
+        rounded = (precision * np.multiply.outer(rounding_sd, self.table.resolution) > 1) & (width < 0.5)
+        relative_rows = counts / (D + 1)
+        least_width = np.where(relative_rows < 3, np.maximum(0.1 / np.maximum(relative_rows, 1) ** 4, 1e-2), 1e-7)
+        few, narrow = relative_rows < 1, width.min(axis=1) < least_width
+        if self.model.volume == "E":
+            few, narrow = np.zeros_like(few), np.zeros_like(narrow)  # equal volumes keep the likelihood bounded
+        spurious = free & (rounded.any(axis=1) | few | narrow)
+        if not spurious.any():
+            return None
+        k = int(spurious.argmax())
+        if rounded[k].any():
+            feature = self.table.features[int(rounded[k].argmax())]
+            return f"component {k} is narrower than the steps in which {feature!r} is recorded"
+        if few[k]:
+            return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
+        return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
 
     def _least_counts(self, outcomes: ascent.Outcomes) -> np.ndarray:
         """Expected number of rows (K,) of each component; with missing values, of those that a covariance rests on.

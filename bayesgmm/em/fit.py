@@ -15,10 +15,10 @@ from bayesgmm.alignment import match
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
-from bayesgmm.em.initialize import Candidates, portfolio, user_starts
+from bayesgmm.em.initialize import Seeding, user_starts
 from bayesgmm.em.large import on_all_rows, refuse_what_is_for_rows, sample_of
 from bayesgmm.em.result import EMFit
-from bayesgmm.em.search import search
+from bayesgmm.em.search import Plan, search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
@@ -51,7 +51,7 @@ class FitSettings:
     priors: Any = None
     reg_covar: Any = 0.0
     starts: Sequence[Any] | None = None
-    n_starts: int = 20
+    n_starts: int | None = None
     align_to: EMFit | GaussianMixture | None = None
     max_iterations: int = MAX_ITERATIONS
     tolerance: float = TOLERANCE
@@ -60,7 +60,8 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         positive_integer(self.max_iterations, "max_iterations", least=0)
-        positive_integer(self.n_starts, "n_starts")
+        if self.n_starts is not None:
+            positive_integer(self.n_starts, "n_starts")
         if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0 or math.isinf(self.tolerance):
             raise InputError(f"tolerance must be a finite number of nats, at least 0, not {self.tolerance!r}")
         if not (self.row_variance.ndim < 2 and np.isfinite(self.row_variance).all() and (self.row_variance >= 0).all()):
@@ -89,7 +90,7 @@ def fit_em(
     priors: Any = None,
     reg_covar: Any = FitSettings.reg_covar,
     starts: Sequence[Any] | None = None,
-    n_starts: int = FitSettings.n_starts,
+    n_starts: int | None = FitSettings.n_starts,
     align_to: EMFit | GaussianMixture | None = None,
     max_iterations: int = FitSettings.max_iterations,
     tolerance: float = FitSettings.tolerance,
@@ -133,10 +134,10 @@ def fit_em(
     starts : list, optional
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio. With
         noise, labels may be -1 and responsibilities of a row sum to less than one.
-    n_starts : int
-        Size of the portfolio: hierarchical clusterings, k-means++ seeds and random partitions, in whitened coordinates.
-        After short runs the best ten, or the best quarter if that is more, are carried on. With many components more
-        starts find higher maxima.
+    n_starts : int, optional
+        Number of starts. Without it there are as many as it takes until the chance of a better maximum is below 3 %,
+        but at most 200, fewer where the table is long or has many features. ``fit.search`` says what was found how
+        often, and ``fit.search_end`` why the search ended.
     align_to : EMFit or GaussianMixture, optional
         Order the components like those nearest to them in this fit or mixture, instead of by their means.
     max_iterations : int
@@ -169,10 +170,14 @@ def fit_em(
 
     Notes
     -----
-    All starts make a short run, and the best are carried on ("small EM"). Slow climbs are accelerated by Anderson
-    mixing of the expected moments; a step that would lower the log-likelihood is undone. Where the best climb ends, its
-    means are moved by at most a standard error. If the climb does not come back from there, it had ended on a saddle or
-    a plateau, and goes on.
+    The first twenty starts are hierarchical clusterings, k-means++ seeds and random partitions in whitened coordinates.
+    Further ones are moves of the best maximum: one component goes to a random row, or to one half of another one; a
+    fifth are new seeds. The chance of a better maximum is judged by how often the best was met and how many others are
+    within ten nats of it. More starts never give a lower maximum. Where the table is long (more than 500 rows and 100
+    per feature for each component) 20 starts, or ``n_starts``, make short runs over a sample of its rows, and the best
+    are carried on over all rows ("small EM"). Slow climbs are accelerated by Anderson mixing of the expected moments; a
+    step that would lower the log-likelihood is undone. Where the best climb ends, its means are moved by at most a
+    standard error. If the climb does not come back from there, it had ended on a saddle or a plateau, and goes on.
 
     Missing values are integrated over, not filled in: estimates are those of maximum likelihood if a value's being
     missing depends on observed values alone (missing at random). Where values are missing for what they are, as when
@@ -193,6 +198,9 @@ def fit_em(
     doi:10.1016/S0167-9473(02)00163-9 (small EM).
     Murray (1977), Journal of the Royal Statistical Society B 39:27-28 (several maxima of one Gaussian).
     Bovy, Hogg & Roweis (2011), Annals of Applied Statistics 5:1657-1677, doi:10.1214/10-AOAS439 (errors).
+    Boender & Rinnooy Kan (1987), Mathematical Programming 37:59-80, doi:10.1007/BF02591684 (when to stop).
+    Ueda, Nakano, Ghahramani & Hinton (2000), Neural Computation 12:2109-2128, doi:10.1162/089976600300015088, and
+    Zhao, Hautamäki & Fränti (2012), IEEE Signal Processing Letters 19:155-158 (moves).
     Walker & Ni (2011), SIAM Journal on Numerical Analysis 49:1715-1735, doi:10.1137/10078356X (Anderson mixing).
 
     Examples
@@ -262,10 +270,10 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     )
     if chosen.starts is not None:
         starts, blobs = _starts_under(chosen.priors, chosen.starts, table, K), climber.problem.row_variance
-        candidates = user_starts(starts, table, climber.center, blobs, K)
+        plan = Plan(user_starts(starts, table, climber.center, blobs, K))
     else:
-        n_starts = 1 if labels.size > 0 and labels.min() >= 0 else starts_for(table, K, int(chosen.n_starts))
-        candidates = portfolio(table, labels, climber.center, spread, K, n_starts, rng)
+        seeding = Seeding(table, labels, climber.center, spread, K, rng)
+        plan = Plan([], seeding, starts_for(table, K, chosen.n_starts))
     made_with = {
         "labels": labels.size,
         "fixed": chosen.fixed,
@@ -275,7 +283,7 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     }
     constraints = tuple(name for name, value in made_with.items() if value)
     progress = of_stage(chosen.progress, "EM climbs")
-    return fit_from_starts(climber, candidates, rng, progress, chosen.align_to, constraints)
+    return fit_by_plan(climber, plan, rng, progress, chosen.align_to, constraints)
 
 
 def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceModel, chosen: FitSettings) -> EMFit:
@@ -302,16 +310,16 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
     return replace(fit, mixture=fit.mixture.permute(_order(fit.mixture, chosen.align_to)))
 
 
-def fit_from_starts(
+def fit_by_plan(
     climber: Climber,
-    candidates: Candidates,
+    plan: Plan,
     rng: np.random.Generator,
     progress: Callable[[int, int], None] = lambda done, total: None,
     align_to: EMFit | GaussianMixture | None = None,
     constraints: tuple[str, ...] = (),
     as_started: bool = False,
 ) -> EMFit:
-    """The best fit that climbs from named moments find; ``constraints`` are what `EMFit` has under this name.
+    """The best fit that a search finds; ``constraints`` are what `EMFit` has under this name.
 
     The components are put in order, unless they are to stay ``as_started`` or labels or fixed parts tell them apart.
 
@@ -321,12 +329,12 @@ def fit_from_starts(
         If in every start a component collapses.
     """
     table, model, D = climber.table, climber.model, climber.table.n_features
-    result = search(climber, candidates, rng, progress)
+    result = search(climber, plan, rng, progress)
     best = result.best
     if best is None:
         detail = next((start.detail for start in result.starts if start.detail), "rows lie too close together")
         raise DegenerateFitError(
-            f"all {len(candidates)} starts collapsed; in the first, {detail}. Use priors "
+            f"all {len(result.starts)} starts collapsed; in the first, {detail}. Use priors "
             f"(Priors.weakly_informative), fewer components, a simpler covariance (now {model.label(D)}) or more "
             "distinct rows"
         )
@@ -348,6 +356,7 @@ def fit_from_starts(
         remaining_gain=float(end["remaining"]),
         starts=result.starts,
         maxima=result.maxima,
+        search_end=result.search_end,
         n_observations=table.n_observations,
         total_weight=table.total_weight,
         features=table.features,
@@ -360,9 +369,12 @@ def fit_from_starts(
     )
 
 
-def starts_for(table: Observations, K: int, n_starts: int) -> int:
+def starts_for(table: Observations, K: int, n_starts: int | None) -> int | None:
     """Number of starts: one Gaussian has one maximum, unless values are missing (Murray 1977) or there is noise."""
-    return n_starts if K > 1 else min(n_starts, 1 if table.complete and table.noise is None else _GAUSSIAN_STARTS)
+    if K > 1:
+        return n_starts
+    most = 1 if table.complete and table.noise is None else _GAUSSIAN_STARTS
+    return most if n_starts is None else min(n_starts, most)
 
 
 def _within_errors(mixture: GaussianMixture, table: Observations) -> tuple[int, ...]:

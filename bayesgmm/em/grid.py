@@ -15,9 +15,10 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import Climber, make_climber
-from bayesgmm.em.fit import enough_rows, fit_from_starts, starts_for
-from bayesgmm.em.initialize import Candidates, moments_of_mixture, portfolio
+from bayesgmm.em.fit import enough_rows, fit_by_plan, starts_for
+from bayesgmm.em.initialize import Candidates, Seeding, moments_of_mixture
 from bayesgmm.em.result import EMFit, merge_maxima
+from bayesgmm.em.search import Plan
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
@@ -38,13 +39,13 @@ class Grid:
     table : Observations
     models : covariance models
     counts : increasing numbers of components
-    n_starts : size of the portfolio of starts of each number of components, which all models share
+    n_starts : number of starts of each fit besides its neighbours; None for as many as it takes
     """
 
     table: Observations
     models: tuple[CovarianceModel, ...]
     counts: tuple[int, ...]
-    n_starts: int
+    n_starts: int | None
 
     def key(self, model: CovarianceModel, n_components: int) -> Key:
         """The key of the fit of this model and size."""
@@ -73,20 +74,20 @@ def fit_grid(
     """
     table, counts, n_starts = grid.table, grid.counts, grid.n_starts
     seeds = rng.integers(2**63, size=max(counts)).tolist()
-    portfolios: dict[int, Candidates] = {}
+    seedings: dict[int, Seeding] = {}  # which all models share
     fits: dict[Key, EMFit | BayesGMMError] = {}
 
     def fit(model: CovarianceModel, K: int) -> EMFit:
         enough_rows(table, K)
         climber, spread = make_climber(table, model, K)
-        if K not in portfolios:
-            size, own_rng = starts_for(table, K, n_starts), np.random.default_rng(seeds[K - 1])
-            portfolios[K] = portfolio(table, NO_LABELS, climber.center, spread, K, size, own_rng)
-        starts = [*portfolios[K], *_from_simpler(fits, model, K, climber)]
+        rng = np.random.default_rng(seeds[K - 1])
+        if K not in seedings:
+            seedings[K] = Seeding(table, NO_LABELS, climber.center, spread, K, np.random.default_rng(seeds[K - 1]))
+        starts = _from_simpler(fits, model, K, climber)
         smaller = fits.get(grid.key(model, K - 1))
-        if isinstance(smaller, EMFit) and n_starts > 1:
+        if isinstance(smaller, EMFit) and n_starts != 1:
             starts += _moments("split", splits(smaller.mixture), climber)
-        return fit_from_starts(climber, starts, np.random.default_rng(seeds[K - 1]))
+        return fit_by_plan(climber, Plan(starts, seedings[K], starts_for(table, K, n_starts)), rng)
 
     for model in sorted(grid.models, key=lambda model: model.n_parameters(2, 3)):
         for K in counts:
@@ -96,7 +97,7 @@ def fit_grid(
             except BayesGMMError as error:
                 fits[key] = error
             progress(len(fits), len(grid.keys))
-        for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts > 1 else ():
+        for K in sorted(set(counts) & {K - 1 for K in counts} - {1}, reverse=True) if n_starts != 1 else ():
             larger = fits[grid.key(model, K + 1)]
             if isinstance(larger, EMFit) and not larger.spurious:
                 climber, _ = make_climber(table, model, K)
@@ -108,13 +109,18 @@ def fit_grid(
 def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:
     """The fit or one from further starts, whichever is better, with the starts and maxima of both."""
     try:
-        other = fit_from_starts(climber, starts, np.random.default_rng(seed))
+        other = fit_by_plan(climber, Plan(starts), np.random.default_rng(seed))
     except BayesGMMError:
         return fit
     if not isinstance(fit, EMFit):
         return other
     best = max(other, fit, key=lambda f: (not f.spurious, f.log_likelihood - (1e-6 if f is other else 0.0)))
-    return replace(best, starts=fit.starts + other.starts, maxima=merge_maxima(fit.maxima + other.maxima))
+    return replace(
+        best,
+        starts=fit.starts + other.starts,
+        maxima=merge_maxima(fit.maxima + other.maxima),
+        search_end=fit.search_end,
+    )
 
 
 def _from_simpler(

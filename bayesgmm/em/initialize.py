@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ type Candidates = list[tuple[str, np.ndarray]]  # moments to climb from, and wha
 _GAUSSIAN_STEPS = 200  # of EM to the covariance of an incomplete table, which only sets units
 _SEEDING_ROWS = 2000  # rows per component that seeding looks at
 _NEIGHBOUR_ROWS = 300  # rows whose near neighbours are compared
+_KMEANS = 2  # the kind of start that k-means++ is, as `_partition` counts them
 _WARD_ROWS = 600  # rows that the hierarchical start, quadratic in them, looks at
 _NOISE_SHARES = 0.25, 0.5, 0.75  # of the rows, the most isolated, start as noise; no one share finds every maximum
 
@@ -144,51 +146,72 @@ def moments_of_labels(X: np.ndarray, labels: np.ndarray, n_components: int) -> n
     return z
 
 
-def portfolio(
-    table: Observations,
-    labels: np.ndarray,
-    center: np.ndarray,
-    covariance: np.ndarray,
-    n_components: int,
-    n_starts: int,
-    rng: np.random.Generator,
-) -> Candidates:
-    """``n_starts`` named moments: Ward's clustering, k-means++ and random partitions, in two coordinate systems.
+class Seeding:
+    """Rows that starts of one table and number of components are made from, in two whitened coordinate systems.
 
-    Where there is noise, it has the most isolated rows at the start, and the others are clustered.
+    Missing values are filled in, in two ways by turns. Where there is noise, it has the most isolated rows at first,
+    and the others are clustered.
 
     Parameters
     ----------
     table : Observations
     labels : (N,) components where known, which these rows keep in every start; -1 where unknown; or empty
     center, covariance : (D,), (D, D) of the table
-    n_components, n_starts : int
+    n_components : int
     rng : Generator
+        Draws the rows that are looked at where there are many, and what is filled in.
 
-    Returns
-    -------
-    list of (kind, moments)
+    Attributes
+    ----------
+    rows : (n, D) offsets from the center
+    total : sum of the weights of all rows of the table
     """
-    table, labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
-    X = completed(table) - center
-    whiteners = _whiteners(X, covariance, min(n_starts, 2), rng)
-    fillings = [X] if table.complete else [X, completed(table, rng) - center]  # each sees other clusters
-    systems = [X @ whitener for whitener in whiteners for X in fillings]
-    isolation = [] if table.noise is None else [_isolation(Z, labels, rng) for Z in systems]
-    starts = []
-    for i in range(n_starts):
-        X, Z, known = fillings[i % len(fillings)], systems[i % len(systems)], labels
-        if isolation:
-            clustered = _least(isolation[i % len(systems)], 1 - _NOISE_SHARES[i % len(_NOISE_SHARES)], n_components + 1)
-            X, Z, known = X[clustered], Z[clustered], labels[clustered] if labels.size else labels
-        kind, partition = _partition(i, Z, known, n_components, rng)
+
+    def __init__(
+        self,
+        table: Observations,
+        labels: np.ndarray,
+        center: np.ndarray,
+        covariance: np.ndarray,
+        n_components: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.n_components, self.total = n_components, table.total_weight
+        self._table, self._labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
+        self.rows = completed(self._table) - center
+        self._center, self._covariance, self._rng = center, covariance, np.random.default_rng(rng.integers(2**63))
+
+    @cached_property
+    def _views(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """The rows (n, D), the same in whitened coordinates, and how isolated they are where there is noise."""
+        fillings, noise = [self.rows], self._table.noise is not None
+        if self.n_components == 1 and self._table.complete and not noise:
+            return [(self.rows, self.rows, None)]
+        if not self._table.complete:
+            fillings.append(completed(self._table, self._rng) - self._center)  # each sees other clusters
+        views = [(X, X @ whitener) for whitener in _whiteners(self.rows, self._covariance, self._rng) for X in fillings]
+        return [(X, Z, _isolation(Z, self._labels, self._rng) if noise else None) for X, Z in views]
+
+    def portfolio(self, n_starts: int, rng: np.random.Generator) -> Candidates:
+        """Named moments: Ward's clustering, k-means++ and random partitions, in turn in the two coordinate systems."""
+        return [self._start(i, i, rng) for i in range(n_starts)]
+
+    def seeded(self, n: int, rng: np.random.Generator) -> Candidates:
+        """``n`` named moments of partitions by seeds of k-means++."""
+        return [self._start(i, _KMEANS, rng) for i in range(n)]
+
+    def _start(self, i: int, kind: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """Moments of a partition of the i-th view of the rows."""
+        (X, Z, isolation), known, K = self._views[i % len(self._views)], self._labels, self.n_components
+        if isolation is not None:
+            clustered = _least(isolation, 1 - _NOISE_SHARES[i % len(_NOISE_SHARES)], K + 1)
+            X, Z, known = X[clustered], Z[clustered], known[clustered] if known.size else known
+        name, partition = _partition(kind, Z, known, K, rng)
         if known.size:
             partition = np.where(known >= 0, known, partition)
-        moments = moments_of_labels(X, partition, n_components)
-        share = len(X) / table.n_observations
-        moments[:n_components] *= share * table.total_weight / moments[:n_components].sum()
-        starts.append((kind, moments))
-    return starts
+        moments = moments_of_labels(X, partition, K)
+        moments[:K] *= len(X) / len(self.rows) * self.total / moments[:K].sum()
+        return name, moments
 
 
 def _isolation(Z: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -248,8 +271,8 @@ def _ward_of_a_sample(Z: np.ndarray, n_clusters: int, rng: np.random.Generator) 
     return _plus_plus(Z, means, np.ones(n_clusters, dtype=np.bool_), np.empty(0))
 
 
-def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Maps (D, D) to one or two coordinate systems in which distances do not depend on the units or the axes of X.
+def _whiteners(X: np.ndarray, covariance: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Maps (D, D) to two coordinate systems in which distances do not depend on the units or the axes of X.
 
     In the first the whole table has unit covariance, which squeezes clusters that lie far apart along one axis. In the
     second the differences between near neighbours have unit covariance. They estimate the covariance within clusters
@@ -259,9 +282,7 @@ def _whiteners(X: np.ndarray, covariance: np.ndarray, n: int, rng: np.random.Gen
     whole = np.empty((D, D))
     if precision_cholesky(covariance, whole) <= 1e-13:  # collinear columns: only their scales can be removed
         whole = np.diag(1.0 / np.sqrt(np.diag(covariance)))
-        return [whole] * n
-    if n == 1:
-        return [whole]
+        return [whole, whole]
     sample = X if len(X) <= _NEIGHBOUR_ROWS else X[rng.choice(len(X), _NEIGHBOUR_ROWS, replace=False)]
     n_neighbours = max(D + 1, int(np.sqrt(len(sample)) / 2))
     if len(sample) <= 2 * n_neighbours:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.result import EMFit, Maximum, Start, Status
+from bayesgmm.em.result import EMFit, Maximum, SearchEnd, Start, Status
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Missing
 from bayesgmm.tables import StandIn
 
-_OF_ITS_OWN = ("mixture", "covariance_model", "status", "log_likelihood_path", "starts", "maxima")
+_OF_ITS_OWN = ("mixture", "covariance_model", "status", "search_end", "log_likelihood_path", "starts", "maxima")
 
 
 def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
@@ -43,6 +43,7 @@ def fit_to_arrays(fit: EMFit) -> dict[str, np.ndarray]:
     """
     record: dict[str, Any] = {f.name: getattr(fit, f.name) for f in fields(fit) if f.name not in _OF_ITS_OWN}
     record["covariance_model"], record["status"] = fit.covariance_model.name, fit.status.name
+    record["search_end"] = fit.search_end.name
     record["mixture_features"], record["missing"] = fit.mixture.features, asdict(fit.missing)
     record["noise"] = None if fit.mixture.noise is None else asdict(fit.mixture.noise)
     record["starts"] = [(s.kind, s.status.name, s.log_likelihood, s.n_iterations, s.detail) for s in fit.starts]
@@ -76,10 +77,10 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     starts = tuple(Start(kind, Status[status], *rest) for kind, status, *rest in record.pop("starts"))
     maxima = tuple(_maxima(record.pop("maxima"), arrays, noise))
     model, status = CovarianceModel.named(record.pop("covariance_model")), Status[record.pop("status")]
-    missing = Missing(**_with_tuples(record.pop("missing")))
+    missing, search_end = Missing(**_with_tuples(record.pop("missing"))), SearchEnd[record.pop("search_end")]
     record["stand_ins"] = [StandIn(*one) for one in record["stand_ins"]]
-    rest = _with_tuples(record)
-    return EMFit(best, model, status, log_likelihood_path=path, starts=starts, maxima=maxima, missing=missing, **rest)
+    found: dict[str, Any] = {"starts": starts, "maxima": maxima, "search_end": search_end}
+    return EMFit(best, model, status, log_likelihood_path=path, missing=missing, **found, **_with_tuples(record))
 
 
 def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def select(
     posterior: str | None = None,
     overfitted: bool = False,
     sampling: Mapping[str, Any] | None = None,
-    n_starts: int = 20,
+    n_starts: int | None = None,
     n_folds: int = 10,
     n_replicates: int = 100,
     out: str | Path | None = None,
@@ -71,8 +71,8 @@ def select(
     sampling : mapping, optional
         Arguments of `sample_posterior`, such as ``{"draws": 500}``; draws, tune and chains are the overfitted mixture's
         too. With ``{"method": "laplace"}`` the evidence is by Laplace's approximation, and there is no LOO.
-    n_starts : int
-        As in `fit_em`. With more than one, fits start from their neighbours too: from one component fewer with one
+    n_starts : int, optional
+        As in `fit_em`. Unless it is one, fits start from their neighbours too: from one component fewer with one
         split, from one more with two merged, and from a simpler covariance model.
     n_folds : int
         Parts of the rows that "cv" holds out in turn.
@@ -142,7 +142,9 @@ def select(
     table = observations(X, sample_weight, error_sd, error_covariance)
     counts, models = _counts(n_components), _models(covariances, table.n_features)
     criteria = _criteria(criteria)
-    grid = Grid(table, tuple(models), tuple(counts), positive_integer(n_starts, "n_starts"))
+    if n_starts is not None:
+        n_starts = positive_integer(n_starts, "n_starts")
+    grid = Grid(table, tuple(models), tuple(counts), n_starts)
     n_folds = min(positive_integer(n_folds, "n_folds", least=2), table.n_observations)
     n_replicates = positive_integer(n_replicates, "n_replicates", least=0)
     if posterior not in ("contenders", "all", None):

@@ -31,7 +31,7 @@ def held_out_densities(run: Run, fits: Mapping[Key, EMFit], n_folds: int) -> dic
     InputError
         If there is no fit that could be made without every fold.
     """
-    folds = replace(run.grid, n_starts=min(run.grid.n_starts, _FOLD_STARTS))
+    folds = replace(run.grid, n_starts=min(run.grid.n_starts or _FOLD_STARTS, _FOLD_STARTS))
     rng, progress = np.random.default_rng(run.seeds.folds), of_stage(run.progress, "held-out folds")
     results = held_out_log_density(folds, n_folds, rng, run.checkpoints.arrays, progress)
     weight = run.table.sample_weight

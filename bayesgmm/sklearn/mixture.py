@@ -14,8 +14,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
-from bayesgmm.em.fit import enough_rows, fit_from_starts
+from bayesgmm.em.fit import enough_rows, fit_by_plan
 from bayesgmm.em.result import EMFit, Status
+from bayesgmm.em.search import Plan
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.observations import observations, positive_integer
 from bayesgmm.sklearn.estimator import MixtureEstimator
@@ -295,7 +296,7 @@ class GaussianMixture(MixtureEstimator):
         def fit(max_iterations: int) -> EMFit:
             constraints = ("reg_covar",) if climber.problem.row_variance.any() else ()
             shorter = climber.limited(max_iterations)
-            return fit_from_starts(shorter, starts, rng, constraints=constraints, as_started=given.any)
+            return fit_by_plan(shorter, Plan(starts), rng, constraints=constraints, as_started=given.any)
 
         try:
             return fit(self.max_iter)

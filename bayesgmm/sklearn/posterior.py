@@ -35,7 +35,7 @@ class GaussianMixturePosterior(MixtureEstimator):
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
         These five as in `bayesgmm.sample_posterior`.
     n_init : int
-        Starts of the EM fit that the draws begin around and take their labels from.
+        Starts of the EM fit that the draws begin around and take their labels from; None for as many as it takes.
     random_state : int, RandomState or None
 
     Attributes
@@ -82,7 +82,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         tune: int = 500,
         chains: int = 4,
         sampler: str = "auto",
-        n_init: int = FitSettings.n_starts,
+        n_init: int | None = FitSettings.n_starts,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -166,7 +166,7 @@ class GaussianMixturePosterior(MixtureEstimator):
 
     def _em(self, X: Any, seed: int) -> EMFit:
         """The fit that draws begin around: where the likelihood has no sound maximum, that under the default priors."""
-        settings = {"n_starts": positive_integer(self.n_init, "n_init"), "rng": seed}
+        settings = {"n_starts": None if self.n_init is None else positive_integer(self.n_init, "n_init"), "rng": seed}
         try:
             fit = fit_quietly(X, self.n_components, self.covariance_type, **settings)
         except BayesGMMError:

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber
 from bayesgmm.em.fit import starts_for
-from bayesgmm.em.initialize import Candidates, completed, portfolio, user_starts
+from bayesgmm.em.initialize import Candidates, Seeding, completed, user_starts
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.observations import Observations
 
@@ -82,9 +82,9 @@ def candidates(
     if given.all:
         return [("given", given.instead(np.zeros(climber.problem.metric.size), climber))]
     if init_params == PORTFOLIO:
-        n_starts = starts_for(table, K, max(_PORTFOLIO_STARTS, n_init))
+        n_starts = starts_for(table, K, max(_PORTFOLIO_STARTS, n_init)) or 1
         rng = np.random.default_rng(random_state.randint(2**31 - 1))
-        named = portfolio(table, NO_LABELS, climber.center, spread, K, n_starts, rng)
+        named = Seeding(table, NO_LABELS, climber.center, spread, K, rng).portfolio(n_starts, rng)
     else:
         starts = [_responsibilities(init_params, table, K, random_state) for _ in range(n_init)]
         moments = user_starts(starts, table, climber.center, climber.problem.row_variance, K)

@@ -59,7 +59,7 @@ def remarks(analysis: Analysis) -> Iterator[Remark]:
 def em_remarks(fit: EMFit, seconds: float | None = None) -> Iterator[Remark]:
     """How EM ended, and what makes its fit doubtful."""
     ended = fit.status.value.partition(":")[0]
-    effort = f"{counted(fit.n_iterations, 'iteration')}, {counted(len(fit.starts), 'start')}{_took(seconds, ', ')}"
+    effort = f"{counted(fit.n_iterations, 'iteration')}, {fit.search}{_took(seconds, ', ')}"
     yield Remark(
         Mark.GOOD if fit.status is Status.CONVERGED else Mark.LOOK,
         f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better).",
