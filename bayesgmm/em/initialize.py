@@ -6,9 +6,8 @@ get the same starts. Nothing here climbs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -179,18 +178,20 @@ class Seeding:
         self.n_components, self.total = n_components, table.total_weight
         self._table, self._labels = _seeding_rows(table, labels, _SEEDING_ROWS * n_components, rng)
         self.rows = completed(self._table) - center
-        self._center, self._covariance, self._rng = center, covariance, np.random.default_rng(rng.integers(2**63))
+        self._views = list(self._whitened(center, covariance, rng))
 
-    @cached_property
-    def _views(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def _whitened(
+        self, center: np.ndarray, covariance: np.ndarray, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """The rows (n, D), the same in whitened coordinates, and how isolated they are where there is noise."""
-        fillings, noise = [self.rows], self._table.noise is not None
-        if self.n_components == 1 and self._table.complete and not noise:
-            return [(self.rows, self.rows, None)]
-        if not self._table.complete:
-            fillings.append(completed(self._table, self._rng) - self._center)  # each sees other clusters
-        views = [(X, X @ whitener) for whitener in _whiteners(self.rows, self._covariance, self._rng) for X in fillings]
-        return [(X, Z, _isolation(Z, self._labels, self._rng) if noise else None) for X, Z in views]
+        complete, noise = self._table.complete, self._table.noise is not None
+        one = self.n_components == 1 and complete and not noise
+        whiteners = [np.eye(len(center))] if one else _whiteners(self.rows, covariance, rng)
+        fillings = [self.rows] if complete else [self.rows, completed(self._table, rng) - center]  # other clusters
+        for whitener in whiteners:
+            for X in fillings:
+                Z = X @ whitener
+                yield X, Z, _isolation(Z, self._labels, rng) if noise else None
 
     def portfolio(self, n_starts: int, rng: np.random.Generator) -> Candidates:
         """Named moments: Ward's clustering, k-means++ and random partitions, in turn in the two coordinate systems."""
