@@ -6,7 +6,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import posterior
@@ -28,6 +28,7 @@ def analyse(
     settings: Settings,
     priors: Priors | None = None,
     *,
+    errors: pd.DataFrame | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
@@ -40,6 +41,8 @@ def analyse(
     settings : Settings
     priors : Priors, optional
         Of the posterior; `Priors.weakly_informative` by default.
+    errors : DataFrame, optional
+        Standard deviations of the errors of the table's values.
     out : Path, optional
         Where draws are kept while there are more to come, as in `sample_posterior`.
     progress : callable, optional
@@ -56,7 +59,8 @@ def analyse(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         progress("EM climbs", 0, 0)
-        fit = fit_em(table, n_components, settings.covariance, rng=settings.seed, progress=progress)
+        options: dict[str, Any] = {"error_sd": errors, "rng": settings.seed, "progress": progress}
+        fit = fit_em(table, n_components, settings.covariance, **options)
         fitted = time.perf_counter()
         progress("posterior", 0, 0)
         tree = sample_posterior(
@@ -67,8 +71,7 @@ def analyse(
             chains=settings.chains,
             sampler=settings.sampler,
             out=out,
-            rng=settings.seed,
-            progress=progress,
+            **options,
         )
         drawn = posterior(tree)
         if not drawn.sampling.complete:

@@ -27,13 +27,15 @@ _FIT_EPILOG = """what is written to DIR:
                          probability of each with an interval, its cluster in the partition; tail_probability is near
                          0 for an outlier
   components.csv         a line per parameter: EM estimate, posterior mean, sd and interval
+  imputed.csv            a line per missing value, and per value with an error: what it may have been, with interval;
+                         only where there are such values
   clusters.csv           the posterior by the clusters of the partition; only where the draws do not keep the components
                          apart, and then responsibilities.csv, tables and pictures go by these clusters too
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers, with everything it was given; written last
 With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
 With --em-only there are estimates without intervals: clusters.png, em_path.png, responsibilities.csv, components.csv,
-fit.npz and summary.json.
+imputed.csv where values are missing, fit.npz and summary.json.
 Draws are kept in posterior.part.nc until the end: after an interruption the same command goes on from there.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and
@@ -219,6 +221,13 @@ def _add_table(command: Parser) -> None:
         "--missing",
         metavar="A,B,...",
         help="what stands for a missing value, besides empty cells, NA, null, ? ...",
+    )
+    errors_help = "columns called PREFIX and the name of another hold the standard deviations of its errors: sd_mass"
+    command.add_argument("--error-prefix", metavar="PREFIX", help=errors_help)
+    command.add_argument(
+        "--fail-on-missing",
+        action="store_true",
+        help="refuse missing values instead of integrating over them",
     )
     command.add_argument("--id", metavar="COLUMN", help="column that tells the rows apart, kept beside the results")
 

@@ -84,6 +84,7 @@ class _Request:
 
     command: str
     table: pd.DataFrame
+    errors: pd.DataFrame | None  # of its values, as standard deviations
     own: pd.DataFrame  # the table's columns as they stand in its file
     source: str  # the table's name
     out: Path
@@ -105,7 +106,7 @@ def _request(arguments: argparse.Namespace, table: ReadTable, source: str) -> _R
         "table": {"format": table.format, "notes": table.notes},
     }
     output = Output(arguments.json, arguments.quiet)
-    return _Request(arguments.command, table.features, table.own, source, arguments.out, record, output)
+    return _Request(arguments.command, table.features, table.errors, table.own, source, arguments.out, record, output)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -117,7 +118,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     settings = Settings()
     vars(arguments).update(asdict(settings))
     table = datasets.old_faithful()
-    request = _request(arguments, ReadTable(table, table, None, (), {}), "Old Faithful")
+    request = _request(arguments, ReadTable(table, None, table, None, (), {}), "Old Faithful")
     _forget(arguments.out / files.PART)
     _fit_one(request, 2, settings, None)
 
@@ -195,10 +196,15 @@ def _select(arguments: argparse.Namespace) -> None:
     arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-select")
 
     from bayesgmm.cli import files
+    from bayesgmm.cli.console import note
+    from bayesgmm.observations import any_rows
     from bayesgmm.selection import select
 
     _check_output(arguments)
     request = _read(arguments)
+    missing = any_rows(request.table).count_missing()
+    if missing.n_rows:
+        note(f"{missing}, and integrated over")
     if arguments.folds > len(request.table) and "cv" in criteria:
         raise InputError(f"--folds {arguments.folds} is more than the {len(request.table)} rows of the table")
     if arguments.force:
@@ -209,6 +215,7 @@ def _select(arguments: argparse.Namespace) -> None:
             counts,
             covariances,
             criteria,
+            error_sd=request.errors,
             posterior=arguments.posterior,
             overfitted=arguments.overfitted,
             n_starts=arguments.starts,
@@ -226,8 +233,10 @@ def _select(arguments: argparse.Namespace) -> None:
 def _read(arguments: argparse.Namespace) -> _Request:
     from bayesgmm.cli.reading import read_table, refuse_missing
 
-    table = read_table(arguments.table, columns_of(arguments), arguments.id, text_options(arguments))
-    refuse_missing(table)
+    options = arguments.id, text_options(arguments), arguments.error_prefix
+    table = read_table(arguments.table, columns_of(arguments), *options)
+    if arguments.fail_on_missing:
+        refuse_missing(table)
     return _request(arguments, table, "standard input" if arguments.table == STDIN else arguments.table.name)
 
 
@@ -260,7 +269,8 @@ def _check_fit(request: _Request, n_components: int, settings: Settings, *, em_o
     column = next((name for name in table.columns if table[name].nunique() == 1), None)
     fault = "is constant"
     if column is None and not (em_only and model.diagonal):
-        j = first_dependent(np.atleast_2d(np.cov(table.dropna().to_numpy().T)))
+        complete = table.dropna().to_numpy()
+        j = first_dependent(np.atleast_2d(np.cov(complete.T))) if len(complete) > complete.shape[1] else None
         column = None if j is None else table.columns[j]
         fault = f"is in all {len(table)} rows the same linear combination of the columns before it"
     if column is not None and len(table.columns) > 1:
@@ -291,7 +301,9 @@ def _fit_one(request: _Request, n_components: int, settings: Settings, priors: P
 
         progress("loading", 1, 1)
         part = request.out / files.PART if settings.sampler in ("auto", "nutpie") else None
-        analysis = analyse(request.table, n_components, settings, priors, out=part, progress=progress)
+        analysis = analyse(
+            request.table, n_components, settings, priors, errors=request.errors, out=part, progress=progress
+        )
         tell = of_stage(progress, "files")
         written = files.write_analysis(analysis, request.own, request.out, request.record, tell)
     output = request.output
@@ -309,11 +321,12 @@ def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None
     with request.output.progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         started = time.perf_counter()
-        fit = fit_em(request.table, n_components, settings.covariance, rng=settings.seed, progress=progress)
+        options: dict[str, Any] = {"error_sd": request.errors, "rng": settings.seed, "progress": progress}
+        fit = fit_em(request.table, n_components, settings.covariance, **options)
         seconds = time.perf_counter() - started
-        written = em_only.write(fit, request.table, request.own, request.out, request.record, seconds)
+        written = em_only.write(fit, request.table, request.errors, request.own, request.out, request.record, seconds)
     output = request.output
-    p = fit.mixture.responsibilities(request.table)
+    p = fit.mixture.responsibilities(request.table, error_sd=request.errors)
     output.page(em_only.page(fit, p, request.source, output.console.width))
     endings = _endings(request.out, written.files, written.summary["not_drawn"])
     output.sentences([*em_only.sentences(fit, seconds), *endings])
@@ -341,6 +354,7 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings, p
             counts,
             settings.covariance,
             _FIT_CRITERIA,
+            error_sd=request.errors,
             posterior="all",
             sampling=chosen(settings, "draws", "chains", "sampler") | ({} if priors is None else {"priors": priors}),
             out=request.out / files.UNFINISHED,
@@ -371,7 +385,8 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings, p
 def _size(request: _Request) -> dict[str, Any]:
     """What the summary of a selection says of the table."""
     n, d = request.table.shape
-    return {"n_observations": n, "n_features": d, "features": list(request.table.columns)}
+    features, missing = list(request.table.columns), request.table.isna().mean().to_dict()
+    return {"n_observations": n, "n_features": d, "features": features, "missing": missing}
 
 
 def _show_selection(request: _Request, written: Written, names: Sequence[str]) -> None:
@@ -393,7 +408,9 @@ def _endings(out: Path, names: Sequence[str], not_drawn: dict[str, str]) -> Iter
 def _assign(arguments: argparse.Namespace) -> None:
     from bayesgmm.cli.finished import assign_rows
 
-    assign_rows(arguments.result, arguments.table, arguments.id, text_options(arguments), arguments.out)
+    options = {"ids": arguments.id, "options": text_options(arguments), "error_prefix": arguments.error_prefix}
+    refuse = arguments.fail_on_missing
+    assign_rows(arguments.result, arguments.table, options, arguments.out, fail_on_missing=refuse)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -29,15 +29,25 @@ _DIGITS = 4  # of estimates
 
 
 def write(
-    fit: EMFit, table: pd.DataFrame, own: pd.DataFrame, directory: Path, run: dict[str, Any], seconds: float
+    fit: EMFit,
+    table: pd.DataFrame,
+    errors: pd.DataFrame | None,
+    own: pd.DataFrame,
+    directory: Path,
+    run: dict[str, Any],
+    seconds: float,
 ) -> files.Written:
     """Write everything about a fit.
 
     Parameters
     ----------
     fit : EMFit
-    table, own : DataFrame
-        The rows that were fitted, and the columns of the user's table.
+    table : DataFrame
+        The rows that were fitted.
+    errors : DataFrame or None
+        Standard deviations of their errors.
+    own : DataFrame
+        The columns of the user's table.
     directory : Path
     run : dict
         What else the summary should tell: the command and its arguments.
@@ -50,13 +60,14 @@ def write(
     with beside(directory / FIT) as path, path.open("wb") as file:
         np.savez(file, **fit_to_arrays(fit))  # type: ignore[arg-type]
     tables = {
-        files.ROWS: files.beside_own(own, assigned(fit.mixture, table)),
+        files.ROWS: files.beside_own(own, assigned(fit.mixture, table, errors)),
         "components.csv": _parameters(fit),
+        **files.imputed(fit, table, error_sd=errors),
     }
     for name, content in tables.items():
-        files.write_table(content, directory / name, files.DIGITS if name == files.ROWS else None)
+        files.write_table(content, directory / name, files.DIGITS if name in (files.ROWS, files.IMPUTED) else None)
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(table, fit),
+        "clusters.png": lambda: plots.clusters(table, fit, error_sd=errors),
         "em_path.png": lambda: plots.em_path(fit),
     }
     drawn, not_drawn = files.draw(pictures, directory)
@@ -71,12 +82,12 @@ def written_fit(directory: Path) -> EMFit:
         return fit_from_arrays(dict(arrays))
 
 
-def assigned(mixture: GaussianMixture, rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """A line per row of what a mixture says of it."""
-    p = mixture.responsibilities(rows)
+def assigned(mixture: GaussianMixture, rows: pd.DataFrame, errors: pd.DataFrame | None, seed: int = 0) -> pd.DataFrame:
+    """A line per row, with errors or without, of what a mixture says of it."""
+    p = mixture.responsibilities(rows, error_sd=errors)
     found = {"label": p.argmax(axis=1), "label_probability": p.max(axis=1)}
     found |= {f"p_{k}": p[:, k] for k in range(p.shape[1])}
-    return pd.DataFrame(found | {"tail_probability": mixture.tail_probability(rows, rng=seed)})
+    return pd.DataFrame(found | {"tail_probability": mixture.tail_probability(rows, error_sd=errors, rng=seed)})
 
 
 def _parameters(fit: EMFit) -> pd.DataFrame:

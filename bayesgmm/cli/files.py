@@ -33,8 +33,9 @@ DRAWS = "posterior.nc"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 ROWS = "responsibilities.csv"
+IMPUTED = "imputed.csv"
 DIGITS = 6  # of what is said of rows
-_TABLES = (ROWS, "components.csv", "clusters.csv", "selection.csv")
+_TABLES = (ROWS, "components.csv", "clusters.csv", IMPUTED, "selection.csv")
 
 
 class Written(NamedTuple):
@@ -95,9 +96,18 @@ def _command_of(summary: Path) -> str | None:
 
 
 def begin(directory: Path) -> None:
-    """Make the directory, and an earlier result in it unfinished."""
+    """Make the directory, and an earlier result in it unfinished, without what the next may not write."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / SUMMARY).unlink(missing_ok=True)
+    for name in (SUMMARY, "clusters.csv", IMPUTED):  # the tables are not always written
+        (directory / name).unlink(missing_ok=True)
+
+
+def imputed(source: Any, *rows: Any, error_sd: Any = None) -> dict[str, pd.DataFrame]:
+    """What `impute` finds of the unknown values, by the name of its file; nothing where all are known."""
+    from bayesgmm.clusters.imputation import impute
+
+    values = impute(source, *rows, error_sd=error_sd).to_dataframe()
+    return {IMPUTED: values} if len(values) else {}
 
 
 def write_analysis(
@@ -120,10 +130,9 @@ def write_analysis(
     n_files = 1 + len(tables) + len(pictures)
     tell(0, n_files)
     begin(directory)
-    (directory / "clusters.csv").unlink(missing_ok=True)  # of an earlier run
     _keep_draws(analysis, directory)
     for name, table in tables.items():
-        write_table(table, directory / name, DIGITS if name == ROWS else None)
+        write_table(table, directory / name, DIGITS if name in (ROWS, IMPUTED) else None)
     drawn, not_drawn = draw(pictures, directory, lambda done: tell(1 + len(tables) + done, n_files))
     summary = write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
     return Written([DRAWS, *tables, *drawn, SUMMARY], summary)
@@ -156,7 +165,7 @@ def _tables(analysis: Analysis, own: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rows = beside_own(own, said_of_rows(analysis.assignments))
     if analysis.partition is not None and not analysis.ambiguous:
         rows["partition"] = analysis.partition.labels
-    tables = {ROWS: rows, "components.csv": analysis.parameters}
+    tables = {ROWS: rows, "components.csv": analysis.parameters, **imputed(analysis.posterior)}
     if analysis.clusters is not None:
         tables["components.csv"] = analysis.parameters[["parameter", "component", "feature", "feature_bis", "em"]]
         tables["clusters.csv"] = analysis.clusters
@@ -195,7 +204,7 @@ def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
     a, fit, posterior = analysis.assignments, analysis.fit, analysis.posterior
     best, ball, ci_prob = analysis.partition, analysis.ball, analysis.ci_prob
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(analysis.table, fit, posterior, a, ci_prob=ci_prob),
+        "clusters.png": lambda: plots.clusters(posterior.table, fit, posterior, a, ci_prob=ci_prob),
         "em_path.png": lambda: plots.em_path(fit),
         "posterior.png": lambda: plots.posterior(posterior, partition=a.partition, ci_prob=ci_prob),
     }
@@ -308,6 +317,7 @@ def summary_of_fit(fit: EMFit) -> dict[str, Any]:
         "n_observations": fit.n_observations,
         "n_features": fit.n_features,
         "features": list(fit.features),
+        "missing": dict(zip(fit.missing.features, fit.missing.share, strict=True)),
         "n_components": fit.n_components,
         "covariance": fit.covariance_model.label(fit.n_features),
         "n_parameters": fit.n_parameters,

@@ -21,7 +21,6 @@ from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import posterior
 from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.console import Output, note
-from bayesgmm.cli.dialects import TextOptions
 from bayesgmm.cli.reading import read_parts, refuse_missing
 from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -104,16 +103,18 @@ class Result:
         with xr.open_datatree(self.directory / files.DRAWS, engine="h5netcdf") as tree:
             return posterior(tree).draws.reshape(-1)
 
-    def assigner(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
-        """A function that says of rows what responsibilities.csv says of those that were fitted."""
+    def assigner(self) -> Callable[[pd.DataFrame, pd.DataFrame | None], pd.DataFrame]:
+        """A function of rows and their errors that says what responsibilities.csv says of those that were fitted."""
         if self.by_em:
             mixture = em_only.written_fit(self.directory).mixture
-            return lambda rows: em_only.assigned(mixture, rows, self.seed)
+            return lambda rows, errors: em_only.assigned(mixture, rows, errors, self.seed)
         clustered = self.summary["ambiguous"]
         drawn = self.analysis.posterior if clustered else self.draws
         best = self.analysis.assignments.partition if clustered else None
         ci_prob = self.summary["ci_prob"]
-        return lambda rows: files.said_of_rows(assign(drawn, rows, ci_prob, partition=best, rng=self.seed))
+        return lambda rows, errors: files.said_of_rows(
+            assign(drawn, rows, ci_prob, error_sd=errors, partition=best, rng=self.seed)
+        )
 
 
 def show_result(directory: Path, output: Output) -> None:
@@ -144,7 +145,9 @@ def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> 
     output.sentences(summary["conclusions"])
 
 
-def assign_rows(directory: Path, table: Path, ids: str | None, options: TextOptions, out: Path | None) -> None:
+def assign_rows(
+    directory: Path, table: Path, options: dict[str, Any], out: Path | None, *, fail_on_missing: bool = False
+) -> None:
     """Assign the rows of a table, in parts, and write a line of CSV for each.
 
     Parameters
@@ -152,22 +155,23 @@ def assign_rows(directory: Path, table: Path, ids: str | None, options: TextOpti
     directory : Path
         Of the result.
     table : Path
-    ids : str or None
-        A column that stays as it is written.
-    options : TextOptions
-        How the table is written.
+    options : dict
+        How to read the table, as `read_parts` takes it.
     out : Path or None
         A file, or standard output.
+    fail_on_missing : bool
+        Whether to refuse missing values.
     """
     result = Result.of(directory).of_one_mixture()
     assigned, done = result.assigner(), 0
     with _csv(out) as file:
-        for part in read_parts(table, result.summary["features"], _ROWS, ids, options):
+        for part in read_parts(table, result.summary["features"], _ROWS, **options):
             for text in part.notes:
                 note(text)
-            refuse_missing(part)
+            if fail_on_missing:
+                refuse_missing(part)
             if len(part.features):
-                lines = files.beside_own(part.own, assigned(part.features), done)
+                lines = files.beside_own(part.own, assigned(part.features, part.errors), done)
                 lines.to_csv(file, index=False, header=done == 0, float_format=f"%.{files.DIGITS}g")
                 done += len(lines)
     if not done:

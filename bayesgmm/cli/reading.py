@@ -11,7 +11,7 @@ import io
 import math
 import numbers
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -50,6 +50,9 @@ class ReadTable:
     ----------
     features : DataFrame
         float64, never infinite, NaN where a value is missing; rows numbered from 0.
+    errors : DataFrame or None
+        Standard deviations of the errors of the features' values, zero where these have none or are missing; None
+        where no column holds errors.
     own : DataFrame
         All columns of the file that have a name, as they stand there.
     gap : Gap or None
@@ -61,6 +64,7 @@ class ReadTable:
     """
 
     features: pd.DataFrame
+    errors: pd.DataFrame | None
     own: pd.DataFrame
     gap: Gap | None
     notes: tuple[str, ...]
@@ -68,7 +72,11 @@ class ReadTable:
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str] | None = None, ids: str | None = None, options: TextOptions | None = None
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    ids: str | None = None,
+    options: TextOptions | None = None,
+    error_prefix: str | None = None,
 ) -> ReadTable:
     r"""The table in a file.
 
@@ -83,6 +91,9 @@ def read_table(
         The column that tells the rows apart.
     options : TextOptions, optional
         How a text is written, as far as that should not be found out.
+    error_prefix : str, optional
+        What the names of columns begin with that hold standard deviations of the errors of others: "sd_" where
+        "sd_mass" is that of "mass".
 
     Raises
     ------
@@ -101,12 +112,15 @@ def read_table(
     1  3.0  NaN
     """
     with opened(path) as source:
-        file = _checked(raw_file(source, options or TextOptions(), _as_text(columns, ids)), columns, ids)
+        as_text = _as_text(columns, ids, error_prefix)
+        file = _checked(raw_file(source, options or TextOptions(), as_text), columns, ids)
         rows = next(file.parts(None))
         if not len(rows):
             raise InputError(f"{file.name} has no rows")
         notes, units = list(file.notes), dict[str, str]()
-        table = _table(file, rows, _all_columns(file, rows, ids, notes) if columns is None else columns, units, notes)
+        errors = _error_columns(file, columns, error_prefix)
+        used = _all_columns(file, rows, {ids, *errors.values()}, notes) if columns is None else columns
+        table = _table(file, rows, used, errors, units, notes)
         if columns is None:
             _refuse_row_numbers(table.features)
         notes += [f"column {name!r} is read without its sign {unit}" for name, unit in units.items() if unit]
@@ -116,14 +130,21 @@ def read_table(
 
 
 def read_parts(
-    path: str | Path, columns: Sequence[str], rows: int, ids: str | None = None, options: TextOptions | None = None
+    path: str | Path,
+    columns: Sequence[str],
+    rows: int,
+    ids: str | None = None,
+    options: TextOptions | None = None,
+    error_prefix: str | None = None,
 ) -> Iterator[ReadTable]:
     """The table in a file, in parts of at most so many rows; the other parameters are those of `read_table`."""
     with opened(path) as source:
-        file = _checked(raw_file(source, options or TextOptions(), _as_text(columns, ids)), columns, ids)
+        as_text = _as_text(columns, ids, error_prefix)
+        file = _checked(raw_file(source, options or TextOptions(), as_text), columns, ids)
+        errors = _error_columns(file, columns, error_prefix)
         notes, units = list(file.notes), dict[str, str]()
         for part in file.parts(rows):
-            yield _table(file, part, columns, units, notes)
+            yield _table(file, part, columns, errors, units, notes)
             notes = []
 
 
@@ -141,9 +162,10 @@ def refuse_missing(table: ReadTable) -> None:
         raise InputError(f"{place}, column {column!r}: the value is missing{more}; fill it in or leave the row out")
 
 
-def _as_text(columns: Sequence[str] | None, ids: str | None) -> Any:
-    """Which columns stay as they are written: those that are not measurements."""
-    return lambda name: name == ids or (columns is not None and name not in columns)
+def _as_text(columns: Sequence[str] | None, ids: str | None, error_prefix: str | None) -> Any:
+    """Which columns stay as they are written: those that are neither measurements nor their errors."""
+    read = None if columns is None else {*columns, *(f"{error_prefix}{name}" for name in columns)}
+    return lambda name: name == ids or (read is not None and name not in read)
 
 
 def _checked(file: RawFile, columns: Sequence[str] | None, ids: str | None) -> RawFile:
@@ -156,8 +178,23 @@ def _checked(file: RawFile, columns: Sequence[str] | None, ids: str | None) -> R
     return file
 
 
+def _error_columns(file: RawFile, columns: Sequence[str] | None, prefix: str | None) -> dict[str, str]:
+    """The columns that hold the errors of others, by the names of these."""
+    if prefix is None:
+        return {}
+    pairs = {name: f"{prefix}{name}" for name in columns or file.names if name and f"{prefix}{name}" in file.names}
+    if not pairs:
+        raise InputError(f"{file.name} has no column whose name is {prefix!r} with that of another after it")
+    return pairs
+
+
 def _table(
-    file: RawFile, rows: pd.DataFrame, used: Sequence[str], units: dict[str, str], notes: list[str]
+    file: RawFile,
+    rows: pd.DataFrame,
+    used: Sequence[str],
+    error_columns: Mapping[str, str],
+    units: dict[str, str],
+    notes: list[str],
 ) -> ReadTable:
     """Some rows of a file as numbers, with what was decided about them added to the notes."""
     import pandas as pd
@@ -166,7 +203,8 @@ def _table(
     if len(file.names) > 1 and empty.any():
         rows = rows[~empty]
         notes.append(f"{counted(int(empty.sum()), 'row')} of {file.name} without any value left out")
-    columns = {name: _column(file, name, rows[file.names.index(name)]) for name in used}
+    numeric = [*used, *(error_columns[name] for name in used if name in error_columns)]
+    columns = {name: _column(file, name, rows[file.names.index(name)]) for name in numeric}
     _refuse_text(file, rows, columns)
     for name, column in columns.items():
         _refuse_strange(file, rows, name, column)
@@ -174,10 +212,25 @@ def _table(
             raise InputError(
                 f"column {name!r} of {file.name} has numbers with and without {units[name] or column.unit}"
             )
-    features = pd.DataFrame({name: column.values for name, column in columns.items()})
+    features = pd.DataFrame({name: columns[name].values for name in used})
+    errors = pd.DataFrame(0.0, features.index, features.columns) if error_columns else None
+    for name, error_column in error_columns.items():
+        if errors is not None and name in features:
+            errors[name] = _errors(file, rows, features[name], error_column, columns[error_column].values)
     named = [j for j, name in enumerate(file.names) if name]
     own = rows[named].set_axis([file.names[j] for j in named], axis=1).reset_index(drop=True)
-    return ReadTable(features, own, _gap(file, rows, features), tuple(notes), file.format)
+    return ReadTable(features, errors, own, _gap(file, rows, features), tuple(notes), file.format)
+
+
+def _errors(file: RawFile, rows: pd.DataFrame, values: pd.Series, name: str, sd: np.ndarray) -> np.ndarray:
+    """The errors of a column's values, zero where these are missing."""
+    known = values.notna().to_numpy()
+    wrong = np.flatnonzero(known & ~(sd >= 0))
+    if len(wrong):
+        place, error = file.place(int(rows.index[wrong[0]])), sd[wrong[0]]
+        fault = "the error of a value is missing" if np.isnan(error) else f"the error {error:g} is negative"
+        raise InputError(f"{place} of {file.name}, column {name!r}: {fault}; an exact value has the error 0")
+    return np.where(known, sd, 0.0)
 
 
 def _gap(file: RawFile, rows: pd.DataFrame, features: pd.DataFrame) -> Gap | None:
@@ -267,9 +320,9 @@ def _refuse_strange(file: RawFile, rows: pd.DataFrame, name: str, column: _Colum
     raise InputError(f"{file.place(row)} of {file.name}, column {name!r}: {cell!r} {fault}{others}; {cure}")
 
 
-def _all_columns(file: RawFile, rows: pd.DataFrame, ids: str | None, notes: list[str]) -> list[str]:
-    """Every column but the ids; nameless ones that are empty or count the rows are none."""
-    named = [name for name in file.names if name and name != ids]
+def _all_columns(file: RawFile, rows: pd.DataFrame, others: Collection[str | None], notes: list[str]) -> list[str]:
+    """Every column but some others; nameless ones that are empty or count the rows are none."""
+    named = [name for name in file.names if name and name not in others]
     for j in (j for j, name in enumerate(file.names) if not name and not rows[j].isna().all()):
         if not _counts_up(_column(file, "", rows[j]).values):
             raise InputError(f"column {j + 1} of {file.name} has no name; {_choice(named)}")

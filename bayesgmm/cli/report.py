@@ -177,7 +177,7 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
     )
     doubtful = int((certainty < 0.9).sum())
     for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
-        cells = [f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
+        cells = ["missing" if np.isnan(x) else f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
         likeliest = np.argsort(-a.probabilities[row], kind="stable")
         for k in (a.labels[row], next(k for k in likeliest if k != a.labels[row])):
             p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))

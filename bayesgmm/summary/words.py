@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bayesgmm.clusters.imputation import MISSING_AT_RANDOM
 from bayesgmm.covariance import ALIASES
 from bayesgmm.em.result import EMFit, Status
 from bayesgmm.names import counted, short
@@ -64,6 +65,8 @@ def em_remarks(fit: EMFit, seconds: float | None = None) -> Iterator[Remark]:
         Mark.GOOD if fit.status is Status.CONVERGED else Mark.LOOK,
         f"EM {ended} ({effort}): log-likelihood {fit.log_likelihood:.2f}, BIC {fit.bic:.2f} (smaller is better).",
     )
+    if fit.missing.n_rows:
+        yield Remark(Mark.NOTE, f"{fit.missing}. {MISSING_AT_RANDOM}")
     for doubt in fit.doubts:
         yield Remark(Mark.LOOK, f"{doubt[0].upper()}{doubt[1:]}.")
 

@@ -25,7 +25,7 @@ def test_a_bad_table_is_named(folder, tmp_path):
     assert "absent.csv" in refusal("fit", folder / "absent.csv", *out)
     assert "directory" in refusal("fit", folder, *out)
     (tmp_path / "gap.csv").write_text("a,b\n1,2\n3,\n5,6\n4,3\n")
-    assert "line 3 of gap.csv, column 'b'" in refusal("fit", tmp_path / "gap.csv", *out)
+    assert "line 3 of gap.csv, column 'b'" in refusal("fit", tmp_path / "gap.csv", "--fail-on-missing", *out)
     (tmp_path / "flat.csv").write_text("a,b\n1,2\n3,2\n5,2\n4,2\n")
     assert "'b' is constant" in refusal("fit", tmp_path / "flat.csv", *out)
     said = refusal("fit", folder / "iris.csv", *out)

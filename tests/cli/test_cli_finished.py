@@ -88,7 +88,7 @@ def test_rows_that_cannot_be_assigned_are_refused(finished, compared, selected, 
     )
     (tmp_path / "new.csv").write_text("waiting,eruptions\n80,\n")
     assert "line 2 of new.csv, column 'eruptions': the value is missing" in refusal(
-        "assign", finished[0], tmp_path / "new.csv", "--out", tmp_path / "assigned.csv"
+        "assign", finished[0], tmp_path / "new.csv", "--fail-on-missing", "--out", tmp_path / "assigned.csv"
     )
     assert not (tmp_path / "assigned.csv").exists()
     (tmp_path / "new.csv").write_text("waiting,eruptions\n")

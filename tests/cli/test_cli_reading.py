@@ -108,3 +108,27 @@ def test_an_unknown_column_is_answered_with_the_known_ones(file):
         read_table(file("a,b\n1,2\n"), ["a", "z"])
     with pytest.raises(InputError, match=r"no column 'wating'; did you mean 'waiting'\?"):
         read_table(file("waiting,b\n1,2\n"), ["wating"])
+
+
+def test_errors_are_in_columns_named_after_those_of_the_values(file):
+    path = file("a,e_b,b,c,e_x\n1,0.1,2,x,9\n3,,,y,9\n5,0.3,6,z,9\n")
+    for columns in (["b", "a"], ["a", "b"]):
+        table = read_table(path, columns, error_prefix="e_")
+        assert list(table.features.columns) == list(table.errors.columns) == columns
+        np.testing.assert_array_equal(table.errors["a"], 0.0)
+        np.testing.assert_array_equal(table.errors["b"], [0.1, 0.0, 0.3])  # that of a missing value does not count
+        parts = list(read_parts(path, columns, 2, error_prefix="e_"))
+        np.testing.assert_array_equal(np.concatenate([part.errors for part in parts]), table.errors)
+    assert read_table(path, ["a"]).errors is None
+    table = read_table(file("b,e_b\n1,0.1\n2,0.2\n"), error_prefix="e_")
+    assert list(table.features.columns) == ["b"]
+
+
+def test_errors_that_cannot_be_are_refused(file):
+    for content, said in (
+        ("b,e_b\n1,0.1\n2,\n", "line 3 of t.csv, column 'e_b': the error of a value is missing"),
+        ("b,e_b\n1,0.1\n2,-2\n", "line 3 of t.csv, column 'e_b': the error -2 is negative"),
+        ("b,c\n1,0.1\n2,2\n", "t.csv has no column whose name is 'e_' with that of another after it"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_table(file(content), error_prefix="e_")
