@@ -10,6 +10,7 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
+from matplotlib.colors import to_rgba
 from oracles import REFERENCE, covariance_prior, errors_allowed, random_mixture, seed
 from scipy import stats
 from scipy.special import betaln, logsumexp, xlogy
@@ -24,6 +25,7 @@ from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
 from bayesgmm.expectation import Parameters, expected_statistics
 from bayesgmm.observations import any_rows, observations
+from bayesgmm.plots.style import NOISE_COLOR
 
 REAL = REFERENCE / "real"
 EXACT = json.loads((REAL / "exact_loglik.json").read_text())
@@ -650,6 +652,36 @@ def test_noise_is_together_with_nothing(noisy_tree):
     assert -1 in merging.labels(1)
     imputed = bg.impute(noisy_tree, [[0.0, None], [8.0, None]])
     np.testing.assert_allclose(imputed.values[:, 1], [0, 8], atol=0.6)
+
+
+def crosses(axes):
+    """Number of points in the colour of rows that belong to no cluster."""
+    grey = to_rgba(NOISE_COLOR)
+    points = [c for c in axes.collections if len(c.get_offsets()) and len(c.get_edgecolor())]
+    return sum(len(c.get_offsets()) for c in points if tuple(c.get_edgecolor()[0]) == grey)
+
+
+def test_pictures_show_rows_of_no_cluster_as_crosses(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    X, a = drawn.rows, bg.assign(noisy_tree, rng=0)
+    best = bg.partition(noisy_tree, rng=0)
+    n_em, n = int((drawn.em.predict(X) == -1).sum()), int((a.labels == -1).sum())
+    figures = [
+        (n_em, bg.plots.clusters(X, drawn.fit)),
+        (n, bg.plots.clusters(X, drawn.fit, noisy_tree, a)),
+        (n, bg.plots.uncertainty(noisy_tree, a)),
+    ]
+    for count, figure in figures:
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert f"belongs to no cluster ({count} rows)" in texts
+        assert crosses(figure.axes[0]) == count
+    rows = bg.plots.least_certain(a, X)
+    assert any("belongs to no cluster" in text.get_text() for text in rows.legends[0].get_texts())
+    ball = bg.plots.credible_ball(X, best, bg.credible_ball(noisy_tree, best, rng=0))
+    assert crosses(ball.axes[0]) == (best.labels == -1).sum()
+    similar = bg.plots.similarity(noisy_tree, best)
+    assert any("no cluster" in text.get_text() for text in similar.axes[0].texts)
+    bg.plots.clusters(X[:, :1], bg.fit_em(X[:, :1], 2, noise=True, rng=0))
 
 
 def test_a_posterior_with_a_density_of_ones_own_is_that_of_the_box():

@@ -17,6 +17,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, percent
 from bayesgmm.observations import any_rows, positive_integer
 from bayesgmm.plots.style import (
+    NOISE_COLOR,
     color,
     color_indices,
     edge_ticks,
@@ -24,6 +25,8 @@ from bayesgmm.plots.style import (
     figure_or_new,
     marker,
     missing_note,
+    noise_handle,
+    noise_points,
     parting_features,
     plain,
     point_handle,
@@ -86,7 +89,8 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
     indices = color_indices(partition, assignments.probabilities.shape[1])
     figure = figure_or_new(figure, 7.2, 5.2)
     ax = figure.subplots()
-    mapped = rows.shape[1] == 2 and len(indices) > 1
+    known = assignments.noise is None or drawn.draws.noise is not None  # at each point what would be noise
+    mapped = rows.shape[1] == 2 and len(indices) > 1 and known
     if mapped:
         _map_of_doubt(ax, rows, drawn, assignments)
     shown = parting_features(_means(drawn, partition), rows, 2)
@@ -100,6 +104,12 @@ def uncertainty(posterior: Any, assignments: Assignments, *, figure: Figure | No
         if others:
             edge_ticks(ax, rows[members, first], y[members], color(index))
         handles.append(point_handle(index, f"{assignments.group} {k}"))
+    outside = assignments.labels == -1
+    if outside.any():
+        noise_points(ax, rows[outside, first], y[outside])
+        if others:
+            edge_ticks(ax, rows[outside, first], y[outside], NOISE_COLOR)
+        handles.append(noise_handle(int(outside.sum())))
     handles += size_handles(assignments.group, _area)
     figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
     y_name = in_picture(drawn.features[others[0]]) if others else "1 - probability of the row's label"
@@ -164,10 +174,16 @@ def least_certain(assignments: Assignments, X: Any = None, *, rows: int = 20, fi
         ax.plot(a.probabilities[some, k], heights[likely], ls="", ms=5, marker=marker(index), color=color(index))
         if likely.any():
             handles.append(point_handle(index, f"{a.group} {k}"))
+    if a.noise is not None and a.noise_lower is not None and a.noise_upper is not None:
+        heights = np.arange(len(shown)) + K / 2 * apart
+        ax.hlines(heights, a.noise_lower[shown], a.noise_upper[shown], color=NOISE_COLOR, lw=1.6, alpha=0.6)
+        noise_points(ax, a.noise[shown], heights)
+        handles.append(noise_handle(int((a.labels == -1).sum())))
     for height in range(1, len(shown), 2):
         ax.axhspan(height - 0.5, height + 0.5, color="0.95", lw=0, zorder=0)
     for height, row in enumerate(shown):
-        ax.text(1.04, height, f"{a.labels[row]}: {a.label_probability[row]:.3f}", va="center", fontsize="small")
+        label = a.labels[row] if a.labels[row] >= 0 else "none"
+        ax.text(1.04, height, f"{label}: {a.label_probability[row]:.3f}", va="center", fontsize="small")
     ax.set_yticks(np.arange(len(shown)), names)
     ax.set(xlim=(-0.02, 1.02), xlabel=f"probability of the {a.group}, with {percent(a.ci_prob)} interval")
     ax.set_ylim(len(shown) - 0.5, -0.5)
@@ -215,12 +231,13 @@ def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignmen
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
     draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), posterior.table)
     share = None if a.partition is None else shares(cluster_counts(draws, a.partition))
-    n_groups = a.probabilities.shape[1]
+    n_groups = a.probabilities.shape[1] + (a.noise is not None)
     probabilities, log_density = np.empty((len(points), n_groups)), np.empty(len(points))
 
     def task(some: np.ndarray, block: Block) -> None:
         each = block.responsibilities if share is None else by_cluster(block.responsibilities, share)
-        probabilities[some] = each.mean(axis=-1)
+        each = each.mean(axis=-1)
+        probabilities[some] = each if block.noise is None else np.column_stack((each, block.noise.mean(axis=-1)))
         log_density[some] = log_mean_exp(block.log_prob)
 
     replace(draws, table=any_rows(points)).each_block(task)

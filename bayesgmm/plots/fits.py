@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level
 from bayesgmm.names import counted
+from bayesgmm.noise import checked_noise
 from bayesgmm.observations import Observations, any_rows, check_names
 from bayesgmm.plots.panels import Groups, Panels
 from bayesgmm.plots.style import COLORS, figure_or_new, missing_note, parting_features, plain
@@ -35,13 +37,14 @@ def clusters(
     ci_prob: float | None = None,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     figure: Figure | None = None,
 ) -> Figure:
     """The table coloured by component or by cluster, with the fitted and the sampled components drawn over it.
 
     One feature gives densities over a histogram, two a scatter plot, more a grid of pairs of the four that tell the
     components apart best. The less certain a row's component is, the larger its point; a row of which one of two values
-    is missing is a tick at the edge. At most 5000 rows are shown.
+    is missing is a tick at the edge. A row that belongs to no cluster is a grey cross. At most 5000 rows are shown.
 
     Parameters
     ----------
@@ -58,6 +61,8 @@ def clusters(
         Probability of the band; ``arviz.rcParams["stats.ci_prob"]`` by default.
     error_sd, error_covariance : optional
         Errors of the values, as `fit_em` takes them.
+    noise : (N,), optional
+        Log density of the noise at each row, where the fit was made with one.
     figure : matplotlib.figure.Figure, optional
         To draw into; a new one by default.
 
@@ -80,6 +85,8 @@ def clusters(
     ('2 components, covariance VVV', 'eruptions', 'waiting')
     """
     table = _table_of(any_rows(X, error_sd, error_covariance), fit)
+    if noise is not None:
+        table = replace(table, noise=checked_noise(noise, table.n_observations))
     rows = table.values
     ci_prob = level(ci_prob)
     drawn = None if posterior is None else as_posterior(posterior)
@@ -171,8 +178,8 @@ def _groups(fit: EMFit, posterior: Posterior | None, assignments: Assignments | 
 def _labels(table: Observations, fit: EMFit, assignments: Assignments | None) -> tuple[np.ndarray, np.ndarray]:
     """The label of each row, and its probability: by the assignments, or by EM."""
     if assignments is None:
-        probabilities = fit.mixture.responsibilities(table)
-        return probabilities.argmax(axis=1), probabilities.max(axis=1)
+        shares, of_noise = fit.mixture.responsibilities(table), fit.mixture.noise_probability(table)
+        return fit.mixture.predict(table), np.maximum(shares.max(axis=1), of_noise)
     if len(assignments.labels) != table.n_observations:
         raise InputError(f"the assignments are of {len(assignments.labels)} rows, the table has {table.n_observations}")
     return assignments.labels, assignments.label_probability

@@ -19,12 +19,15 @@ from bayesgmm.intervals import tails
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, in_picture, percent
 from bayesgmm.plots.style import (
+    NOISE_COLOR,
     bin_edges,
     color,
     color_indices,
     edge_ticks,
     ends,
     marker,
+    noise_handle,
+    noise_points,
     outlines,
     plain,
     point_handle,
@@ -95,6 +98,13 @@ class Groups:
         joint = np.exp(self.mixtures.marginal([j]).log_joint(x[:, None]))  # (S, n, K)
         return np.einsum("snk,kcs->nc", joint, self.shares) / len(joint)
 
+    def noise_density(self, j: int) -> float:
+        """What the noise adds to that, everywhere the same; none where its density is known at rows only."""
+        mixture = self.centre if self.mixtures is None or self.shares is None else self.mixtures
+        if mixture.noise is None:
+            return 0.0
+        return float(np.mean(mixture.noise_weight) / mixture.noise.marginal([j]).sides[0])
+
 
 class Panels:
     """The rows of a table with their labels, and the groups they are drawn with.
@@ -104,7 +114,7 @@ class Panels:
     rows : (N, D)
     features : D names
     labels : (N,)
-        The group of each row.
+        The group of each row, -1 where it belongs to none.
     certainty : (N,)
         Probability of that group.
     groups : Groups
@@ -146,11 +156,15 @@ class Panels:
                 linewidths=0,
                 zorder=3,
             )
+        members = self.drawn[self.labels[self.drawn] == -1]
+        noise_points(ax, x[members], y[members])
 
     def pair(self, ax: Axes, i: int, j: int) -> None:
         """Feature j against feature i."""
         x, y = self.rows[:, i], self.rows[:, j]
         self.points(ax, x, y)
+        members = self.drawn[self.labels[self.drawn] == -1]
+        edge_ticks(ax, x[members], y[members], NOISE_COLOR)
         for k, index in enumerate(self.groups.color_indices):
             members = self.drawn[self.labels[self.drawn] == k]
             edge_ticks(ax, x[members], y[members], color(index))
@@ -170,11 +184,11 @@ class Panels:
         grid = np.linspace(low, high, 400)
         heights, *_ = ax.hist(x[~np.isnan(x)], bins=bin_edges(x), density=True, color="0.88", zorder=0)
         if self.groups.mixtures is not None:
-            density = np.exp(self.groups.mixtures.marginal([j]).log_prob(grid[:, None]))
+            density = _density(self.groups.mixtures.marginal([j]), grid)
             band = np.quantile(density, tails(self.ci_prob), axis=0)
             ax.fill_between(grid, *band, color="0.35", alpha=0.35, lw=0)
         parts = self.groups.densities(j, grid)
-        ax.plot(grid, parts.sum(axis=1), color="black", lw=2.2)
+        ax.plot(grid, parts.sum(axis=1) + self.groups.noise_density(j), color="black", lw=2.2)
         for index, part in zip(self.groups.color_indices, parts.T, strict=True):
             ax.plot(grid, part, color=color(index), lw=1.2)
         if rug:
@@ -186,9 +200,11 @@ class Panels:
     def legend(self) -> Iterator[Line2D]:
         """What the colours, sizes and lines mean."""
         groups, D = self.groups, len(self.features)
-        sizes = np.bincount(self.labels, minlength=len(groups.color_indices)).tolist()
+        n_noise, *sizes = np.bincount(self.labels + 1, minlength=1 + len(groups.color_indices)).tolist()
         for k, (index, n) in enumerate(zip(groups.color_indices, sizes, strict=True)):
             yield point_handle(index, f"{groups.word} {k} ({counted(n, 'row')})")
+        if n_noise:
+            yield noise_handle(n_noise)
         if len(groups.color_indices) > 1:
             yield from size_handles(groups.word, self.area)
         if D != 2:
@@ -202,6 +218,13 @@ class Panels:
         if groups.outlined is not None and D != 2:
             label = f"posterior of the density, {percent(self.ci_prob)}"
             yield Line2D([], [], color="0.35", lw=6, alpha=0.35, label=label)
+
+
+def _density(mixtures: GaussianMixture, x: np.ndarray) -> np.ndarray:
+    """Density (S, n) of mixtures of one feature; without the noise where that is known at rows only."""
+    if mixtures.noise is None:
+        return np.exp(mixtures.log_joint(x[:, None])).sum(axis=-1)
+    return np.exp(mixtures.log_prob(x[:, None]))
 
 
 def _limits(rows: np.ndarray, centre: GaussianMixture) -> np.ndarray:

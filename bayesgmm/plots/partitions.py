@@ -14,7 +14,18 @@ from bayesgmm.clusters.similarity import posterior_similarity
 from bayesgmm.errors import InputError
 from bayesgmm.names import counted, in_picture, listed, percent
 from bayesgmm.observations import any_rows
-from bayesgmm.plots.style import color, color_indices, edge_ticks, figure_or_new, marker, missing_note, plain, spread
+from bayesgmm.plots.style import (
+    NOISE_COLOR,
+    color,
+    color_indices,
+    edge_ticks,
+    figure_or_new,
+    marker,
+    missing_note,
+    noise_points,
+    plain,
+    spread,
+)
 
 if TYPE_CHECKING:
     from bayesgmm.clusters.partition import CredibleBall, Partition
@@ -145,14 +156,17 @@ def credible_ball(X: Any, partition: Partition, ball: CredibleBall, *, figure: F
 
 
 def _bars(ax: Axes, partition: Partition) -> None:
-    """Beside the matrix a bar for each cluster, with its size."""
-    N, sizes = len(partition.labels), np.bincount(partition.labels)
-    stops, indices = np.cumsum(sizes), color_indices(partition, partition.n_clusters)
+    """Beside the matrix a bar for each cluster, and for the rows of none, with its size."""
+    N, sizes = len(partition.labels), np.bincount(partition.labels + 1, minlength=1 + partition.n_clusters)
+    names = ["no cluster", *(f"cluster {c}" for c in range(partition.n_clusters))]
+    colors = [NOISE_COLOR, *map(color, color_indices(partition, partition.n_clusters))]
+    stops, present = np.cumsum(sizes)[sizes > 0], np.flatnonzero(sizes)
+    sizes = sizes[present]
     heights = spread(stops - sizes / 2, 0.08 * N, end=N)
-    for c, (n, stop, height) in enumerate(zip(sizes.tolist(), stops.tolist(), heights.tolist(), strict=True)):
+    for c, n, stop, height in zip(present, sizes.tolist(), stops.tolist(), heights.tolist(), strict=True):
         ends = [stop - n - 0.5, stop - 0.5]
-        ax.plot([-0.02 * N] * 2, ends, color=color(indices[c]), lw=5, solid_capstyle="butt", clip_on=False)
-        text = f"cluster {c}\n{counted(n, 'row')}"
+        ax.plot([-0.02 * N] * 2, ends, color=colors[c], lw=5, solid_capstyle="butt", clip_on=False)
+        text = f"{names[c]}\n{counted(n, 'row')}"
         ax.text(-0.035 * N, height, text, ha="right", va="center", fontsize="small", linespacing=1.05)
 
 
@@ -182,7 +196,10 @@ def _extremes(partition: Partition, ball: CredibleBall) -> list[tuple[str, np.nd
         names, *_ = named.setdefault(matched.tobytes(), ([], distance, matched))
         names.append(name)
     return [
-        (f"{listed(names)}:\n{counted(len(np.unique(labels)), 'cluster')}, distance {distance:.2f}", labels)
+        (
+            f"{listed(names)}:\n{counted(len(np.unique(labels[labels >= 0])), 'cluster')}, distance {distance:.2f}",
+            labels,
+        )
         for names, distance, labels in named.values()
     ]
 
@@ -201,7 +218,9 @@ def _partition(ax: Axes, plane: np.ndarray, labels: np.ndarray, moved: np.ndarra
     free = (index for index in count() if index not in indices)
     indices += [next(free) for _ in range(int(labels.max()) + 1 - len(indices))]
     heights = plane[:, 1] if plane.shape[1] > 1 else labels
-    for c in np.unique(labels):
+    outside = labels == -1
+    noise_points(ax, plane[outside, 0], heights[outside])
+    for c in np.unique(labels[~outside]):
         members = labels == c
         look: dict[str, Any] = {"marker": marker(indices[c]), "color": color(indices[c])}
         ax.scatter(plane[members, 0], heights[members], s=14, alpha=0.7, linewidths=0, **look)
@@ -213,11 +232,13 @@ def _partition(ax: Axes, plane: np.ndarray, labels: np.ndarray, moved: np.ndarra
 
 def _matched(labels: np.ndarray, partition: Partition) -> np.ndarray:
     """The labels with the numbers of the partition's clusters that they share most rows with, and new numbers after."""
+    outside = labels == -1
     clusters, codes = np.unique(labels, return_inverse=True)
     shared = np.zeros((len(clusters), partition.n_clusters), int)
-    np.add.at(shared, (codes, partition.labels), 1)
+    both = ~outside & (partition.labels >= 0)
+    np.add.at(shared, (codes[both], partition.labels[both]), 1)
     ours, theirs = linear_sum_assignment(-shared)
     numbers = np.full(len(clusters), -1)
     numbers[ours] = np.where(shared[ours, theirs] > 0, theirs, -1)
     numbers[numbers < 0] = partition.n_clusters + np.arange((numbers < 0).sum())
-    return numbers[codes]
+    return np.where(outside, -1, numbers[codes])

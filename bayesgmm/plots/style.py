@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # doi:10.1038/nmeth.1618), without yellow: it is too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "os^Dv"
+NOISE_COLOR = "0.45"  # of rows that belong to no cluster
 _PROBABILITIES = (1.0, 0.75, 0.5)  # that a legend explains the sizes of points by
 _MOST_BINS = 80  # of a histogram; more are too narrow to see
 _CIRCLE = np.stack([np.cos(angle := np.linspace(0, 2 * np.pi, 101)), np.sin(angle)])  # (2, 101)
@@ -90,6 +91,18 @@ def missing_note(rows: np.ndarray) -> str:
     n, partly = int(missing.any(axis=1).sum()), bool((missing.any(axis=1) & ~missing.all(axis=1)).any())
     where = "ticks at the edges" if partly else "left out"
     return f"\n{counted(n, 'row')} lack{'s' * (n == 1)} a value: {where}" if n else ""
+
+
+def noise_points(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Rows at x, y that belong to no cluster, if there are any: small grey crosses."""
+    if len(x):
+        ax.scatter(x, y, s=14, marker="x", color=NOISE_COLOR, linewidths=0.8, zorder=3)
+
+
+def noise_handle(n_rows: int) -> Line2D:
+    """A legend's entry for them."""
+    label = f"belongs to no cluster ({counted(n_rows, 'row')})"
+    return Line2D([], [], ls="", marker="x", color=NOISE_COLOR, ms=5, label=label)
 
 
 def point_handle(index: int, label: str) -> Line2D:
