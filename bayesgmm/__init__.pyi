@@ -73,7 +73,7 @@ from .errors import (
 )
 from .mixture import GaussianMixture as GaussianMixture
 from .noise import Noise as Noise
-from .parts import Part as Part, Parts as Parts, open_table as open_table
+from .parts import Part as Part, Parts as Parts
 from .selection import (
     FitOutcome as FitOutcome,
     FitState as FitState,
@@ -84,5 +84,6 @@ from .selection import (
     select as select,
     stacking_weights as stacking_weights,
 )
+from .sources import open_table as open_table
 
 __version__: str

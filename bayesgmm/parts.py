@@ -1,25 +1,48 @@
-"""Tables that need not fit in memory: files and arrays, read a range of rows at a time."""
+"""What a table in parts is: rows that need not fit in memory, read a range at a time, and passes over them."""
 
 from __future__ import annotations
 
-import glob
-import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from bayesgmm.errors import InputError
-from bayesgmm.tables import made_up_names
+from bayesgmm.expectation import in_threads
 
-_KEPT = 2  # row groups of a Parquet file that stay decoded, for threads that read neighbouring rows
+_RECENT = 2  # pieces that stay loaded, for threads that read neighbouring rows
+
+
+def pieces(starts: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """What rows [start, stop) are of parts with these first rows, and an end: part, first row and end within it."""
+    i = bisect_right(starts, start) - 1
+    while start < stop:
+        end = min(stop, starts[i + 1])
+        if end > start:
+            yield i, start - starts[i], end - starts[i]
+        start, i = end, i + 1
+
+
+class Recent:
+    """Arrays that are loaded when they are asked for, of which the last ones stay loaded."""
+
+    def __init__(self, load: Callable[[int], np.ndarray]) -> None:
+        self.load, self.lock = load, Lock()
+        self.loaded: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __call__(self, i: int) -> np.ndarray:
+        """The array of this number."""
+        with self.lock:
+            if i not in self.loaded:
+                self.loaded[i] = self.load(i)
+                while len(self.loaded) > _RECENT:
+                    self.loaded.popitem(last=False)
+            return self.loaded[i]
 
 
 @dataclass(frozen=True)
@@ -79,17 +102,14 @@ class Parts:
         InputError
             If a file has changed since it was opened.
         """
-        pieces, i = [], bisect_right(self.starts, start) - 1
-        while start < stop:
-            first, part = self.starts[i], self.parts[i]
-            end = min(stop, first + part.n_rows)
-            if end > start:
-                piece = part.read(start - first, end - first)
-                if piece.shape != (end - start, self.n_features):
-                    raise InputError(f"{part.name} has changed while it was read: {end - start} rows were expected")
-                pieces.append(piece)
-            start, i = end, i + 1
-        return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        found = []
+        for i, first, end in pieces(self.starts, start, stop):
+            piece = self.parts[i].read(first, end)
+            if piece.shape != (end - first, self.n_features):
+                name = self.parts[i].name
+                raise InputError(f"{name} has changed while it was read: {end - first} rows were expected")
+            found.append(piece)
+        return np.ascontiguousarray(found[0] if len(found) == 1 else np.concatenate(found))
 
     def place(self, row: int) -> str:
         """Where a row of the whole is, in words."""
@@ -97,253 +117,42 @@ class Parts:
         here = f"row {row - self.starts[i]} of {self.parts[i].name}"
         return here if len(self.parts) == 1 else f"{here} (row {row} in all)"
 
+    def fold[T](
+        self,
+        look: Callable[[np.ndarray, int], T],
+        add: Callable[[T, T], None],
+        rows: int,
+        progress: Callable[[int, int], None],
+    ) -> T:
+        """What is found in all rows, of which there is at least one: blocks of rows are looked at, finds are added.
 
-def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
-    """A table that is read in parts, whenever its rows are needed, so that it need not fit in memory.
+        Parameters
+        ----------
+        look : callable
+            What is found in rows (n, D), float64 and C-contiguous, given them and where they start in the table. One of
+            a class or function that can be imported, for it may be sent to other processes.
+        add : callable
+            Adds to a find, in place, that of other rows, in whatever order they come.
+        rows : int
+            In a block, or fewer: a power of two, up to that of the largest chunk, times any number. Blocks start at
+            multiples of that power.
+        progress : callable
+            Told after each block how many rows have been looked at, and how many there are.
+        """
+        N, lock, done = self.n_observations, Lock(), 0
+        found: list[T] = []
 
-    Parameters
-    ----------
-    source : path, list of paths, or array
-        Files of Parquet or of numpy's ``.npy``, also as a pattern such as ``"data/*.parquet"``; a pyarrow dataset of
-        Parquet files; a memory-mapped array; an array of HDF5 or zarr; or a function that returns an iterator over
-        chunks of rows (n, D), the same at each call.
-    columns : sequence of str, optional
-        Which columns of Parquet files to use; all, if not given.
+        def task(start: int) -> None:
+            nonlocal done
+            values = self.read(start, min(start + rows, N))
+            own = look(values, start)
+            with lock:
+                if found:
+                    add(found[0], own)
+                else:
+                    found.append(own)
+                done += len(values)
+                progress(done, N)
 
-    Returns
-    -------
-    Parts
-        `fit_em` takes it in place of an array, and what it is made of too.
-
-    Raises
-    ------
-    InputError
-        Naming the file that cannot be used.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile
-    >>> import bayesgmm as bg
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.save(f"{folder}/a.npy", np.arange(6.0).reshape(3, 2))
-    ...     table = bg.open_table(f"{folder}/*.npy")
-    >>> table.n_observations, table.features
-    (3, ('x0', 'x1'))
-    """
-    parts = parts_of(source, columns)
-    if parts is None:
-        raise InputError(f"{type(source).__name__} is no table in parts; files are, and arrays outside memory")
-    return parts
-
-
-def parts_of(source: Any, columns: Sequence[str] | None = None) -> Parts | None:
-    """The table in parts that something is, or None if it is none, such as an array in memory."""
-    if isinstance(source, Parts):
-        return source
-    if isinstance(source, (str, os.PathLike)) or _are_paths(source):
-        return _of_files(_paths(source), columns)
-    if hasattr(source, "get_fragments") and hasattr(source, "schema"):
-        return _of_files(sorted(Path(path) for path in source.files), columns)
-    if isinstance(source, np.memmap) or (hasattr(source, "chunks") and hasattr(source, "__getitem__")):
-        return _of_array(source, type(source).__name__)
-    if callable(source):
-        return _of_chunks(source)
-    return None
-
-
-def _are_paths(source: Any) -> bool:
-    return (
-        isinstance(source, (list, tuple))
-        and len(source) > 0
-        and all(isinstance(one, (str, os.PathLike)) for one in source)
-    )
-
-
-def _paths(source: Any) -> list[Path]:
-    """The files that are meant, in order."""
-    several = [source] if isinstance(source, (str, os.PathLike)) else source
-    paths: list[Path] = []
-    for one in map(os.fspath, several):
-        found = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
-        if not found:
-            raise InputError(f"no file is called {one!r}")
-        paths += map(Path, found)
-    return paths
-
-
-def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
-    """A table of Parquet or .npy files."""
-    opened = []
-    for path in paths:
-        if path.suffix not in _OPENERS:
-            raise InputError(
-                f"{path} is no table that can be read in parts ({', '.join(_OPENERS)}); read it into memory first, as "
-                "with pandas.read_csv"
-            )
-        if not path.exists():
-            raise InputError(f"there is no file {path}")
-        opened.append(_OPENERS[path.suffix](path, columns))
-    features, named = opened[0].features, opened[0].named
-    for path, one in zip(paths, opened, strict=True):
-        if one.features != features:
-            raise InputError(
-                f"the columns of {path}, {list(one.features)}, are not those of {paths[0]}, {list(features)}"
-            )
-    return Parts(tuple(part for one in opened for part in one.parts if part.n_rows), features, named)
-
-
-class _Unchanged:
-    """Whether a file is still as it was when it was opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.was = path, self._now(path)
-
-    @staticmethod
-    def _now(path: Path) -> tuple[int, int]:
-        state = path.stat()
-        return state.st_size, state.st_mtime_ns
-
-    def check(self) -> None:
-        if not self.path.exists() or self._now(self.path) != self.was:
-            raise InputError(f"{self.path} has changed since it was opened; start again")
-
-
-def _of_npy(path: Path, columns: Sequence[str] | None) -> Parts:
-    """The array of an .npy file, read with plain reads: the pages of a memory map would count as memory in use."""
-    if columns is not None:
-        raise InputError(f"{path} has no column names to choose from")
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not an array that numpy saved: {error}") from error
-    _two_dimensions(array, str(path))
-    (n_rows, D), dtype, offset = array.shape, array.dtype, array.offset
-    contiguous, unchanged = array.flags.c_contiguous, _Unchanged(path)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        unchanged.check()
-        if not contiguous:
-            return np.array(array[start:stop], dtype=np.float64)
-        count, skipped = (stop - start) * D, offset + start * D * dtype.itemsize
-        return np.fromfile(path, dtype, count, offset=skipped).reshape(-1, D).astype(np.float64, copy=False)
-
-    return Parts((Part(path.name, n_rows, read),), made_up_names(D), named=False)
-
-
-class _RowGroups:
-    """The row groups of a Parquet file, of which the last ones read stay decoded."""
-
-    def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            self.file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is not a Parquet file: {error}") from error
-        schema = self.file.schema_arrow
-        self.columns = list(schema.names if columns is None else columns)
-        for name in self.columns:
-            if name not in schema.names:
-                raise InputError(f"{path} has no column {name!r}; it has {schema.names}")
-            kind = schema.field(name).type
-            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-                raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose others with columns=")
-        self.unchanged, self.lock = _Unchanged(path), Lock()
-        self.decoded: OrderedDict[int, np.ndarray] = OrderedDict()
-
-    def read(self, group: int, start: int, stop: int) -> np.ndarray:
-        with self.lock:
-            if group not in self.decoded:
-                self.unchanged.check()
-                table = self.file.read_row_group(group, columns=self.columns)
-                values = np.empty((table.num_rows, len(self.columns)))
-                for j, name in enumerate(self.columns):
-                    values[:, j] = table.column(name).to_numpy()
-                self.decoded[group] = values
-                while len(self.decoded) > _KEPT:
-                    self.decoded.popitem(last=False)
-            return self.decoded[group][start:stop]
-
-
-def _of_parquet(path: Path, columns: Sequence[str] | None) -> Parts:
-    """The row groups of a Parquet file."""
-    groups = _RowGroups(path, columns)
-    counts = [groups.file.metadata.row_group(i).num_rows for i in range(groups.file.num_row_groups)]
-    first = list(accumulate(counts, initial=0))
-
-    def read(start: int, stop: int) -> np.ndarray:
-        pieces, i = [], bisect_right(first, start) - 1
-        while start < stop:
-            end = min(stop, first[i + 1])
-            pieces.append(groups.read(i, start - first[i], end - first[i]))
-            start, i = end, i + 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    return Parts((Part(path.name, first[-1], read),), tuple(groups.columns), named=True)
-
-
-_OPENERS: dict[str, Callable[[Path, Sequence[str] | None], Parts]] = {".npy": _of_npy, ".parquet": _of_parquet}
-
-
-def _two_dimensions(array: Any, name: str) -> None:
-    if len(array.shape) != 2:
-        raise InputError(f"{name} has {len(array.shape)} dimensions; a table has two, rows by columns")
-    if np.dtype(array.dtype).kind not in "fiub":
-        raise InputError(f"{name} holds {array.dtype}, not numbers")
-
-
-def _of_array(array: Any, name: str) -> Parts:
-    """An array that is read by slices of its rows: memory-mapped, of HDF5 or of zarr."""
-    _two_dimensions(array, name)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.array(array[start:stop], dtype=np.float64, order="C")
-
-    return Parts((Part(f"the {name}", array.shape[0], read),), made_up_names(array.shape[1]), named=False)
-
-
-class _Chunks:
-    """Rows that only come one after another, from a function that begins anew at each call."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.lock = make, Lock()
-        self.rest: np.ndarray | None = None
-        self._restart()
-
-    def _restart(self) -> None:
-        self.chunks, self.at, self.rest = iter(self.make()), 0, None
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        with self.lock:
-            if start < self.at:
-                self._restart()
-            pieces = []
-            while self.at < stop:
-                rest = self.rest if self.rest is not None else next(self.chunks, None)
-                if rest is None:
-                    break
-                rest = np.asarray(rest, dtype=np.float64)
-                skipped, wanted = max(start - self.at, 0), stop - self.at
-                if skipped < len(rest):
-                    pieces.append(rest[skipped:wanted])
-                taken = min(wanted, len(rest))
-                self.at += taken
-                self.rest = rest[taken:] if taken < len(rest) else None
-            return np.concatenate(pieces) if pieces else np.empty((0, 0))
-
-
-def _of_chunks(make: Callable[[], Any]) -> Parts:
-    """The chunks of rows that a function's iterator gives; they are counted first."""
-    n_rows, D, names = 0, 0, None
-    for i, chunk in enumerate(make()):
-        array = np.asarray(chunk)
-        _two_dimensions(array, f"chunk {i}")
-        if n_rows and array.shape[1] != D:
-            raise InputError(f"chunk {i} has {array.shape[1]} columns, those before it {D}")
-        n_rows, D, names = n_rows + len(array), array.shape[1], names or getattr(chunk, "columns", None)
-    if not n_rows:
-        raise InputError("the function gives no rows: it must return an iterator over chunks (n, D) at each call")
-    part = Part("the chunks", n_rows, _Chunks(make).read)
-    features = made_up_names(D) if names is None else tuple(map(str, names))
-    return Parts((part,), features, named=names is not None)
+        in_threads(task, range(0, N, rows))
+        return found[0]

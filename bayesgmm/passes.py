@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, Totals, chunk_rows, in_threads
+from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, Totals, chunk_rows
 from bayesgmm.parts import Parts
 
 _BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
-_SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
+SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
 _EVERY_ROW = np.ones(1)
 
 
@@ -69,23 +68,26 @@ class Streamed:
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture, from one reading of the rows."""
-        chunk, N = max(r.chunk for r in requests), self.parts.n_observations
+        chunk = max(r.chunk for r in requests)
         block = chunk * max(int(_BLOCK_BYTES / (8 * self.parts.n_features * chunk)), 1)
-        totals, lock, done = [Totals(*r.parameters.offsets.shape) for r in requests], Lock(), 0
+        return self.parts.fold(_Totals(tuple(requests), self.center), _add_totals, block, self.progress)
 
-        def task(start: int) -> None:
-            nonlocal done
-            stop = min(start + block, N)
-            rows = Rows(self.parts.read(start, stop), _EVERY_ROW, NO_LABELS, self.center)
-            own = [Pass(rows, r.parameters, r.diagonal).alone(r.moments) for r in requests]
-            with lock:
-                for total, part in zip(totals, own, strict=True):
-                    total.add(part)
-                done += stop - start
-                self.progress(done, N)
 
-        in_threads(task, range(0, N, block))
-        return totals
+@dataclass(frozen=True)
+class _Totals:
+    """Finds the totals of rows."""
+
+    requests: tuple[Request, ...]
+    center: np.ndarray
+
+    def __call__(self, values: np.ndarray, start: int) -> list[Totals]:
+        rows = Rows(values, _EVERY_ROW, NO_LABELS, self.center)
+        return [Pass(rows, r.parameters, r.diagonal).alone(r.moments) for r in self.requests]
+
+
+def _add_totals(some: list[Totals], others: list[Totals]) -> None:
+    for one, other in zip(some, others, strict=True):
+        one.add(other)
 
 
 class Survey(NamedTuple):
@@ -116,25 +118,52 @@ def survey(
     InputError
         Naming the place of the first value that is missing or infinite.
     """
-    N, D = parts.n_observations, parts.n_features
-    share = min(n_sampled / max(N, 1), 1.0)
-    starts = range(0, N, _SURVEY_ROWS)
-    low, high = np.empty((2, max(len(starts), 1), D))
-    sampled: list[np.ndarray] = [np.empty((0, D))] * len(starts)
-    done, lock = 0, Lock()
+    share = min(n_sampled / max(parts.n_observations, 1), 1.0)
+    found = parts.fold(_Look(share, seed), _Seen.add, SURVEY_ROWS, progress)
+    if found.unusable is not None:
+        row, column, is_nan = found.unusable
+        kind = "missing or NaN" if is_nan else "infinite"
+        raise InputError(f"{parts.place(row)}, column {parts.features[column]!r} is {kind}")
+    return Survey(found.low, found.high, np.concatenate([found.sampled[start] for start in sorted(found.sampled)]))
 
-    def task(i: int) -> None:
-        nonlocal done
-        values = parts.read(starts[i], min(starts[i] + _SURVEY_ROWS, N))
-        low[i], high[i] = values.min(axis=0), values.max(axis=0)
-        if not (np.isfinite(low[i]).all() and np.isfinite(high[i]).all()):
-            row, column = np.argwhere(~np.isfinite(values))[0]
-            kind = "missing or NaN" if np.isnan(values[row, column]) else "infinite"
-            raise InputError(f"{parts.place(starts[i] + int(row))}, column {parts.features[column]!r} is {kind}")
-        sampled[i] = values[np.random.default_rng([seed, i]).random(len(values)) < share]
-        with lock:
-            done += len(values)
-            progress(done, N)
 
-    in_threads(task, range(len(starts)))
-    return Survey(low.min(axis=0), high.max(axis=0), np.concatenate(sampled) if sampled else np.empty((0, D)))
+@dataclass
+class _Seen:
+    """What was found in some blocks of rows.
+
+    Attributes
+    ----------
+    low, high : (D,)
+    sampled : dict
+        The rows drawn from each block, by where it starts.
+    unusable : (int, int, bool) or None
+        Row and column of the first value that is not finite, and whether it is NaN.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    sampled: dict[int, np.ndarray]
+    unusable: tuple[int, int, bool] | None
+
+    def add(self, other: _Seen) -> None:
+        """Add what was found in other blocks."""
+        np.minimum(self.low, other.low, out=self.low)
+        np.maximum(self.high, other.high, out=self.high)
+        self.sampled.update(other.sampled)
+        self.unusable = min(filter(None, (self.unusable, other.unusable)), default=None)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at a block of rows, of which it draws a share."""
+
+    share: float
+    seed: int
+
+    def __call__(self, values: np.ndarray, start: int) -> _Seen:
+        low, high, unusable = values.min(axis=0), values.max(axis=0), None
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            row, column = map(int, np.argwhere(~np.isfinite(values))[0])
+            unusable = start + row, column, bool(np.isnan(values[row, column]))
+        drawn = np.random.default_rng([self.seed, start // SURVEY_ROWS]).random(len(values)) < self.share
+        return _Seen(low, high, {start: values[drawn]}, unusable)

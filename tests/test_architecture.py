@@ -23,15 +23,15 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"em"},
     {"alignment"},
     {"mixture"},
-    {"covariance", "expectation", "observations", "passes", "datasets"},
-    {"noise", "parts", "patterns", "measurement", "tables"},
+    {"cluster", "covariance", "expectation", "observations", "parts", "passes", "sources", "datasets"},
+    {"noise", "patterns", "measurement", "tables"},
     {"intervals"},
     {"names", "native", "errors", "files", "progress"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
-NUMPY_SIDE |= {"clusters", "noise", "parts", "passes", "patterns", "measurement", "tables"}
+NUMPY_SIDE |= {"clusters", "noise", "parts", "passes", "patterns", "measurement", "sources", "tables"}
 IN_FUNCTIONS = {"pandas"}  # what the numpy side may import where it is asked for, as in to_dataframe
-HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie"}
+HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie", "dask", "distributed"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 
 
@@ -111,6 +111,12 @@ def test_scikit_learn_is_imported_by_its_estimators_alone():
         modules = imports(path)
         assert part(path) == "sklearn" or "sklearn" not in {module.split(".")[0] for module in modules}, path
         assert part(path) == "sklearn" or not any(m.startswith("bayesgmm.sklearn") for m in modules), path
+
+
+def test_dask_is_imported_by_one_module_alone():
+    for path in MODULES:
+        found = {module.split(".")[0] for module in imports(path)} & {"dask", "distributed"}
+        assert part(path) == "cluster" or not found, path
 
 
 def test_importing_the_package_loads_neither_numba_nor_pymc():

@@ -23,8 +23,9 @@ from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
-from bayesgmm.parts import Parts, parts_of
+from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress, of_stage
+from bayesgmm.sources import parts_of
 from bayesgmm.tables import stand_ins
 
 _GAUSSIAN_STARTS = 5  # of a single component where values are missing

@@ -1,0 +1,261 @@
+"""What can be read as a table in parts: files and arrays outside memory, chunks."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from bayesgmm.errors import InputError
+from bayesgmm.parts import Part, Parts, Recent, pieces
+from bayesgmm.tables import made_up_names
+
+
+def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
+    """A table that is read in parts, whenever its rows are needed, so that it need not fit in memory.
+
+    Parameters
+    ----------
+    source : path, list of paths, or array
+        Files of Parquet or of numpy's ``.npy``, also as a pattern such as ``"data/*.parquet"``; a pyarrow dataset of
+        Parquet files; a memory-mapped array; an array of HDF5 or zarr; a function that returns an iterator over
+        chunks of rows (n, D), the same at each call; or a Dask array or DataFrame. Where a Dask ``Client`` has been
+        made, its workers keep the rows of these, for all fits to the table, and do what is done with rows; otherwise
+        partitions are worked out one after the other, at each pass.
+    columns : sequence of str, optional
+        Which columns of Parquet files or a Dask DataFrame to use; all, if not given.
+
+    Returns
+    -------
+    Parts
+        `fit_em` takes it in place of an array, and what it is made of too.
+
+    Raises
+    ------
+    InputError
+        Naming the file that cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> import bayesgmm as bg
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/a.npy", np.arange(6.0).reshape(3, 2))
+    ...     table = bg.open_table(f"{folder}/*.npy")
+    >>> table.n_observations, table.features
+    (3, ('x0', 'x1'))
+    """
+    parts = parts_of(source, columns)
+    if parts is None:
+        raise InputError(f"{type(source).__name__} is no table in parts; files are, and arrays outside memory")
+    return parts
+
+
+def parts_of(source: Any, columns: Sequence[str] | None = None) -> Parts | None:
+    """The table in parts that something is, or None if it is none, such as an array in memory."""
+    if isinstance(source, Parts):
+        return source
+    if isinstance(source, (str, os.PathLike)) or _are_paths(source):
+        return _of_files(_paths(source), columns)
+    if hasattr(source, "get_fragments") and hasattr(source, "schema"):
+        return _of_files(sorted(Path(path) for path in source.files), columns)
+    if isinstance(source, np.memmap) or (hasattr(source, "chunks") and hasattr(source, "__getitem__")):
+        return _of_array(source, type(source).__name__)
+    if callable(source):
+        return _of_chunks(source)
+    return None
+
+
+def _are_paths(source: Any) -> bool:
+    return (
+        isinstance(source, (list, tuple))
+        and len(source) > 0
+        and all(isinstance(one, (str, os.PathLike)) for one in source)
+    )
+
+
+def _paths(source: Any) -> list[Path]:
+    """The files that are meant, in order."""
+    several = [source] if isinstance(source, (str, os.PathLike)) else source
+    paths: list[Path] = []
+    for one in map(os.fspath, several):
+        found = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
+        if not found:
+            raise InputError(f"no file is called {one!r}")
+        paths += map(Path, found)
+    return paths
+
+
+def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
+    """A table of Parquet or .npy files."""
+    opened = []
+    for path in paths:
+        if path.suffix not in _OPENERS:
+            raise InputError(
+                f"{path} is no table that can be read in parts ({', '.join(_OPENERS)}); read it into memory first, as "
+                "with pandas.read_csv"
+            )
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+        opened.append(_OPENERS[path.suffix](path, columns))
+    features, named = opened[0].features, opened[0].named
+    for path, one in zip(paths, opened, strict=True):
+        if one.features != features:
+            raise InputError(
+                f"the columns of {path}, {list(one.features)}, are not those of {paths[0]}, {list(features)}"
+            )
+    return Parts(tuple(part for one in opened for part in one.parts if part.n_rows), features, named)
+
+
+class _Unchanged:
+    """Whether a file is still as it was when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.was = path, self._now(path)
+
+    @staticmethod
+    def _now(path: Path) -> tuple[int, int]:
+        state = path.stat()
+        return state.st_size, state.st_mtime_ns
+
+    def check(self) -> None:
+        if not self.path.exists() or self._now(self.path) != self.was:
+            raise InputError(f"{self.path} has changed since it was opened; start again")
+
+
+def _of_npy(path: Path, columns: Sequence[str] | None) -> Parts:
+    """The array of an .npy file, read with plain reads: the pages of a memory map would count as memory in use."""
+    if columns is not None:
+        raise InputError(f"{path} has no column names to choose from")
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not an array that numpy saved: {error}") from error
+    _two_dimensions(array, str(path))
+    (n_rows, D), dtype, offset = array.shape, array.dtype, array.offset
+    contiguous, unchanged = array.flags.c_contiguous, _Unchanged(path)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        unchanged.check()
+        if not contiguous:
+            return np.array(array[start:stop], dtype=np.float64)
+        count, skipped = (stop - start) * D, offset + start * D * dtype.itemsize
+        return np.fromfile(path, dtype, count, offset=skipped).reshape(-1, D).astype(np.float64, copy=False)
+
+    return Parts((Part(path.name, n_rows, read),), made_up_names(D), named=False)
+
+
+class _RowGroups:
+    """The row groups of a Parquet file."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            self.file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} is not a Parquet file: {error}") from error
+        schema = self.file.schema_arrow
+        self.columns = list(schema.names if columns is None else columns)
+        for name in self.columns:
+            if name not in schema.names:
+                raise InputError(f"{path} has no column {name!r}; it has {schema.names}")
+            kind = schema.field(name).type
+            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+                raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose others with columns=")
+        self.unchanged = _Unchanged(path)
+
+    def __call__(self, group: int) -> np.ndarray:
+        """The values of a row group."""
+        self.unchanged.check()
+        table = self.file.read_row_group(group, columns=self.columns)
+        values = np.empty((table.num_rows, len(self.columns)))
+        for j, name in enumerate(self.columns):
+            values[:, j] = table.column(name).to_numpy()
+        return values
+
+
+def _of_parquet(path: Path, columns: Sequence[str] | None) -> Parts:
+    """The row groups of a Parquet file."""
+    groups = _RowGroups(path, columns)
+    counts = [groups.file.metadata.row_group(i).num_rows for i in range(groups.file.num_row_groups)]
+    first, decoded = list(accumulate(counts, initial=0)), Recent(groups)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        found = [decoded(i)[begin:end] for i, begin, end in pieces(first, start, stop)]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    return Parts((Part(path.name, first[-1], read),), tuple(groups.columns), named=True)
+
+
+_OPENERS: dict[str, Callable[[Path, Sequence[str] | None], Parts]] = {".npy": _of_npy, ".parquet": _of_parquet}
+
+
+def _two_dimensions(array: Any, name: str) -> None:
+    if len(array.shape) != 2:
+        raise InputError(f"{name} has {len(array.shape)} dimensions; a table has two, rows by columns")
+    if np.dtype(array.dtype).kind not in "fiub":
+        raise InputError(f"{name} holds {array.dtype}, not numbers")
+
+
+def _of_array(array: Any, name: str) -> Parts:
+    """An array that is read by slices of its rows: memory-mapped, of HDF5 or of zarr."""
+    _two_dimensions(array, name)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.array(array[start:stop], dtype=np.float64, order="C")
+
+    return Parts((Part(f"the {name}", array.shape[0], read),), made_up_names(array.shape[1]), named=False)
+
+
+class _Chunks:
+    """Rows that only come one after another, from a function that begins anew at each call."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.lock = make, Lock()
+        self.rest: np.ndarray | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.chunks, self.at, self.rest = iter(self.make()), 0, None
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        with self.lock:
+            if start < self.at:
+                self._restart()
+            pieces = []
+            while self.at < stop:
+                rest = self.rest if self.rest is not None else next(self.chunks, None)
+                if rest is None:
+                    break
+                rest = np.asarray(rest, dtype=np.float64)
+                skipped, wanted = max(start - self.at, 0), stop - self.at
+                if skipped < len(rest):
+                    pieces.append(rest[skipped:wanted])
+                taken = min(wanted, len(rest))
+                self.at += taken
+                self.rest = rest[taken:] if taken < len(rest) else None
+            return np.concatenate(pieces) if pieces else np.empty((0, 0))
+
+
+def _of_chunks(make: Callable[[], Any]) -> Parts:
+    """The chunks of rows that a function's iterator gives; they are counted first."""
+    n_rows, D, names = 0, 0, None
+    for i, chunk in enumerate(make()):
+        array = np.asarray(chunk)
+        _two_dimensions(array, f"chunk {i}")
+        if n_rows and array.shape[1] != D:
+            raise InputError(f"chunk {i} has {array.shape[1]} columns, those before it {D}")
+        n_rows, D, names = n_rows + len(array), array.shape[1], names or getattr(chunk, "columns", None)
+    if not n_rows:
+        raise InputError("the function gives no rows: it must return an iterator over chunks (n, D) at each call")
+    part = Part("the chunks", n_rows, _Chunks(make).read)
+    features = made_up_names(D) if names is None else tuple(map(str, names))
+    return Parts((part,), features, named=names is not None)
