@@ -1,4 +1,4 @@
-"""What can be read as a table in parts: files and arrays outside memory, chunks."""
+"""What can be read as a table in parts: files and arrays outside memory, chunks, Dask collections."""
 
 from __future__ import annotations
 
@@ -61,6 +61,10 @@ def parts_of(source: Any, columns: Sequence[str] | None = None) -> Parts | None:
     """The table in parts that something is, or None if it is none, such as an array in memory."""
     if isinstance(source, Parts):
         return source
+    if type(source).__module__.split(".")[0] == "dask":
+        from bayesgmm.cluster import of_collection  # loads Dask, which whoever has a collection has loaded
+
+        return of_collection(source, columns)
     if isinstance(source, (str, os.PathLike)) or _are_paths(source):
         return _of_files(_paths(source), columns)
     if hasattr(source, "get_fragments") and hasattr(source, "schema"):
