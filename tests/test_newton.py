@@ -25,8 +25,9 @@ class Counted:
 @pytest.fixture(scope="module")
 def overlapping():
     rng = np.random.default_rng(0)
-    means = np.array([[0.0, 0.0], [2.5, 0.0], [0.0, 3.0]])
-    return means[rng.integers(3, size=40_000)] + rng.normal(size=(40_000, 2))
+    means, label = np.array([[0.0, 0.0], [3.5, 0.0], [0.0, 3.0]]), rng.integers(3, size=40_000)
+    stretched = np.array([[[1.0, 0.5], [0.5, 1.0]], [[1.3, 0.2], [0.2, 0.6]], [[0.6, -0.3], [-0.3, 1.2]]])
+    return means[label] + np.einsum("nij,nj->ni", stretched[label], rng.normal(size=(40_000, 2)))
 
 
 @pytest.mark.parametrize("covariance", NAMES)
