@@ -50,12 +50,13 @@ class Mixture(ctypes.Structure):
 
 
 class Patterns(ctypes.Structure):
-    """Groups of rows that share which values are missing, and the errors."""
+    """Groups of rows that share which values are missing, and the errors; and rows that are read alone."""
 
     _fields_ = (
-        ("D", c_int64),
-        ("n", c_int64),
-        *((name, c_void_p) for name in ("order", "start", "n_observed", "columns", "errors")),
+        *((name, c_int64) for name in ("D", "n", "n_rows")),
+        *((name, c_void_p) for name in ("order", "start", "n_observed", "columns", "errors", "row_errors")),
+        ("n_row_errors", c_int64),
+        ("correlated", c_int64),
     )
 
 

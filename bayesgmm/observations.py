@@ -12,12 +12,13 @@ import numpy as np
 
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Rows, column_ranges
-from bayesgmm.measurement import covariances_of, error_variances
+from bayesgmm.measurement import error_variances
 from bayesgmm.names import counted
 from bayesgmm.noise import Noise, checked_noise
 from bayesgmm.patterns import Patterns
 from bayesgmm.tables import names_of, values_and_names
 
+_LEAST_GROUP = 16  # rows that share missing columns and errors, from which on the kernel reads them together
 _RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
 _LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64 leaves too few digits
 
@@ -116,10 +117,15 @@ class Observations:
 
     @cached_property
     def patterns(self) -> Patterns | None:
-        """The rows in groups that share their missing columns and errors; None where all values are known and exact."""
+        """The rows as the kernel reads them, rare ones alone; None where all values are known and exact."""
         if self.complete and self.errors is None:
             return None
-        return Patterns.of(self.missing, None if self.errors is None else covariances_of(self.errors))
+        return Patterns.of(self.missing, self.errors, _LEAST_GROUP)
+
+    @cached_property
+    def groups(self) -> Patterns | None:
+        """The rows in groups that share their missing columns and errors; None where all values are known and exact."""
+        return None if self.patterns is None else Patterns.of(self.missing, self.errors)
 
     @cached_property
     def empty(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows with missing values, or measured with errors, in groups that the kernel reads as complete rows."""
+"""Rows with missing values, or measured with errors, as the kernel reads them: in groups of equals, or alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from bayesgmm import native
+from bayesgmm.measurement import covariances_of
 from bayesgmm.native import address
 
 
@@ -20,15 +21,17 @@ class Patterns:
     Attributes
     ----------
     order : (n_rows,)
-        The rows that have a value, group after group.
+        The rows that have a value, group after group; then the lone ones, those that miss most first.
     start : (n + 1,)
-        Where each of the n groups begins in the order.
+        Where each of the n groups begins in the order, and where the lone rows do.
     n_observed : (n,)
         How many columns have values.
     columns : (n, D)
         These columns, then the others, each ascending.
     errors : (n, D, D) or None
         Covariances of the errors of each group's values; None where the values are exact.
+    row_errors : (N or 1, D) or (N or 1, D, D), or None
+        Variances or covariances of the errors of the table's rows, or of all of them: where lone rows find theirs.
     """
 
     order: np.ndarray
@@ -36,36 +39,41 @@ class Patterns:
     n_observed: np.ndarray
     columns: np.ndarray
     errors: np.ndarray | None
+    row_errors: np.ndarray | None
 
     @classmethod
-    def of(cls, missing: np.ndarray, errors: np.ndarray | None = None) -> Patterns:
+    def of(cls, missing: np.ndarray, errors: np.ndarray | None = None, least: int = 1) -> Patterns:
         """Group the rows of a table.
 
         Parameters
         ----------
         missing : (N, D) bool
-        errors : (N or 1, D, D), optional
-            Covariances of the errors of each row's values, or of all rows'.
+        errors : (N or 1, D) or (N or 1, D, D), optional
+            Variances or covariances of the errors of each row's values, or of all rows'.
+        least : int
+            Rows that a group has; rows that fewer others equal are lone.
         """
-        N, D = missing.shape
-        keys = np.packbits(missing, axis=1)
-        if errors is not None and len(errors) > 1:
-            seen = errors * ~(missing[:, :, None] | missing[:, None, :])
-            keys = np.concatenate((keys, np.ascontiguousarray(seen).reshape(N, -1).view(np.uint8)), axis=1)
-        words = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1]))).ravel()
-        _, first, group, size = np.unique(words, return_index=True, return_inverse=True, return_counts=True)
-        n_observed = D - missing[first].sum(axis=1)
-        filled = n_observed > 0
-        order = np.argsort(group, kind="stable")
-        if not filled.all():
-            order = order[filled[group[order]]]
-            first, size, n_observed = first[filled], size[filled], n_observed[filled]
+        D = missing.shape[1]
+        filled = np.flatnonzero(~missing.all(axis=1))
+        group = np.zeros(len(filled), np.int64)  # of rows that may still have enough equals, which are `rows`
+        rows, alone = filled, []
+        for column in _columns(missing, errors):
+            group = _refined(group, column[rows])
+            rare = np.bincount(group)[group] < least
+            alone.append(rows[rare])
+            rows, group = rows[~rare], group[~rare]
+        _, first, size = np.unique(group, return_index=True, return_counts=True)
+        first, lone = rows[first], np.sort(np.concatenate(alone))
+        lone = lone[np.argsort(-missing[lone].sum(axis=1), kind="stable")]
+        if errors is not None:
+            errors = np.ascontiguousarray(errors)
         return cls(
-            order=np.ascontiguousarray(order, dtype=np.int64),
+            order=np.concatenate((rows[np.argsort(group, kind="stable")], lone)),
             start=np.concatenate(([0], np.cumsum(size))).astype(np.int64),
-            n_observed=n_observed.astype(np.int64),
-            columns=np.argsort(missing[first], axis=1, kind="stable").astype(np.int64),
-            errors=None if errors is None else np.ascontiguousarray(errors[first if len(errors) > 1 else first * 0]),
+            n_observed=D - missing[first].sum(axis=1),
+            columns=np.argsort(missing[first], axis=1, kind="stable"),
+            errors=None if errors is None else covariances_of(errors[first if len(errors) > 1 else first * 0]),
+            row_errors=errors,
         )
 
     @property
@@ -88,5 +96,31 @@ class Patterns:
     def compiled(self) -> native.Patterns:
         """The groups as the compiled core takes them; valid as long as this value lives."""
         groups = (self.order, self.start, self.n_observed, self.columns)
-        errors = None if self.errors is None else address(self.errors)
-        return native.Patterns(self.columns.shape[1], self.n, *(address(part, np.int64) for part in groups), errors)
+        errors, row_errors = self.errors, self.row_errors
+        return native.Patterns(
+            *(self.columns.shape[1], self.n, self.n_rows),
+            *(address(part, np.int64) for part in groups),
+            *(None if part is None else address(part) for part in (errors, row_errors)),
+            *((0, 0) if row_errors is None else (len(row_errors), row_errors.ndim == 3)),
+        )
+
+
+def _columns(missing: np.ndarray, errors: np.ndarray | None) -> Iterator[np.ndarray]:
+    """What the rows of a group agree in, column by column: which values they miss, and errors of the others."""
+    D = missing.shape[1]
+    bits = np.packbits(missing, axis=1)
+    bits = np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
+    yield from bits.view(np.uint64).T
+    if errors is None or len(errors) == 1:
+        return
+    for j in range(D):
+        if errors.ndim == 2:
+            yield np.where(missing[:, j], 0.0, errors[:, j])
+        else:
+            yield from (np.where(missing[:, i] | missing[:, j], 0.0, errors[:, i, j]) for i in range(j + 1))
+
+
+def _refined(group: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Groups of rows that share the group and the column's entry, numbered from 0 in the order of both."""
+    values, entry = np.unique(column, return_inverse=True)
+    return np.unique(group * len(values) + entry, return_inverse=True)[1]

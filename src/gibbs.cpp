@@ -493,7 +493,7 @@ API int64_t gmm_sizeof_gibbsdraws() { return sizeof(GibbsDraws); }
 API int64_t gmm_gibbs(const double* Y, int64_t N, const Patterns* patterns, const GibbsPrior* prior, const Random* random,
                       int64_t start, int64_t stop, int64_t thin, const GibbsState* state, const GibbsDraws* draws) {
     Chain chain(N, *prior, *random, *state);
-    const Patterns none{prior->D, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
+    const Patterns none{prior->D, 0, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0};
     Measured rows(Y, patterns ? *patterns : none, prior->K, *random);
     if (chain.no_memory() || rows.no_memory()) return NO_MEMORY;
     chain.measure();

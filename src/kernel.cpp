@@ -1,6 +1,7 @@
 // The E-step for one level of processor. Compiled several times, with LEVEL its namespace and WIDTH doubles a register.
 #include "kernel.hpp"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ namespace {
 #include "memory.hpp"
 
 constexpr double LOWEST = -1e300;  // stands for log 0 where an infinity would turn into NaN
+constexpr double LOG_2PI = 1.8378770664093454836;
 constexpr int TILE = MANY_REGISTERS ? 5 : 3;
 constexpr int64_t CACHE = 64000;  // bytes of a block: most of it stays in the L1 cache, and
 constexpr int64_t LEAST = 128, MOST = 512;  // rows of it, in
@@ -419,28 +421,20 @@ Steps steps_for(const Mixture& m) {
     return steps_of<0, false, false>(m.diagonal);
 }
 
-// A block of rows in memory of its own, and what fills it.
+// A block of rows in memory of its own.
 struct Work {
     const Rows& rows;
     const View& view;
     const Mixture& m;
-    const Steps steps;
     const int64_t joints, B;
     Array<double> memory;
     Block b;
 
     Work(const Rows& rows, const View& view, const Mixture& m, int64_t n)
-        : rows(rows), view(view), m(m), steps(steps_for(m)), joints(m.K + (rows.noise != nullptr)),
-          B(block_rows(n, n_lines(m, joints))), memory(n_lines(m, joints) * (B + PAD)),
-          b(block_in(m, joints, B, memory)) {}
+        : rows(rows), view(view), m(m), joints(m.K + (rows.noise != nullptr)), B(block_rows(n, n_lines(m, joints))),
+          memory(n_lines(m, joints) * (B + PAD)), b(block_in(m, joints, B, memory)) {}
 
     int64_t row(int64_t i) const { return view.order ? view.order[i] : i; }
-
-    void joint(int64_t begin, int64_t end) {
-        steps.load(rows, view, m.D, begin, end, b);
-        steps.joint(m, b);
-        if (rows.noise) add_noise(begin, end - begin);
-    }
 
     // The noise's line, as of one more component.
     void add_noise(int64_t begin, int64_t n) {
@@ -456,22 +450,22 @@ struct Work {
             store(b.log_prob + i, maximum(load(b.log_prob + i), joint));
         }
     }
-};
 
-// Rows of a known component have no other, and are no noise.
-void set_known(const Work& w, int64_t begin, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t label = w.rows.labels[w.row(begin + i)];
-        if (label < 0) continue;
-        for (int64_t k = 0; k < w.joints; k++) {
-            double& joint = w.b.joint_of(k)[i];
-            if (k == label)
-                w.b.log_prob[i] = joint;
-            else
-                joint = LOWEST;
+    // Rows of a known component have no other, and are no noise.
+    void set_known(int64_t begin, int64_t n) {
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t label = rows.labels[row(begin + i)];
+            if (label < 0) continue;
+            for (int64_t k = 0; k < joints; k++) {
+                double& joint = b.joint_of(k)[i];
+                if (k == label)
+                    b.log_prob[i] = joint;
+                else
+                    joint = LOWEST;
+            }
         }
     }
-}
+};
 
 // The scatters so far have one factor from the mean and the other from the center; the lower triangle becomes both.
 void about_means(const Mixture& m, const Statistics& s) {
@@ -486,37 +480,63 @@ void about_means(const Mixture& m, const Statistics& s) {
     }
 }
 
+// Rows that see the same mixture.
+struct Alike : Work {
+    const Steps steps;
+
+    Alike(const Rows& rows, const View& view, const Mixture& m, int64_t n, bool)
+        : Work(rows, view, m, n), steps(steps_for(m)) {}
+
+    bool no_memory() const { return memory.missing(); }
+    int64_t n_packed() const { return steps.unpack(m, nullptr, nullptr); }
+    void joint(int64_t begin, int64_t end) {
+        steps.load(rows, view, m.D, begin, end, b);
+        steps.joint(m, b);
+        if (rows.noise) add_noise(begin, end - begin);
+    }
+    void moments(double* packed) { steps.moments(m, b, packed); }
+    Status unpack(const double* packed, const Statistics& s) const {
+        steps.unpack(m, packed, &s);
+        about_means(m, s);
+        return DONE;
+    }
+};
+
+#include "filled.hpp"
+#include "own_errors.hpp"
+
+// The functions of the table for one kind of rows.
+
+template <class Kind>
 Status accumulate(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, bool moments,
                   const Statistics& s, Sums& sums) {
-    Work w(rows, view, m, stop - start);
+    Kind w(rows, view, m, stop - start, moments);
     const Block& b = w.b;
-    const int64_t n_packed = moments ? w.steps.unpack(m, nullptr, nullptr) : 0;
-    Array<double> packed(n_packed, 0.0);
-    if (missing(w.memory, packed)) return NO_MEMORY;
+    Array<double> packed(moments ? w.n_packed() : 0, 0.0);
+    if (w.no_memory() || packed.missing()) return NO_MEMORY;
     sums = {0.0, 0.0, 0.0};
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t n = (begin + w.B < stop ? begin + w.B : stop) - begin;
         for (int64_t i = 0; i < n; i++) b.weight[i] = rows.weight[rows.n_weights == 1 ? 0 : w.row(begin + i)];
         for (int64_t i = n; i < w.B; i++) b.weight[i] = 0.0;
         w.joint(begin, begin + n);
-        if (rows.labels) set_known(w, begin, n);
+        if (rows.labels) w.set_known(begin, n);
         normalise(w.joints, b);
         sums.log_likelihood += dot(b.log_prob, b.weight, w.B);
         sums.certainty += dot(b.certainty, b.weight, w.B);
         if (rows.noise) sums.noise += total(b.joint_of(m.K), w.B);
-        if (moments) w.steps.moments(m, b, packed);
+        if (moments) w.moments(packed);
     }
     memset(s.counts, 0, size_t(m.K) * 8);
     memset(s.first, 0, size_t(m.K * m.D) * 8);
     memset(s.scatter, 0, size_t(m.K * m.D * m.D) * 8);
-    if (moments) w.steps.unpack(m, packed, &s);
-    about_means(m, s);
-    return DONE;
+    return moments ? w.unpack(packed, s) : DONE;
 }
 
+template <class Kind>
 Status log_prob(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
-    Work w(rows, view, m, stop - start);
-    if (missing(w.memory)) return NO_MEMORY;
+    Kind w(rows, view, m, stop - start, false);
+    if (w.no_memory()) return NO_MEMORY;
     for (int64_t i = 0; i < w.B; i++) w.b.weight[i] = 1.0;
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t end = begin + w.B < stop ? begin + w.B : stop;
@@ -530,9 +550,10 @@ Status log_prob(const Rows& rows, const View& view, const Mixture& m, int64_t st
     return DONE;
 }
 
+template <class Kind>
 Status log_joint(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
-    Work w(rows, view, m, stop - start);
-    if (missing(w.memory)) return NO_MEMORY;
+    Kind w(rows, view, m, stop - start, false);
+    if (w.no_memory()) return NO_MEMORY;
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t end = begin + w.B < stop ? begin + w.B : stop;
         w.joint(begin, end);
@@ -540,6 +561,34 @@ Status log_joint(const Rows& rows, const View& view, const Mixture& m, int64_t s
             for (int64_t i = begin; i < end; i++) out[w.row(i) * m.K + k] = w.b.joint_of(k)[i - begin];
     }
     return DONE;
+}
+
+struct Readers {
+    decltype(Kernels::accumulate) accumulate;
+    decltype(Kernels::log_prob) log_prob;
+    decltype(Kernels::log_joint) log_joint;
+};
+template <class Kind>
+constexpr Readers of_kind{accumulate<Kind>, log_prob<Kind>, log_joint<Kind>};
+
+// Of lone rows as many at once as keep the units busy, and their matrices in the L1 cache.
+const Readers& readers(const View& view, const Mixture& m) {
+    if (!view.lone) return of_kind<Alike>;
+    if (!view.lone->n_errors && !m.diagonal) return of_kind<Filled>;
+    return m.D <= 4 ? of_kind<OwnErrors<4>> : m.D <= 24 ? of_kind<OwnErrors<2>> : of_kind<OwnErrors<1>>;
+}
+
+Status accumulate(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, bool moments,
+                  const Statistics& s, Sums& sums) {
+    return readers(view, m).accumulate(rows, view, m, start, stop, moments, s, sums);
+}
+
+Status log_prob(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    return readers(view, m).log_prob(rows, view, m, start, stop, out);
+}
+
+Status log_joint(const Rows& rows, const View& view, const Mixture& m, int64_t start, int64_t stop, double* out) {
+    return readers(view, m).log_joint(rows, view, m, start, stop, out);
 }
 
 Status ranges(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high) {

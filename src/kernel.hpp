@@ -27,11 +27,20 @@ struct Rows {
     const Patterns* patterns;  // which cells count, and errors; null where all do and there are none
 };
 
+// What is read of rows that are looked at alone: their missing values are NaN in X, their errors are these.
+struct Lone {
+    const double* errors;       // (n_errors, D) variances or (n_errors, D, D) covariances
+    int64_t n_errors;           // N, 1 for errors that all rows share, 0 where values are exact
+    int64_t correlated;         // whether errors are covariances
+    const double* covariances;  // (K, D, D) of the components
+};
+
 // Where a kernel finds the rows it is told to read: row i of a range is order[i], feature j in column columns[j] of X.
 struct View {
     const int64_t* order;    // null: rows in their order, and all columns in theirs
-    const int64_t* columns;  // (D,)
+    const int64_t* columns;  // (D,); null where all of them are read
     int64_t width;           // columns of X
+    const Lone* lone;        // null: all values are there and exact, or their errors part of the mixture
 };
 
 // Expected statistics about the components' own means, summed over weighted rows.

@@ -31,9 +31,10 @@ API int64_t gmm_rows_log_prob(int64_t N, int64_t D, int64_t K, int64_t diagonal,
                               const double* X, const double* center, const int64_t* order, const int64_t* start, const int64_t* n_observed,
                               const int64_t* columns, const double* errors, const double* noise, const double* log_scale,
                               const double* offsets, const double* P, double* out) {
-    const Patterns patterns{D, n, order, start, n_observed, columns, n_errors ? errors : nullptr};
+    const Patterns patterns{D,          n,       n ? start[n] : N,            order,   start,
+                            n_observed, columns, n_errors ? errors : nullptr, nullptr, 0,     0};
     const Rows rows{X, center, &one, 1, nullptr, n_noise ? noise : nullptr, n ? &patterns : nullptr};
-    return log_prob(rows, {K, D, log_scale, offsets, P, diagonal, n_noise ? log_scale[K] : 0.0}, 0, n ? start[n] : N, out);
+    return log_prob(rows, {K, D, log_scale, offsets, P, diagonal, n_noise ? log_scale[K] : 0.0}, 0, patterns.n_rows, out);
 }
 
 // Gradient of sum_i cotangent_i log p(x_i) by log_scale (K,) or (K + 1,), offsets (K, D) and the upper triangles of P (K, D, D).
@@ -45,11 +46,11 @@ API int64_t gmm_rows_pullback(int64_t N, int64_t D, int64_t K, int64_t diagonal,
     Array<double> first(K * D), scatter(K * D * D), room(D);
     if (missing(first, scatter, room)) return NO_MEMORY;
     Sums sums;
-    const Patterns patterns{D, n, order, start, n_observed, columns, n_errors ? errors : nullptr};
+    const Patterns patterns{D,          n,       n ? start[n] : N,            order,   start,
+                            n_observed, columns, n_errors ? errors : nullptr, nullptr, 0,     0};
     const Rows rows{X, center, cotangent, N, nullptr, n_noise ? noise : nullptr, n ? &patterns : nullptr};
     const Mixture mixture{K, D, log_scale, offsets, P, diagonal, n_noise ? log_scale[K] : 0.0};
-    const Status status =
-        accumulate(rows, mixture, 0, n ? start[n] : N, true, {by_log_scale, first, scatter}, sums);
+    const Status status = accumulate(rows, mixture, 0, patterns.n_rows, true, {by_log_scale, first, scatter}, sums);
     if (n_noise) by_log_scale[K] = sums.noise;
     for (int64_t k = 0; k < K && status == DONE; k++)
         by_mean_and_precision(D, P + k * D * D, first + k * D, scatter + k * D * D, room, by_offsets + k * D,

@@ -55,10 +55,14 @@ class Marginal {
     const int64_t K, D;
     Array<double> log_scale, offsets, P, counts, first, scatter;  // of the group's mixture and statistics
     Array<double> B, C;  // of each component: (inferred, observed), (inferred, inferred)
+    Array<double> covariances;  // (K, D, D) of the whole
     Array<double> R, S, T, moved, product;
+    Array<int64_t> all;  // columns
+    Lone lone;
     const int64_t* columns;
     int64_t observed, inferred;  // columns; the inferred are the last of them
 
+    void find_covariances();
     void without_errors(int64_t k);
     void with_errors(int64_t k, const double* errors);
 
@@ -66,14 +70,18 @@ class Marginal {
     Mixture mixture;
     Statistics statistics;
 
-    explicit Marginal(const Mixture& m)
+    Marginal(const Mixture& m, const Patterns& patterns)
         : whole(m), K(m.K), D(m.D), log_scale(K), offsets(K * D), P(K * D * D), counts(K), first(K * D), scatter(K * D * D),
-          B(K * D * D), C(K * D * D), R(D * D), S(D * D), T(D * D), moved(D), product(D * D) {}
+          B(K * D * D), C(K * D * D), covariances(K * D * D), R(D * D), S(D * D), T(D * D), moved(D), product(D * D),
+          all(D), lone{patterns.row_errors, patterns.n_row_errors, patterns.correlated, covariances} {
+        if (!missing() && (patterns.errors || patterns.n_rows > patterns.start[patterns.n])) find_covariances();
+    }
     bool missing() const {
-        return ::missing(log_scale, offsets, P, counts, first, scatter, B, C, R, S, T, moved, product);
+        return ::missing(log_scale, offsets, P, counts, first, scatter, B, C, covariances, R, S, T, moved, product, all);
     }
 
     View see(const Patterns& patterns, int64_t group);
+    View see_alone(const Patterns& patterns);
     void add_to(const Statistics& s);
 };
 
@@ -95,7 +103,30 @@ View Marginal::see(const Patterns& patterns, int64_t group) {
     }
     mixture = {K, d, log_scale, offsets, P, whole.diagonal && !errors, whole.log_noise};
     statistics = {counts, first, scatter};
-    return {patterns.order, columns, D};
+    return {patterns.order, columns, D, nullptr};
+}
+
+// Lone rows see the whole mixture, and find their missing values and errors themselves.
+View Marginal::see_alone(const Patterns& patterns) {
+    for (int64_t j = 0; j < D; j++) all[j] = j;
+    columns = all;
+    observed = D;
+    inferred = 0;
+    mixture = whole;
+    statistics = {counts, first, scatter};
+    return {patterns.order, nullptr, D, &lone};
+}
+
+void Marginal::find_covariances() {
+    for (int64_t k = 0; k < K; k++) {
+        invert_upper(whole.P + k * D * D, D, D, T);
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                double t = 0.0;
+                for (int64_t m = 0; m <= j; m++) t += T[m * D + i] * T[m * D + j];
+                covariances[(k * D + i) * D + j] = covariances[(k * D + j) * D + i] = t;
+            }
+    }
 }
 
 // With the rows of P in the order of the columns, and triangular again, its upper left part is the factor of the observed
@@ -131,14 +162,8 @@ void Marginal::without_errors(int64_t k) {
 void Marginal::with_errors(int64_t k, const double* errors) {
     const int64_t d = observed;
     double *own = P + k * d * d, *b = B + k * D * D, *c = C + k * D * D;
-    invert_upper(whole.P + k * D * D, D, D, T);
     for (int64_t i = 0; i < D; i++)
-        for (int64_t j = 0; j < D; j++) {
-            double t = 0.0;
-            for (int64_t m = 0; m <= (columns[i] < columns[j] ? columns[i] : columns[j]); m++)
-                t += T[m * D + columns[i]] * T[m * D + columns[j]];
-            S[i * D + j] = t;
-        }
+        for (int64_t j = 0; j < D; j++) S[i * D + j] = covariances[(k * D + columns[i]) * D + columns[j]];
     for (int64_t i = 0; i < d; i++)
         for (int64_t j = 0; j < d; j++) R[i * d + j] = S[i * D + j] + errors[columns[i] * D + columns[j]];
     precision_cholesky(R, d, own);
@@ -205,18 +230,20 @@ void Marginal::add_to(const Statistics& s) {
     }
 }
 
-constexpr View EVERYTHING{nullptr, nullptr, 0};
+constexpr View EVERYTHING{nullptr, nullptr, 0, nullptr};
 
-// Call read(marginal, view, begin, end) for each group's part of the rows [start, stop).
+// Call read(marginal, view, begin, end) for each group's part of the rows [start, stop), and for that of the lone rows.
 template <class Read>
 Status each_group(const Patterns& patterns, const Mixture& m, int64_t start, int64_t stop, Read read) {
-    Marginal marginal(m);
+    Marginal marginal(m, patterns);
     if (marginal.missing()) return NO_MEMORY;
     Status status = DONE;
-    for (int64_t group = 0; group < patterns.n && status == DONE; group++) {
-        const int64_t from = patterns.start[group], to = patterns.start[group + 1];
+    for (int64_t group = 0; group <= patterns.n && status == DONE; group++) {
+        const int64_t from = patterns.start[group], to = group < patterns.n ? patterns.start[group + 1] : stop;
         const int64_t begin = from > start ? from : start, end = to < stop ? to : stop;
-        if (begin < end) status = read(marginal, marginal.see(patterns, group), begin, end);
+        if (begin < end)
+            status = read(marginal, group < patterns.n ? marginal.see(patterns, group) : marginal.see_alone(patterns), begin,
+                          end);
     }
     return status;
 }

@@ -39,13 +39,14 @@ def test_every_level_gives_the_same_answers(D, covariance):
     diagonal = covariance == "diag"
     P = m.precisions_cholesky * np.eye(D) if diagonal else m.precisions_cholesky
     holes, errors = rng.random(X.shape) < 0.2, np.array([np.diag(rng.random(D)) for _ in X])
-    some_patterns = None, Patterns.of(holes), Patterns.of(holes, errors), Patterns.of(holes, errors[:1])
+    alone = [Patterns.of(holes, S, 999) for S in (None, np.diagonal(errors, axis1=1, axis2=2), errors[:1])]
+    some_patterns = None, Patterns.of(holes), Patterns.of(holes, errors), Patterns.of(holes, errors[:1]), *alone
     batch = bg.GaussianMixture(*(np.stack([part, part, part]) for part in (m.weights, m.means, m.covariances)))
     parameters = Parameters(np.log(m.weights), m.means, P)
 
     def answers():
         for patterns in some_patterns:
-            rows = Rows(X, weight, labels, np.zeros(D), patterns)
+            rows = Rows(X if patterns is None else np.where(holes, np.nan, X), weight, labels, np.zeros(D), patterns)
             *sums, statistics = expected_statistics(rows, parameters, diagonal)
             yield from (*sums, *statistics)
         yield m.log_prob(X)

@@ -1,6 +1,8 @@
 """Laws of rows with missing values or errors: exact arithmetic, marginals, complete rows in the limit."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 from oracles import REFERENCE, random_mixture
 
 import bayesgmm as bg
-from bayesgmm.expectation import Parameters, expected_statistics
+from bayesgmm.expectation import Parameters, Rows, expected_statistics, log_joint, log_prob
 from bayesgmm.observations import any_rows
 from bayesgmm.patterns import Patterns
 
@@ -49,9 +51,17 @@ def close(ours, exact, rtol=1e-12):
     np.testing.assert_allclose(ours, exact, rtol=0, atol=rtol * np.abs(exact).max())
 
 
+def regrouped(table, least):
+    """The same rows, in groups of at least so many, the others alone."""
+    table = replace(table)
+    vars(table)["patterns"] = Patterns.of(table.missing, table.errors, least)
+    return table
+
+
+@pytest.mark.parametrize("least", [1, 1000], ids=["in groups", "alone"])
 @pytest.mark.parametrize("name", WITHOUT_NOISE)
-def test_everything_equals_exact_arithmetic(name):
-    exact, table = EXACT[name], real_table(name)
+def test_everything_equals_exact_arithmetic(name, least):
+    exact, table = EXACT[name], regrouped(real_table(name), least)
     mixture = bg.GaussianMixture(**exact["parameters"])
     log_likelihood, _, statistics = statistics_of(mixture, table)
     by_means, by_covariances = gradients(mixture, statistics)
@@ -160,6 +170,69 @@ def test_groups_hold_every_row_with_a_value_once():
         n = patterns.n_observed[g]
         assert not missing[np.ix_(rows, patterns.columns[g, :n])].any()
         assert missing[np.ix_(rows, patterns.columns[g, n:])].all()
+
+
+@pytest.mark.parametrize("least", [1, 3, 1000])
+def test_groups_have_so_many_rows_and_all_others_are_alone(least):
+    rng = np.random.default_rng(8)
+    missing, variances = rng.random((300, 3)) < 0.3, rng.integers(1, 3, size=(300, 3)).astype(float)
+    patterns = Patterns.of(missing, variances, least)
+    kinds = [(*row, *np.where(row, 0, s)) for row, s in zip(missing.tolist(), variances.tolist(), strict=True)]
+    together = [patterns.order[slice(*ends)] for ends in pairwise(patterns.start)]
+    assert {kinds[rows[0]] for rows in together} == {
+        kind for kind in kinds if kinds.count(kind) >= least and not all(kind[:3])
+    }
+    for rows, n, columns, errors in zip(together, patterns.n_observed, patterns.columns, patterns.errors, strict=True):
+        assert len({kinds[row] for row in rows}) == 1
+        np.testing.assert_array_equal(np.diag(errors)[columns[:n]], variances[rows[0], columns[:n]])
+    assert sorted(patterns.order) == np.flatnonzero(~missing.all(axis=1)).tolist()
+    assert (np.diff(missing[patterns.order[patterns.start[-1] :]].sum(axis=1)) <= 0).all()
+
+
+def test_variances_of_rows_that_are_alone_are_not_expanded():
+    errors = np.random.default_rng(9).random((50, 4))
+    patterns = Patterns.of(np.zeros((50, 4), bool), errors, 2)
+    assert patterns.start.tolist() == [0]
+    assert patterns.errors.shape == (0, 4, 4)
+    assert patterns.row_errors is errors
+
+
+@pytest.mark.parametrize("D", [*range(1, 13), 19, 40])
+@pytest.mark.parametrize("kind", ["exact", "variances", "covariances", "shared"])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_rows_say_the_same_alone_as_in_groups(D, kind, diagonal):
+    rng = np.random.default_rng(D)
+    mixture, X, A = random_mixture(rng, 3, D), rng.normal(size=(70, D)), rng.normal(size=(70, D, D))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    P = mixture.precisions_cholesky * np.eye(D) if diagonal else mixture.precisions_cholesky
+    covariances = A @ np.swapaxes(A, 1, 2)
+    errors = {"exact": None, "variances": A[:, 0] ** 2, "covariances": covariances, "shared": covariances[:1]}[kind]
+    parameters = Parameters(np.log(mixture.weights), mixture.means, P, log_noise=-1.0)
+    labels = np.where(rng.random(70) < 0.2, rng.integers(3, size=70), -1)
+    given, noise = (X, rng.random(70), labels, np.zeros(D)), rng.normal(size=70) - D
+
+    def answers(least):
+        rows = Rows(*given, Patterns.of(np.isnan(X), errors, least), noise)
+        *sums, statistics = expected_statistics(rows, parameters, diagonal)
+        yield from (*sums, *statistics, log_prob(rows, parameters, diagonal), log_joint(rows, parameters, diagonal))
+
+    for together, alone in zip(answers(1), answers(1000), strict=True):
+        np.testing.assert_allclose(alone, together, rtol=1e-9, atol=1e-9 * np.abs(together).max())
+
+
+@pytest.mark.parametrize("errors", [False, True])
+def test_rows_alone_keep_their_digits_beside_a_thin_component(errors):
+    """Even where it is a million times as thin in one direction as in the others."""
+    rng = np.random.default_rng(10)
+    axes = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    thin = (axes * [1.0, 1.0, 1.0, 1e-12]) @ axes.T
+    mixture, X = bg.GaussianMixture([1.0], np.zeros((1, 4)), thin[None]), rng.normal(size=(40, 3)) @ axes[:, :3].T
+    X[rng.random(X.shape) < 0.2] = np.nan
+    table = any_rows(X, error_sd=0.1 * rng.random(X.shape)) if errors else any_rows(X)
+    together, alone = (statistics_of(mixture, regrouped(table, least)) for least in (1, 1000))
+    assert alone[0] == pytest.approx(together[0], rel=1e-7)
+    for one, other in zip(alone[2], together[2], strict=True):
+        close(one, other, 1e-7)
 
 
 def test_threads_change_no_answer():

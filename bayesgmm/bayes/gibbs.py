@@ -149,7 +149,7 @@ class AssignmentChains:
         SamplingError
             If a covariance is not positive definite.
         """
-        Y, patterns = self._table.values, self._table.patterns
+        Y, patterns = self._table.values, self._table.groups
         groups = None if patterns is None else byref(patterns.compiled)
 
         def advance(c: int) -> None:
@@ -285,7 +285,7 @@ def gibbs_draws(
     )
     sweep = chains * (K + 1) * N * (1 + D * D / 40)
     if table.patterns is not None:  # true values are drawn too, for which each group of rows has factors of its own
-        sweep = 2 * sweep + chains * (K + 1) * table.patterns.n * (2 + D**3 / 40)
+        sweep = 2 * sweep + chains * (K + 1) * table.groups.n * (2 + D**3 / 40)
     most = max(_BUDGET / sweep, total)  # sweeps of a chain
     thin = max(int(most / total / 2**_ROUNDS), 1)
     done = start = 0

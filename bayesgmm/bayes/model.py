@@ -100,7 +100,7 @@ def build_model(
             symbolic.product(inverse.transpose(0, 2, 1), inverse),
             dims=("component", "feature", "feature_bis"),
         )
-        data = further_data(table.patterns, table.noise_density, D)
+        data = further_data(table.groups, table.noise_density, D)
         pm.CustomDist(
             "observations",
             shares,

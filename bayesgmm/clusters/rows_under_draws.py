@@ -83,7 +83,7 @@ class Groups(NamedTuple):
     @classmethod
     def of(cls, table: Observations) -> Groups:
         """The groups of a table; its rows without a value are one, too."""
-        patterns = table.patterns
+        patterns = table.groups
         if patterns is None:
             return cls(np.zeros(table.n_observations, np.int64), [np.arange(table.n_features)], [None])
         groups = [*patterns.groups(), (table.empty, np.empty(0, np.int64), None)]
