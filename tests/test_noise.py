@@ -18,6 +18,7 @@ from scipy.special import betaln, logsumexp, xlogy
 import bayesgmm as bg
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.tree import write_tree
+from bayesgmm.cli.commands import main
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Grid, fit_grid, merges, splits
@@ -734,3 +735,26 @@ def test_leave_one_out_equals_k_folds_of_single_rows():
         exact = bg.kfold(X, fit, folds=np.arange(len(X)), draws=1000, rng=0)
     assert one_out.elpd == pytest.approx(exact.elpd, abs=0.5)
     np.testing.assert_allclose(one_out.elpd_i, exact.elpd_i, atol=0.3)
+
+
+@pytest.mark.parametrize("way", [[], ["--em-only"]])
+def test_the_command_line_has_rows_of_no_cluster(tmp_path, capsys, way):
+    table().to_csv(tmp_path / "table.csv", index=False)
+    arguments = ["fit", str(tmp_path / "table.csv"), "-k", "2", "--noise", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--draws", "100", "--chains", "2", *way]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Rows that belong to no cluster are 13.1% by EM, even over a box of volume 676.9" in said
+    rows = pd.read_csv(tmp_path / "out" / "responsibilities.csv")
+    assert 25 < (rows["label"] == -1).sum() < 45
+    np.testing.assert_allclose(rows[["p_0", "p_1", "noise"]].sum(axis=1), 1, atol=1e-4)
+    parameters = pd.read_csv(tmp_path / "out" / "components.csv")
+    assert parameters["parameter"].tolist()[-1] == "noise_weight"
+    if not way:
+        assert "More likely of no cluster than of any" in said
+
+
+@pytest.mark.parametrize("other", [["-k", "1:3"], ["-k", "2", "--sampler", "gibbs"]])
+def test_what_the_command_line_cannot_do_with_noise_is_refused(tmp_path, capsys, other):
+    table().to_csv(tmp_path / "table.csv", index=False)
+    assert main(["fit", str(tmp_path / "table.csv"), *other, "--noise", "--out", str(tmp_path / "out")]) == 2
+    assert "--noise" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def describe(
     mean = {name: array.mean(axis=(0, 1)) for name, array in values.items()}
     sd = {name: array.std(axis=(0, 1), ddof=1) for name, array in values.items()}
     ends = {name: np.quantile(array, tails(level(ci_prob)), axis=(0, 1)) for name, array in values.items()}
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "parameter": name,
             "component": index[0] if index else None,
@@ -91,6 +91,7 @@ def describe(
         }
         for name, index in _entries(draws, diagonal)
     )
+    return table if draws.noise_weight is None else table.astype({"component": "Int64"})  # the noise has none
 
 
 def _entries(mixture: GaussianMixture, diagonal: bool) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -59,7 +59,8 @@ def analyse(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         progress("EM climbs", 0, 0)
-        options: dict[str, Any] = {"error_sd": errors, "rng": settings.seed, "progress": progress}
+        options: dict[str, Any] = {"error_sd": errors, "noise": settings.noise}
+        options |= {"rng": settings.seed, "progress": progress}
         fit = fit_em(table, n_components, settings.covariance, **options)
         fitted = time.perf_counter()
         progress("posterior", 0, 0)

@@ -74,6 +74,8 @@ class Settings:
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
     seed : int
         Of everything that is random.
+    noise : bool
+        Whether rows may belong to no cluster.
     """
 
     covariance: str = "full"
@@ -81,6 +83,7 @@ class Settings:
     chains: int = 4
     sampler: str = "auto"
     seed: int = 0
+    noise: bool = False
 
 
 def parser() -> tuple[Parser, dict[str, Parser]]:
@@ -144,6 +147,9 @@ def _add_fit_arguments(fit: Parser) -> None:
         help="full (default), tied, diag, spherical, or one of the 14 names EII, VII, EEI, ..., VVV",
     )
     _add_columns_and_output(fit, "bayesgmm-TABLE-kK")
+    fit.add_argument(
+        "--noise", action="store_true", help="let rows belong to no cluster: even over the columns' ranges"
+    )
     fit.add_argument("--em-only", action="store_true", help="estimates without the posterior: no intervals, but quick")
     fit.add_argument("--priors", metavar="FILE", type=Path, help="priors of the posterior as JSON, all or some parts")
     fit.add_argument(

@@ -128,6 +128,10 @@ def _fit(arguments: argparse.Namespace) -> None:
     several = len(counts) > 1
     if arguments.draws * arguments.chains < _LEAST_DRAWS:
         raise InputError(f"--draws times --chains must be at least {_LEAST_DRAWS}, for intervals and leave-one-out")
+    if arguments.noise and several:
+        raise InputError("--noise takes one number of components")
+    if arguments.noise and arguments.sampler == "gibbs":
+        raise InputError("--sampler gibbs has no --noise; use --sampler nutpie")
     if arguments.em_only and several:
         raise InputError("--em-only takes one number of components; bayesgmm select compares several by EM")
     settings = Settings(**chosen(arguments, *(setting.name for setting in fields(Settings))))
@@ -321,7 +325,8 @@ def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None
     with request.output.progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         started = time.perf_counter()
-        options: dict[str, Any] = {"error_sd": request.errors, "rng": settings.seed, "progress": progress}
+        options: dict[str, Any] = {"error_sd": request.errors, "noise": settings.noise}
+        options |= {"rng": settings.seed, "progress": progress}
         fit = fit_em(request.table, n_components, settings.covariance, **options)
         seconds = time.perf_counter() - started
         written = em_only.write(fit, request.table, request.errors, request.own, request.out, request.record, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +84,10 @@ def written_fit(directory: Path) -> EMFit:
 
 def assigned(mixture: GaussianMixture, rows: pd.DataFrame, errors: pd.DataFrame | None, seed: int = 0) -> pd.DataFrame:
     """A line per row, with errors or without, of what a mixture says of it."""
-    p = mixture.responsibilities(rows, error_sd=errors)
-    found = {"label": p.argmax(axis=1), "label_probability": p.max(axis=1)}
-    found |= {f"p_{k}": p[:, k] for k in range(p.shape[1])}
+    p, noise = mixture.responsibilities(rows, error_sd=errors), mixture.noise_probability(rows, error_sd=errors)
+    label, certainty = mixture.predict(rows, error_sd=errors), np.maximum(p.max(axis=1), noise)
+    found = {"label": label, "label_probability": certainty} | {f"p_{k}": p[:, k] for k in range(p.shape[1])}
+    found |= {} if mixture.noise_weight is None else {"noise": noise}
     return pd.DataFrame(found | {"tail_probability": mixture.tail_probability(rows, error_sd=errors, rng=seed)})
 
 
@@ -100,6 +101,7 @@ def _parameters(fit: EMFit) -> pd.DataFrame:
         for k, i, j in np.ndindex(m.covariances.shape)
         if i == j or (i < j and not fit.covariance_model.diagonal)
     ]
+    lines += [] if m.noise_weight is None else [("noise_weight", None, None, None, m.noise_weight)]
     return pd.DataFrame(lines, columns=["parameter", "component", "feature", "feature_bis", "em"])
 
 
@@ -119,7 +121,9 @@ def page(fit: EMFit, p: np.ndarray, source: str, width: int) -> Iterator[Table |
     components = counted(fit.n_components, "component")
     yield f"{described(len(p), fit.features, source)}; {components}, covariance {model_name(fit)}, EM without posterior"
     yield ""
-    lines = [("rows", [str(n) for n in np.bincount(p.argmax(axis=1), minlength=fit.n_components)])]
+    if fit.mixture.noise_weight is not None:
+        p = np.column_stack((p, 1 - p.sum(axis=1)))
+    lines = [("rows", [str(n) for n in np.bincount(p.argmax(axis=1), minlength=p.shape[1])[: fit.n_components]])]
     diagonal = fit.covariance_model.diagonal
     for quantity, feature, values in quantities(fit.mixture, fit.features[:_FEATURES], diagonal=diagonal):
         name = quantity if feature is None else f"{quantity} {short(feature)}"
@@ -128,11 +132,11 @@ def page(fit: EMFit, p: np.ndarray, source: str, width: int) -> Iterator[Table |
         yield part
         yield ""
     if fit.n_components > 1:
-        yield _least_certain(p)
+        yield _least_certain(p, [*map(str, range(fit.n_components)), "none"])
         yield ""
 
 
-def _least_certain(p: np.ndarray) -> Table:
+def _least_certain(p: np.ndarray, names: Sequence[str]) -> Table:
     """The rows whose component is least certain."""
     order = np.argsort(-p, axis=1, kind="stable")
     certainty = p.max(axis=1)
@@ -142,7 +146,7 @@ def _least_certain(p: np.ndarray) -> Table:
         *("row", "component", "probability", "or", "probability"),
     )
     for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
-        cells = (cell for k in order[row, :2] for cell in (str(k), f"{p[row, k]:.2f}"))
+        cells = (cell for k in order[row, :2] for cell in (names[k], f"{p[row, k]:.2f}"))
         table.add_row(str(row), *cells)
     table.caption = (
         f"{counted(doubtful, 'row')} of {len(p)} whose component has a probability below 0.9; rows count from 0, "

@@ -181,6 +181,8 @@ def said_of_rows(assignments: Assignments) -> pd.DataFrame:
         names |= {f"{column}_{k}": f"{prefix}{name}_{k}" for k in range(assignments.probabilities.shape[1])}
     names |= {name: f"{group}_{name}" for name in ("probability", "lower", "upper")}
     names |= {name: name for name in ("entropy", "overlap", "mutual_information", "tail_probability")}
+    if assignments.noise is not None:
+        names |= {name: name for name in ("noise", "noise_lower", "noise_upper")}
     return assignments.to_dataframe()[list(names)].rename(columns=names)
 
 

@@ -97,7 +97,8 @@ def described(n_rows: int, columns: Sequence[str], source: str) -> str:
 def components_tables(analysis: Analysis, width: int) -> list[Table]:
     """Posterior mean and interval of what describes each component, or cluster: as many tables as ``width`` makes."""
     fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
-    lines = [("rows", [str(n) for n in np.bincount(analysis.assignments.labels, minlength=K)])]
+    labels = analysis.assignments.labels
+    lines = [("rows", [str(n) for n in np.bincount(labels[labels >= 0], minlength=K)])]
     diagonal = fit.covariance_model.diagonal
     for quantity, feature, draws in quantities(analysis.draws, fit.features[:_FEATURES], diagonal=diagonal):
         name = quantity if feature is None else f"{quantity} {short(feature)}"
@@ -154,9 +155,8 @@ def comparison_table(analysis: Analysis) -> Table:
         decimals = decimals_of(row["sd"])
         em, mean, sd, low, high = (number(row[x], decimals) for x in ("em", "mean", "sd", "lower", "upper"))
         name = parameter_name(row["parameter"], row["feature"], row["feature_bis"])
-        table.add_row(
-            name, str(row["component"]), em, mean, sd, f"[{low}, {high}]", f"{round(row['shift'], 1) + 0.0:+}"
-        )
+        component = "" if row["parameter"] == "noise_weight" else str(row["component"])
+        table.add_row(name, component, em, mean, sd, f"[{low}, {high}]", f"{round(row['shift'], 1) + 0.0:+}")
     table.caption = "shift: from the EM estimate to the posterior mean, in posterior sds"
     if len(shown) < len(free):
         table.caption += f"; the {len(free) - len(shown)} other parameters are in components.csv"
@@ -168,7 +168,9 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
     a = analysis.assignments
     if analysis.draws.n_components == 1:
         return None
-    certainty = a.label_probability
+    certainty, K = a.label_probability, a.probabilities.shape[1]
+    parts = [(a.probabilities, a.noise), (a.lower, a.noise_lower), (a.upper, a.noise_upper)]
+    numbers = [each if noise is None else np.column_stack((each, noise)) for each, noise in parts]
     n_values = max((width - 65) // 15, 1)  # 65 columns for the rest, 15 for each value
     features = [short(name, 12) for name in analysis.fit.features[:n_values]]
     table = plain_table(
@@ -178,10 +180,10 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
     doubtful = int((certainty < 0.9).sum())
     for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
         cells = ["missing" if np.isnan(x) else f"{x:.6g}" for x in analysis.table.iloc[row, :n_values]]
-        likeliest = np.argsort(-a.probabilities[row], kind="stable")
-        for k in (a.labels[row], next(k for k in likeliest if k != a.labels[row])):
-            p, low, high = (values[row, k] for values in (a.probabilities, a.lower, a.upper))
-            cells += [str(k), f"{p:.2f} [{low:.2f}, {high:.2f}]"]
+        label = a.labels[row] if a.labels[row] >= 0 else K
+        for k in (label, next(k for k in np.argsort(-numbers[0][row], kind="stable") if k != label)):
+            p, low, high = (values[row, k] for values in numbers)
+            cells += [str(k) if k < K else "none", f"{p:.2f} [{low:.2f}, {high:.2f}]"]
         table.add_row(str(row), *cells)
     table.caption = (
         f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; "

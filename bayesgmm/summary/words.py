@@ -53,6 +53,10 @@ def remarks(analysis: Analysis) -> Iterator[Remark]:
     loo = analysis.loo
     sentence = f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
     yield Remark(Mark.LOOK if loo.untrusted else Mark.GOOD, sentence)
+    if analysis.assignments.noise is not None:
+        rows = np.flatnonzero(analysis.assignments.labels == -1)
+        which = f" ({', '.join(map(str, rows[:5]))}{', ...' * (rows.size > 5)})" if rows.size else ""
+        yield Remark(Mark.NOTE, f"More likely of no cluster than of any: {counted(rows.size, 'row')}{which}.")
     if analysis.fit.n_components > 1:
         yield from _of_clusters(analysis)
 
@@ -67,6 +71,14 @@ def em_remarks(fit: EMFit, seconds: float | None = None) -> Iterator[Remark]:
     )
     if fit.missing.n_rows:
         yield Remark(Mark.NOTE, f"{fit.missing}. {MISSING_AT_RANDOM}")
+    if fit.mixture.noise is not None:
+        sides, volume = fit.mixture.noise.sides, fit.mixture.noise.volume
+        box = f"{volume:g} times that of the columns' ranges" if volume != 1 else "that of the columns' ranges"
+        yield Remark(
+            Mark.NOTE,
+            f"Rows that belong to no cluster are {fit.mixture.noise_weight:.1%} by EM, even over a box of volume "
+            f"{np.prod(sides):.4g}, {box}; a larger volume makes them fewer.",
+        )
     for doubt in fit.doubts:
         yield Remark(Mark.LOOK, f"{doubt[0].upper()}{doubt[1:]}.")
 
@@ -145,6 +157,8 @@ def number(x: float, decimals: int) -> str:
 
 def parameter_name(name: str, feature: str, feature_bis: str) -> str:
     """What a row of the table of parameters is about."""
+    if name == "noise_weight":
+        return "weight of no cluster"
     if name == "weights":
         return "weight"
     if name == "means":
