@@ -103,7 +103,7 @@ class Noise:
         return ~np.isnan(values) @ -np.log(self.sides)
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Rows (*shape, D) from the box."""
+        """Rows (..., D) from the box, as many as the shape says."""
         return self.middle + self.sides * (rng.random((*shape, len(self.sides))) - 0.5)
 
     def marginal(self, features: Sequence[int] | np.ndarray) -> Noise:

@@ -84,8 +84,8 @@ class GaussianMixture(MixtureEstimator):
     lower_bound_ : float
         What EM maximised, at the returned parameters, in nats a row. With ``reg_covar`` this is the likelihood of rows
         that count as blobs, which lies a little below ``score(X)``; with ``reg_covar=0`` it is ``score(X)``.
-    lower_bounds_ : (n_iter_,)
-        The same after each iteration; it never falls.
+    lower_bounds_ : (n,)
+        The same after each of the n iterations; it never falls.
     labels_ : (N,)
         The most probable component of each row.
     n_features_in_ : int
