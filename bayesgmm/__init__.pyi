@@ -73,6 +73,7 @@ from .errors import (
 )
 from .mixture import GaussianMixture as GaussianMixture
 from .noise import Noise as Noise
+from .page import report as report
 from .parts import Part as Part, Parts as Parts
 from .selection import (
     FitOutcome as FitOutcome,

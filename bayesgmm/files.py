@@ -1,12 +1,14 @@
-"""Files that are whole or not there: written beside their place and renamed, whenever the process ends."""
+"""Files that are whole or not there: written beside their place and renamed, whenever the process ends; and JSON."""
 
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -39,3 +41,22 @@ def _is_running(process: str) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def plain_json(value: Any) -> Any:
+    """A value as JSON has it: no number that is not finite, no numpy scalar.
+
+    Examples
+    --------
+    >>> plain_json({"share": [0.5, float("nan")]})
+    {'share': [0.5, None]}
+    """
+    if isinstance(value, dict):
+        return {key: plain_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

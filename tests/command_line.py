@@ -9,6 +9,7 @@ from bayesgmm.cli import main
 FEW = ["--draws", "50", "--chains", "2"]
 SELECT = ["--components", "1:4", "--covariance", "tied,VVE", "--starts", "4", "--folds", "4", "--replicates", "20"]
 FILES = {
+    "report.html",
     "posterior.nc",
     "responsibilities.csv",
     "components.csv",

@@ -35,5 +35,5 @@ def test_a_mark_is_made_from_the_state_and_not_from_the_words(analysis):
 
 
 def test_times_are_told_where_they_are_known(analysis):
-    assert "s)" not in next(em_remarks(analysis.fit)).text
+    assert " s)" not in next(em_remarks(analysis.fit)).text
     assert "1.5 s)" in next(em_remarks(analysis.fit, 1.5)).text

@@ -20,6 +20,7 @@ _EPILOG = """examples:
   gzip -c table.csv | bayesgmm fit - -k 2 --json    a table on standard input, the result as JSON
 """
 _FIT_EPILOG = """what is written to DIR:
+  report.html            a page to look at in a browser; it needs no network and no other file
   clusters.png, posterior.png, em_path.png   pictures
   uncertainty.png, least_certain.png   where, and for which rows, the assignment is in doubt
   similarity.png, credible_ball.png   which rows belong together, and how far the partition could be off
@@ -34,8 +35,8 @@ _FIT_EPILOG = """what is written to DIR:
   posterior.nc           all draws; opens with arviz.from_netcdf or xarray.open_datatree
   summary.json           the run in numbers, with everything it was given; written last
 With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
-With --em-only there are estimates without intervals: clusters.png, em_path.png, responsibilities.csv, components.csv,
-imputed.csv where values are missing, fit.npz and summary.json.
+With --em-only there are estimates without intervals: report.html, clusters.png, em_path.png, responsibilities.csv,
+components.csv, imputed.csv where values are missing, fit.npz and summary.json.
 Draws are kept in posterior.part.nc until the end: after an interruption the same command goes on from there.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and
@@ -46,6 +47,7 @@ Rows are numbered from 0, without the header; components from 0, in the order of
 Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted, 141 nobody reads on.
 """
 _SELECT_EPILOG = """what is written to DIR:
+  report.html      a page to look at in a browser; it needs no network and no other file
   selection.csv    a line per fit: its criteria with their uncertainty, and how it ended
   criteria.png     the criteria against the number of components
   predictions.png, averaged.png   with loo: the differences in prediction, and the averaged density

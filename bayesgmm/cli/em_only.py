@@ -55,6 +55,7 @@ def write(
         That the fit took.
     """
     from bayesgmm import plots
+    from bayesgmm.page.facts import facts_of_fit
 
     files.begin(directory)
     with beside(directory / FIT) as path, path.open("wb") as file:
@@ -71,9 +72,11 @@ def write(
         "em_path.png": lambda: plots.em_path(fit),
     }
     drawn, not_drawn = files.draw(pictures, directory)
-    rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn}
+    source, ids = files.source_of(run), files.ids_of(own, run)
+    web_page, no_page = files.draw_page(lambda: facts_of_fit(fit, table, source, ids=ids, run=run), directory)
+    rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
-    return files.Written([FIT, *tables, *drawn, files.SUMMARY], summary)
+    return files.Written([*web_page, FIT, *tables, *drawn, files.SUMMARY], summary)
 
 
 def written_fit(directory: Path) -> EMFit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayesgmm.errors import InputError
-from bayesgmm.files import beside
+from bayesgmm.files import beside, plain_json
 from bayesgmm.names import one_line
 from bayesgmm.selection.table import keys_of
 
@@ -25,11 +24,13 @@ if TYPE_CHECKING:
 
     from bayesgmm.clusters.assignment import Assignments
     from bayesgmm.em.result import EMFit
+    from bayesgmm.page.facts import Facts
     from bayesgmm.selection import Selection
     from bayesgmm.summary.analysis import Analysis
 
 SUMMARY = "summary.json"
 DRAWS = "posterior.nc"
+PAGE = "report.html"
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 ROWS = "responsibilities.csv"
@@ -126,16 +127,22 @@ def write_analysis(
     tell : callable
         Called with the number of files that are written, and their total.
     """
+    from bayesgmm.page.facts import facts_of_analysis
+
     tables, pictures = _tables(analysis, own), _pictures(analysis)
-    n_files = 1 + len(tables) + len(pictures)
+    n_files = 2 + len(tables) + len(pictures)
     tell(0, n_files)
     begin(directory)
     _keep_draws(analysis, directory)
     for name, table in tables.items():
         write_table(table, directory / name, DIGITS if name in (ROWS, IMPUTED) else None)
     drawn, not_drawn = draw(pictures, directory, lambda done: tell(1 + len(tables) + done, n_files))
-    summary = write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn})
-    return Written([DRAWS, *tables, *drawn, SUMMARY], summary)
+    page, no_page = draw_page(
+        lambda: facts_of_analysis(analysis, source_of(run), ids=ids_of(own, run), run=run), directory
+    )
+    tell(n_files, n_files)
+    summary = write_summary(directory, run | _summary(analysis) | {"not_drawn": not_drawn | no_page})
+    return Written([*page, DRAWS, *tables, *drawn, SUMMARY], summary)
 
 
 def _keep_draws(analysis: Analysis, directory: Path) -> None:
@@ -233,10 +240,36 @@ def draw(
                 picture().savefig(path, format="png", dpi=150)
             drawn.append(name)
         except Exception as error:
-            failures[name] = f"{type(error).__name__}: {one_line(str(error))}"
-            (directory / name).unlink(missing_ok=True)  # of an earlier run
+            failures[name] = _why_not(error, directory / name)
     tell(len(pictures))
     return drawn, failures
+
+
+def draw_page(facts: Callable[[], Facts], directory: Path) -> tuple[list[str], dict[str, str]]:
+    """Write the page to look at: its name if that went well, and why not otherwise. It is never worth a run either."""
+    from bayesgmm.page import write_page
+
+    try:
+        return [write_page(facts(), directory / PAGE).name], {}
+    except Exception as error:
+        return [], {PAGE: _why_not(error, directory / PAGE)}
+
+
+def _why_not(error: Exception, path: Path) -> str:
+    """Why a file could not be written, in a line; one of an earlier run does not stay in its place."""
+    path.unlink(missing_ok=True)
+    return f"{type(error).__name__}: {one_line(str(error))}"
+
+
+def ids_of(own: pd.DataFrame, run: dict[str, Any]) -> list[str] | None:
+    """What the rows are called: the column that --id names, if it is there."""
+    name = run.get("arguments", {}).get("id")
+    return own[name].astype(str).tolist() if name in own else None
+
+
+def source_of(run: dict[str, Any]) -> str:
+    """The name of the table, by what is known of a run."""
+    return str(run.get("arguments", {}).get("source", ""))
 
 
 def write_selection(
@@ -255,6 +288,7 @@ def write_selection(
         Whether to write the posteriors, a file each.
     """
     from bayesgmm import plots
+    from bayesgmm.page.facts import facts_of_selection
 
     begin(directory)
     write_table(selection.table, directory / "selection.csv")
@@ -266,6 +300,10 @@ def write_selection(
         pictures["predictions.png"] = lambda: plots.predictions(selection)
         pictures["averaged.png"] = lambda: plots.averaged(table, selection)
     drawn, not_drawn = draw(pictures, directory)
+    seed = run.get("arguments", {}).get("seed", 0)
+    page, no_page = draw_page(
+        lambda: facts_of_selection(selection, table, source_of(run), run=run, rng=seed), directory
+    )
     recommended = selection.recommend()
     content = {
         "conclusions": selection.text.splitlines(),
@@ -274,11 +312,11 @@ def write_selection(
         "rivals": [list(rival) for rival in recommended.rivals],
         "selection": selection.table.to_dict("records"),
         "rankings": {name: keys_of(selection.ranking(name)) for name in selection.criteria},
-        "not_drawn": not_drawn,
+        "not_drawn": not_drawn | no_page,
     }
     summary = write_summary(directory, run | content)
     shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
-    return Written(["selection.csv", *drawn, *posteriors, SUMMARY], summary)
+    return Written([*page, "selection.csv", *drawn, *posteriors, SUMMARY], summary)
 
 
 def write_table(table: pd.DataFrame, path: Path, digits: int | None = None) -> None:
@@ -291,6 +329,7 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
     """The numbers of an analysis."""
     fit, drawn, loo, best = analysis.fit, analysis.posterior, analysis.loo, analysis.partition
     table = analysis.parameters if analysis.clusters is None else analysis.clusters
+    assert loo is not None
     assert drawn.verdict is not None
     assert drawn.labels is not None
     return summary_of_fit(fit) | {
@@ -335,20 +374,7 @@ def summary_of_fit(fit: EMFit) -> dict[str, Any]:
 def write_summary(directory: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Write the summary, with the versions of what made it, and return it as it is in the file."""
     versions = {name: version(name) for name in ("numpy", "pymc", "nutpie", "arviz")}
-    summary = _plain(content | {"versions": {"python": platform.python_version(), **versions}})
+    summary = plain_json(content | {"versions": {"python": platform.python_version(), **versions}})
     with beside(directory / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", "utf-8")
     return summary
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: no number that is not finite, no numpy scalar."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

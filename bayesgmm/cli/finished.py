@@ -26,6 +26,8 @@ from bayesgmm.clusters.assignment import assign
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.page import write_page
+from bayesgmm.page.facts import facts_of_analysis
 from bayesgmm.summary.analysis import Analysis, summarise
 from bayesgmm.summary.words import sentences
 
@@ -118,7 +120,7 @@ class Result:
 
 
 def show_result(directory: Path, output: Output) -> None:
-    """Print the report of a result, made anew from its files."""
+    """Print the report of a result, made anew from its files; of a posterior write the page to look at anew too."""
     result = Result.of(directory)
     if output.as_json:
         output.value(result.summary)
@@ -134,6 +136,9 @@ def show_result(directory: Path, output: Output) -> None:
     else:
         output.page(report.fit_page(result.analysis, result.source, output.console.width))
         output.sentences(sentences(result.analysis))
+        ids = files.ids_of(pd.read_csv(directory / files.ROWS, dtype=str), result.summary)
+        facts = facts_of_analysis(result.analysis, result.source, ids=ids, run=result.summary)
+        output.sentences([f"Written: {write_page(facts, directory / files.PAGE)}."])
 
 
 def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> None:

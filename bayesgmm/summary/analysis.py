@@ -44,7 +44,8 @@ class Analysis:
         The posterior as `sample_posterior` returned it.
     posterior : Posterior
         The same as one value.
-    loo : LOO
+    loo : LOO or None
+        None where the draws are of an approximation, which LOO cannot use.
     ci_prob : float
         Probability of every interval.
     stray_rate : float
@@ -73,7 +74,7 @@ class Analysis:
     table: pd.DataFrame
     tree: xr.DataTree
     posterior: Posterior
-    loo: LOO
+    loo: LOO | None
     ci_prob: float
     stray_rate: float
     assignments: Assignments
@@ -113,7 +114,7 @@ def summarise(
     table: pd.DataFrame,
     tree: xr.DataTree,
     drawn: Posterior,
-    left_out: LOO,
+    left_out: LOO | None,
     seed: int,
     seconds: Mapping[str, float] | None = None,
     *,
@@ -126,7 +127,7 @@ def summarise(
     table : DataFrame
     tree, drawn : DataTree, Posterior
         The posterior, twice.
-    left_out : LOO
+    left_out : LOO or None
     seed : int
     seconds : mapping, optional
         What the stages before took.
@@ -156,7 +157,7 @@ def summarise(
         partition_rows=PARTITION_ROWS,
         parameters=parameters,
         modes=modes,
-        seconds=dict(seconds or {}) | {"summaries": time.perf_counter() - started},
+        seconds={"summaries": time.perf_counter() - started} | dict(seconds or {}),
     )
 
 

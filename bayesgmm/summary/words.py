@@ -50,9 +50,9 @@ def remarks(analysis: Analysis) -> Iterator[Remark]:
         agree = "" if math.isnan(r_hat) else f"R-hat is at most {r_hat:.3f} and "
         sentence = f"Of the clusters {agree}the effective sample size at least {ess:.0f}."
         yield Remark(Mark.NOTE, f"That is about the components. {sentence}")
-    loo = analysis.loo
-    sentence = f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
-    yield Remark(Mark.LOOK if loo.untrusted else Mark.GOOD, sentence)
+    if (loo := analysis.loo) is not None:
+        sentence = f"Leave-one-out: elpd {loo.elpd:.1f}, standard error {loo.se:.1f} (larger is better). {loo.text}"
+        yield Remark(Mark.LOOK if loo.untrusted else Mark.GOOD, sentence)
     if analysis.assignments.noise is not None:
         rows = np.flatnonzero(analysis.assignments.labels == -1)
         which = f" ({', '.join(map(str, rows[:5]))}{', ...' * (rows.size > 5)})" if rows.size else ""

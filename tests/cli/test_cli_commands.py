@@ -59,7 +59,7 @@ def test_force_overwrites(finished, folder):
 
 def test_several_numbers_are_compared_and_each_is_kept(compared):
     out, printed = compared
-    pictures = {"criteria.png", "predictions.png", "averaged.png"}
+    pictures = {"report.html", "criteria.png", "predictions.png", "averaged.png"}
     assert {path.name for path in out.iterdir()} == {"k1", "k2", "k3", "selection.csv", "summary.json"} | pictures
     for k in (1, 2, 3):
         assert {path.name for path in (out / f"k{k}").iterdir()} == (FILES | OF_CLUSTERS if k > 1 else FILES)

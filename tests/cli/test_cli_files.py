@@ -10,7 +10,7 @@ from command_line import FEW, FILES, OF_CLUSTERS, refusal, run
 from matplotlib.figure import Figure
 
 import bayesgmm as bg
-from bayesgmm import plots
+from bayesgmm import page, plots
 from bayesgmm.bayes import tree
 from bayesgmm.cli import files
 from bayesgmm.summary.analysis import summarise
@@ -27,7 +27,7 @@ def test_a_finished_run_leaves_its_files_and_nothing_else(finished):
 
 def test_a_selection_leaves_its_files_and_nothing_else(selected):
     out, printed = selected
-    assert {path.name for path in out.iterdir()} == {"selection.csv", "criteria.png", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {"report.html", "selection.csv", "criteria.png", "summary.json"}
     assert "Written to" in printed
     assert "criteria.png" in printed
     assert (out / "criteria.png").read_bytes().startswith(b"\x89PNG")
@@ -114,6 +114,36 @@ def test_a_picture_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, 
     assert "similarity.png could not be drawn (ValueError: Image size" in said
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(summary["not_drawn"]) == {"posterior.png", "similarity.png"}
+
+
+def test_a_page_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no\npaper")
+
+    monkeypatch.setattr(page, "write_page", fail)
+    status, printed, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", *FEW)
+    assert (status, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == (FILES | OF_CLUSTERS) - {"report.html"}
+    assert "report.html could not be drawn (ValueError: no paper)" in " ".join(printed.split())
+
+
+def test_the_page_of_a_finished_fit_is_written_again_with_its_report(finished):
+    out, _ = finished
+    before = (out / "report.html").read_text("utf-8")
+    (out / "report.html").unlink()
+    status, printed, err = run("report", out)
+    assert (status, err) == (0, "")
+    assert " ".join(printed.split()).endswith(f"Written: {out / 'report.html'}.")
+    assert (out / "report.html").read_text("utf-8") == before
+
+
+def test_the_page_calls_rows_as_the_table_does(tmp_path):
+    table = bg.datasets.old_faithful().assign(name=[f"eruption {i}" for i in range(272)])
+    table.to_csv(tmp_path / "named.csv", index=False)
+    for options in (FEW, ["--em-only"]):
+        out = tmp_path / options[0].strip("-")
+        assert run("fit", tmp_path / "named.csv", "-k", 2, "--id", "name", "--out", out, *options)[0] == 0
+        assert '"eruption 271"' in (out / "report.html").read_text("utf-8")
 
 
 def untold(done, total):
