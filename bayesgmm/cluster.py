@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from dask.base import compute
@@ -28,6 +28,25 @@ _GROUP_BYTES = 1e9  # of rows, at most, that a task needs at once: all of them m
 _UNEVEN = 1.25  # times its fair share a thread may have to do before rows are moved to another
 
 
+class _Collection(NamedTuple):
+    """A table as Dask has it.
+
+    Attributes
+    ----------
+    partitions : list of Delayed
+        Arrays or DataFrames of consecutive rows, with all columns.
+    lengths : sequence of int or None
+        Their rows, where these are known before they are counted.
+    features : tuple of D str
+    named : bool
+    """
+
+    partitions: list[Any]
+    lengths: Sequence[int] | None
+    features: tuple[str, ...]
+    named: bool
+
+
 def of_collection(source: Any, columns: Sequence[str] | None = None) -> Parts:
     """A Dask array or DataFrame as a table in parts, kept on the cluster of the current ``Client`` where there is one.
 
@@ -36,20 +55,18 @@ def of_collection(source: Any, columns: Sequence[str] | None = None) -> Parts:
     InputError
         If it is no table of numbers.
     """
-    if hasattr(source, "npartitions") and getattr(source, "ndim", 0) == 2 and names_of(source) is not None:
-        source = source if columns is None else source[_there(source, columns)]
-        partitions, features, named = _of_frame(source), names_of(source) or (), True
-    elif hasattr(source, "chunks") and hasattr(source, "to_delayed"):
-        if columns is not None:
-            raise InputError("a Dask array has no column names to choose from")
-        partitions, features, named = _of_array(source), made_up_names(source.shape[1]), False
+    if hasattr(source, "to_delayed") and hasattr(source, "chunks"):
+        collection = _of_array(source, columns)
+    elif hasattr(source, "to_delayed") and names_of(source) is not None:
+        collection = _of_frame(source, columns)
     else:
         raise InputError(f"a Dask {type(source).__name__} is no table; an array or a DataFrame is, rows by columns")
+    partitions, lengths, features, named = collection
     values = [delayed(_values)(one, len(features)) for one in partitions]
     client = _client()
     if client is not None:
-        return _kept(client, client.compute(values), features, named)
-    lengths = compute(*[delayed(len)(one) for one in partitions])
+        return _kept(client, collection._replace(partitions=client.compute(values)))
+    lengths = lengths or compute(*[delayed(len)(one) for one in partitions])
     recent = Recent(lambda i: values[i].compute())
     return Parts(_named_parts(lengths, lambda i, start, stop: recent(i)[start:stop]), features, named)
 
@@ -66,29 +83,29 @@ def _client() -> Any:
         return None
 
 
-def _there(frame: Any, columns: Sequence[str]) -> list[str]:
-    for name in columns:
+def _of_frame(frame: Any, columns: Sequence[str] | None) -> _Collection:
+    """A Dask DataFrame, whose columns must hold numbers."""
+    for name in columns or ():
         if name not in frame.columns:
             raise InputError(f"the DataFrame has no column {name!r}; it has {list(frame.columns)}")
-    return list(columns)
-
-
-def _of_frame(frame: Any) -> list[Any]:
-    """The partitions of a Dask DataFrame with columns of numbers."""
-    values_and_names(frame._meta)  # noqa: SLF001 - names that are there twice are found without reading rows
+    frame = frame if columns is None else frame[list(columns)]
     for name, dtype in frame.dtypes.items():
         if getattr(dtype, "kind", "O") not in "fiub":
             raise InputError(f"column {name!r} of the DataFrame holds {dtype}, not numbers; leave it out with columns=")
-    return frame.to_delayed()
+    return _Collection(frame.to_delayed(), None, names_of(frame) or (), named=True)
 
 
-def _of_array(array: Any) -> list[Any]:
-    """The partitions of a Dask array, each with all columns."""
+def _of_array(array: Any, columns: Sequence[str] | None) -> _Collection:
+    """A Dask array, which may also be cut between its columns."""
+    if columns is not None:
+        raise InputError("a Dask array has no column names to choose from")
     if array.ndim != 2:
         raise InputError(f"the Dask array has {array.ndim} dimensions; a table has two, rows by columns")
     if array.dtype.kind not in "fiub":
         raise InputError(f"the Dask array holds {array.dtype}, not numbers")
-    return array.rechunk({1: -1}).to_delayed().ravel().tolist()
+    known, D = array.chunks[0], array.shape[1]
+    partitions = array.rechunk({1: -1}).to_delayed().ravel().tolist()
+    return _Collection(partitions, None if np.isnan(known).any() else known, made_up_names(D), named=False)
 
 
 def _named_parts(lengths: Sequence[int], read: Callable[[int, int, int], np.ndarray]) -> tuple[Part, ...]:
@@ -191,26 +208,35 @@ def shared(
     return groups
 
 
-def _kept(client: Any, partitions: list[Any], features: tuple[str, ...], named: bool) -> Kept:
-    """The table of partitions that workers have, or are about to have.
+def _kept(client: Any, collection: _Collection) -> Kept:
+    """The table of partitions, arrays now, that workers have or are about to have.
 
-    Its blocks are parts of partitions, but for those across borders of partitions, whose pieces are put together once.
+    Its blocks are parts of partitions, but for those across borders of partitions, which are put together once.
     """
     from distributed import wait
 
+    partitions, lengths, features, named = collection
     submit = partial(client.submit, pure=False)
-    lengths = client.gather(client.map(len, partitions, pure=False))
+    n_rows = lengths or client.gather(client.map(len, partitions, pure=False))
+    multiple, starts = grain(len(features)), list(accumulate(n_rows, initial=0))
+
+    def cut(i: int, start: int, stop: int) -> Any:
+        return partitions[i] if stop - start == n_rows[i] else submit(_slice, partitions[i], start, stop)
+
+    def piece(i: int, start: int, stop: int) -> tuple[Any, int, int]:
+        """For another worker: of a large partition only what is needed there."""
+        return (partitions[i], start, stop) if n_rows[i] <= multiple else (cut(i, start, stop), 0, stop - start)
+
+    wholes = _blocks(starts, multiple)
+    blocks = [cut(*whole[0]) if len(whole) == 1 else submit(_join, [piece(*one) for one in whole]) for whole in wholes]
+    edges = list(accumulate((sum(stop - start for _, start, stop in whole) for whole in wholes), initial=0))
+    wait(blocks)
 
     def read(i: int, start: int, stop: int) -> np.ndarray:
-        return submit(_slice, partitions[i], start, stop).result()
+        found = pieces(edges, starts[i] + start, starts[i] + stop)
+        return np.concatenate(client.gather([submit(_slice, blocks[j], *rows) for j, *rows in found]))
 
-    starts, blocks, edges = list(accumulate(lengths, initial=0)), [], [0]
-    for whole in _blocks(starts, grain(len(features))):
-        cut = [submit(_slice, partitions[i], start, stop) for i, start, stop in whole]
-        blocks.append(cut[0] if len(cut) == 1 else submit(_join, cut))
-        edges.append(edges[-1] + sum(stop - start for _, start, stop in whole))
-    wait(blocks)
-    return Kept(_named_parts(lengths, read), features, named, client, tuple(blocks), tuple(edges))
+    return Kept(_named_parts(n_rows, read), features, named, client, tuple(blocks), tuple(edges))
 
 
 def grain(D: int) -> int:
@@ -245,8 +271,8 @@ def _slice(values: np.ndarray, start: int, stop: int) -> np.ndarray:
     return values[start:stop]
 
 
-def _join(found: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(found)
+def _join(cut: list[tuple[np.ndarray, int, int]]) -> np.ndarray:
+    return np.concatenate([values[start:stop] for values, start, stop in cut])
 
 
 def _fold[T](

@@ -284,7 +284,7 @@ def gibbs_draws(
         factors=np.empty((chains, total, K, D, D)),
     )
     sweep = chains * (K + 1) * N * (1 + D * D / 40)
-    if table.patterns is not None:  # true values are drawn too, for which each group of rows has factors of its own
+    if table.groups is not None:  # true values are drawn too, for which each group of rows has factors of its own
         sweep = 2 * sweep + chains * (K + 1) * table.groups.n * (2 + D**3 / 40)
     most = max(_BUDGET / sweep, total)  # sweeps of a chain
     thin = max(int(most / total / 2**_ROUNDS), 1)
