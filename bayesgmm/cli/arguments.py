@@ -117,7 +117,8 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     _add_result(assign)
     _add_table(assign)
     _add_stream(assign)
-    show = add("report", "print the report of a finished result again", "Make the report of a result from its files.")
+    summary = "print the report of a finished result again, and write its page again"
+    show = add("report", summary, "Make the report of a result, and report.html, from its files.")
     _add_result(show)
     show.add_argument("--json", action="store_true", help="print the result's summary.json instead")
     sample = add("sample", "draw new rows", "Draw rows as the posterior expects new ones, with their component.")

@@ -138,7 +138,7 @@ def show_result(directory: Path, output: Output) -> None:
         output.sentences(sentences(result.analysis))
         ids = files.ids_of(pd.read_csv(directory / files.ROWS, dtype=str), result.summary)
         facts = facts_of_analysis(result.analysis, result.source, ids=ids, run=result.summary)
-        output.sentences([f"Written: {write_page(facts, directory / files.PAGE)}."])
+        write_page(facts, directory / files.PAGE)
 
 
 def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> None:

@@ -15,12 +15,13 @@ from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.observations import numeric_table
+from bayesgmm.observations import check_names
 from bayesgmm.page.rows import Rows
 from bayesgmm.page.similarities import Similarities, similarities
 from bayesgmm.plots.panels import Groups
 from bayesgmm.plots.style import parting_features
 from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.tables import values_and_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,11 @@ class Facts:
         """What rows belong to: "component" or "cluster"."""
         return self.groups.word
 
+    @property
+    def n_choices(self) -> int:
+        """Number of things that a row may belong to: the groups, and noise if there is any."""
+        return self.n_groups + (self.groups.centre.noise_weight is not None or self.rows.n_noise > 0)
+
     def leading(self, n: int) -> list[int]:
         """Which of the shown features differ most between the groups, as positions among the shown."""
         means = self.groups.centre.means[:, self.shown]
@@ -169,8 +175,11 @@ def facts_of_fit(
     fit: EMFit, X: Any, source: str, *, ids: Sequence[str] | None = None, run: Mapping[str, Any] | None = None
 ) -> Facts:
     """The facts of an EM fit alone: no intervals, and no doubt about the parameters."""
-    values, _ = numeric_table(X)
-    rows = Rows.fitted(values, fit.mixture.responsibilities(values), ids)
+    values, _ = values_and_names(X)
+    check_names(X, fit.mixture.features)
+    noisy = fit.mixture.noise_weight is not None
+    noise = fit.mixture.noise_probability(values) if noisy else None
+    rows = Rows.fitted(values, fit.mixture.responsibilities(values), noise, ids)
     groups = Groups.components(fit.mixture, None, 0)
     shown, described = _features(rows, fit.mixture)
     return Facts(
@@ -230,7 +239,7 @@ def facts_of_posterior(
 def _as_frame(X: Any, features: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    return X if isinstance(X, pd.DataFrame) else pd.DataFrame(numeric_table(X)[0], columns=list(features))
+    return X if isinstance(X, pd.DataFrame) else pd.DataFrame(values_and_names(X)[0], columns=list(features))
 
 
 def _features(rows: Rows, centre: GaussianMixture) -> tuple[list[int], list[int]]:

@@ -120,6 +120,7 @@ def page_of(facts: Facts) -> str:
         words=words,
         title=facts.source or "A Gaussian mixture",
         groups=[(k, specs.color_of(i), specs.shape_of(i)) for k, i in enumerate(facts.groups.color_indices)],
+        noise=(-1, specs.NOISE, specs.NOISE_SHAPE) if facts.rows.n_noise else None,
         legend=specs.legend(facts),
         forest=list(forest),
         compared=list(compared),
@@ -165,7 +166,8 @@ def _parameters(facts: Facts) -> list[dict[str, str]]:
         decimals = decimals_of(row["sd"])
         texts = {name: number(row[name], decimals) for name in ("em", "mean", "sd", "lower", "upper") if name in row}
         name = parameter_name(row["parameter"], row["feature"], row["feature_bis"])
-        texts |= {"name": name, "group": str(row["component" if "component" in row else "cluster"])}
+        group = row["component" if "component" in row else "cluster"]
+        texts |= {"name": name, "group": "" if row["parameter"] == "noise_weight" else str(int(group))}
         r_hat, ess = row["r_hat"], row["ess_bulk"]
         texts |= {"r_hat": "" if math.isnan(r_hat) else f"{r_hat:.3f}", "ess": "" if math.isnan(ess) else f"{ess:.0f}"}
         lines.append(texts)
@@ -183,6 +185,7 @@ def _data(facts: Facts) -> dict[str, Any]:
         "picked": facts.leading(2),
         "group": facts.group,
         "groups": facts.n_groups,
+        "choices": facts.n_choices,
         "outlines": [] if facts.curves is not None else _outlines(facts),
     }
 

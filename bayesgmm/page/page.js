@@ -39,11 +39,15 @@
     const tip = { row: String(row.row) };
     if (row.id !== undefined) tip.id = row.id;
     for (const i of data.told) tip[data.features[i]] = row[`x${i}`] === null ? "missing" : String(row[`x${i}`]);
-    if (data.groups > 1) {
-      tip[`${data.group} ${row.group}`] = chance(row.p, row.lower, row.upper);
-      tip[`${data.group} ${row.rival}`] = row.q.toFixed(2);
+    if (data.choices > 1) {
+      tip[nameOf(row.group)] = chance(row.p, row.lower, row.upper);
+      tip[nameOf(row.rival)] = row.q.toFixed(2);
     }
     return tip;
+  }
+
+  function nameOf(group) {
+    return group < 0 ? "noise" : `${data.group} ${group}`;
   }
 
   // Points at a distance of so many standard deviations around every mean, for two features.
@@ -75,11 +79,11 @@
         }
         if (!mixture.draw) {
           const length = Math.hypot(b, c) || 1;
-          names.push({ ...place(2.25, [b / length, c / length]), name: `${data.group} ${group}` });
+          names.push({ ...place(2.25, [b / length, c / length]), name: nameOf(group) });
         }
       });
     });
-    return { outlines: points, names: data.groups > 1 ? names : [] };
+    return { outlines: points, names: data.choices > 1 ? names : [] };
   }
 
   // Ends of an axis with room for all values, whatever the slider hides.
@@ -147,7 +151,7 @@
 
   function showCertainty() {
     if (!slider) return;
-    const least = 1 / data.groups;
+    const least = 1 / data.choices;
     const limit = slider.value === slider.max ? 1 : least + (1 - least) * (Number(slider.value) / 100);
     const n = rows.filter((row) => row.drawn && row.p <= limit).length;
     const said = `${limit === 1 ? "1: all" : limit.toFixed(2)}, ${n} of ${nDrawn} rows`;
@@ -185,16 +189,20 @@
   }
 
   function colorOf(group) {
-    return document.querySelectorAll("#groups tbody .key use")[group].getAttribute("fill");
+    return group < 0 ? "var(--muted)" : document.querySelectorAll("#groups tbody .key use")[group].getAttribute("fill");
+  }
+
+  function short(group) {
+    return group < 0 ? "noise" : String(group);
   }
 
   function makeList() {
     const columns = [
       { name: "row", value: (row) => row.row, number: true },
       ...(data.rows.id ? [{ name: "id", value: (row) => row.id }] : []),
-      { name: data.group, value: (row) => row.group, number: true },
+      { name: data.group, value: (row) => row.group, text: (row) => short(row.group), number: true },
       { name: "probability", value: (row) => row.p, text: (row) => chance(row.p, row.lower, row.upper), bar: true },
-      { name: "or", value: (row) => row.q, text: (row) => `${row.rival}: ${row.q.toFixed(2)}` },
+      { name: "or", value: (row) => row.q, text: (row) => `${short(row.rival)}: ${row.q.toFixed(2)}` },
       ...data.in_list.map((i) => ({ name: data.features[i], value: (row) => row[`x${i}`], number: true })),
     ];
     const head = element("tr");

@@ -29,12 +29,13 @@ class Rows:
     values : (N, D)
         NaN where a cell is missing.
     labels : (N,)
+        -1 where a row is more probably noise than of any group.
     probability : (N,)
         Of the label.
     lower, upper : (N,) or None
         Its interval, where there are draws.
     rival : (N,)
-        The likeliest other group; -1 where there is only one.
+        The likeliest other group, -1 for noise; None where there is nothing else to belong to.
     rival_probability : (N,)
     ids : sequence of N str, or None
         What the rows are called.
@@ -45,22 +46,39 @@ class Rows:
     probability: np.ndarray
     lower: np.ndarray | None
     upper: np.ndarray | None
-    rival: np.ndarray
-    rival_probability: np.ndarray
+    rival: np.ndarray | None
+    rival_probability: np.ndarray | None
     ids: Sequence[str] | None = None
 
     @classmethod
     def assigned(cls, values: np.ndarray, a: Assignments, ids: Sequence[str] | None = None) -> Rows:
         """Rows with their posterior assignment."""
-        rival = _rivals(a.probabilities, a.labels)
-        return cls(values, a.labels, a.label_probability, a.label_lower, a.label_upper, *rival, ids)
+        rival, q = _rivals(a.probabilities, a.noise, a.labels)
+        return cls(values, a.labels, a.label_probability, a.label_lower, a.label_upper, rival, q, ids)
 
     @classmethod
-    def fitted(cls, values: np.ndarray, responsibilities: np.ndarray, ids: Sequence[str] | None = None) -> Rows:
-        """Rows with the responsibilities (N, K) of an EM fit, which knows of no interval."""
-        labels = responsibilities.argmax(axis=1)
-        rival = _rivals(responsibilities, labels)
-        return cls(values, labels, responsibilities.max(axis=1), None, None, *rival, ids)
+    def fitted(
+        cls,
+        values: np.ndarray,
+        responsibilities: np.ndarray,
+        noise: np.ndarray | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Rows:
+        """Rows with the responsibilities (N, K) of an EM fit, and of its noise; it knows of no interval."""
+        everything = _with_noise(responsibilities, noise)
+        labels = everything.argmax(axis=1)
+        labels[labels == responsibilities.shape[1]] = -1
+        rival, q = _rivals(responsibilities, noise, labels)
+        return cls(values, labels, everything.max(axis=1), None, None, rival, q, ids)
+
+    def sizes(self, n_groups: int) -> list[int]:
+        """How many rows belong to each group."""
+        return [int((self.labels == k).sum()) for k in range(n_groups)]
+
+    @property
+    def n_noise(self) -> int:
+        """How many rows are more probably noise than of any group."""
+        return int((self.labels < 0).sum())
 
     @cached_property
     def drawn(self) -> np.ndarray:
@@ -101,20 +119,28 @@ class Rows:
         columns["p"] = _rounded(self.probability[some], _STEP)
         if self.lower is not None and self.upper is not None:
             columns |= {"lower": _rounded(self.lower[some], _STEP), "upper": _rounded(self.upper[some], _STEP)}
-        columns |= {"rival": self.rival[some].tolist(), "q": _rounded(self.rival_probability[some], _STEP)}
+        if self.rival is not None and self.rival_probability is not None:
+            columns |= {"rival": self.rival[some].tolist(), "q": _rounded(self.rival_probability[some], _STEP)}
         if len(drawn) < len(some):
             columns["drawn"] = np.isin(some, drawn).astype(int).tolist()
         return columns
 
 
-def _rivals(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest group of each row other than its own, and its probability."""
-    if probabilities.shape[1] == 1:
-        return np.full(len(labels), -1), np.zeros(len(labels))
-    others = probabilities.copy()
-    np.put_along_axis(others, labels[:, None], -1.0, axis=1)
+def _with_noise(probabilities: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+    """The probabilities of all groups, and in the last column, that of label -1, of noise if there is any."""
+    return probabilities if noise is None else np.column_stack((probabilities, noise))
+
+
+def _rivals(
+    probabilities: np.ndarray, noise: np.ndarray | None, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """What else each row most probably belongs to, and its probability; None where there is nothing else."""
+    others = _with_noise(probabilities, noise).copy()
+    if others.shape[1] == 1:
+        return None, None
+    others[np.arange(len(labels)), labels] = -1.0
     rival = others.argmax(axis=1)
-    return rival, np.take_along_axis(others, rival[:, None], axis=1)[:, 0]
+    return np.where(rival < probabilities.shape[1], rival, -1), others.max(axis=1)
 
 
 def _rounded(values: np.ndarray, step: float | None = None) -> list[float]:

@@ -26,8 +26,8 @@ class Similarities:
     ----------
     picture : str
         As a URL that holds its own data.
-    sizes : (K,)
-        How many of the rows belong to each group, in the picture's order.
+    sizes : (K + 1,)
+        How many of the rows belong to each group, and last to none, in the picture's order.
     n_rows : int
     inside, outside : float
         Mean probability of belonging together of two rows of the same group, and of two of different ones; NaN where
@@ -43,7 +43,7 @@ class Similarities:
 
 def similarities(posterior: Posterior, a: Assignments) -> Similarities:
     """The matrix of at most 500 rows, evenly over those of each group."""
-    order = np.lexsort((-a.label_probability, a.labels))
+    order = np.lexsort((-a.label_probability, a.labels, a.labels < 0))
     shown = order[np.linspace(0, len(order) - 1, min(len(order), MOST_ROWS)).astype(int)]
     together = posterior_similarity(posterior, rows=shown, dtype=np.float32)
     labels = a.labels[shown]
@@ -51,7 +51,7 @@ def similarities(posterior: Posterior, a: Assignments) -> Similarities:
     pairs = ~np.eye(len(shown), dtype=bool)
     return Similarities(
         picture=_picture(together),
-        sizes=np.bincount(labels, minlength=a.probabilities.shape[1]),
+        sizes=np.array([(labels == k).sum() for k in (*range(a.probabilities.shape[1]), -1)]),
         n_rows=len(shown),
         inside=_mean(together[same & pairs]),
         outside=_mean(together[~same]),

@@ -41,6 +41,7 @@ _CONFIG: Spec = {
     "text": {"color": "var(--ink)", "fontSize": 12},
     "title": {"color": "var(--ink)", "fontSize": 13, "fontWeight": 600, "anchor": "start", "offset": 8},
 }
+NOISE, NOISE_SHAPE = "var(--muted)", "cross"  # colour and shape of rows that belong to no group
 _HALO = {"stroke": "var(--paper)", "strokeWidth": 4}  # under words that stand among points
 _LINE = 26  # height of a group in a forest, in pixels
 _NO_NEGATIVE = "datum.value < 0 ? '' : datum.label"
@@ -132,7 +133,7 @@ def densities(facts: Facts) -> Spec:
 
 def _points(facts: Facts, x: Spec, y: Spec) -> Iterator[Spec]:
     """The rows as points, larger where less certain, and a ring around the one that is looked up."""
-    shapes = [shape_of(index) for index in facts.groups.color_indices]
+    shapes = [shape_of(index) for index in facts.groups.color_indices] + [NOISE_SHAPE]
     shape = {"field": "group", "type": "nominal", "scale": {"domain": _numbers(facts), "range": shapes}, "legend": None}
     look = {"filled": True, "opacity": 0.75, "stroke": "var(--paper)", "strokeWidth": 0.4, "aria": False}
     yield {
@@ -333,11 +334,11 @@ def _as_it_is(name: str) -> Spec:
 
 
 def _numbers(facts: Facts) -> list[int]:
-    return list(range(facts.n_groups))
+    return [*range(facts.n_groups), -1]
 
 
 def _colors(facts: Facts) -> Spec:
-    scale = {"domain": _numbers(facts), "range": [color_of(index) for index in facts.groups.color_indices]}
+    scale = {"domain": _numbers(facts), "range": [color_of(index) for index in facts.groups.color_indices] + [NOISE]}
     return {"field": "group", "type": "nominal", "scale": scale, "legend": None}
 
 

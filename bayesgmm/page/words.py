@@ -46,15 +46,17 @@ def verdict(facts: Facts) -> Remark:
 
 def _clarity(facts: Facts) -> str:
     """How many groups there are, and for how many rows it is clear which they belong to."""
-    K, N = facts.n_groups, len(facts.rows.labels)
+    K, N, noise = facts.n_groups, len(facts.rows.labels), facts.rows.n_noise
     chosen = "" if facts.selection is None else f"Of {counted(len(facts.selection.table), 'fit')}, the one to report: "
+    rest = f"; {counted(noise, 'row')} most probably belong{'s' * (noise == 1)} to none" if noise else ""
     if K == 1:
-        return f"{chosen}a single {facts.group} holds all {counted(N, 'row')}."
+        held = f"{N - noise} of {N} rows" if noise else f"all {counted(N, 'row')}"
+        return f"{chosen}a single {facts.group} holds {held}{rest}."
     clear = int((facts.rows.probability >= CLEAR).sum())
     rows = f"{clear} of the {N} rows which one they belong to"
     if clear == N:
         rows = f"each of the {N} rows which one it belongs to"
-    return f"{chosen}{K} {facts.group}s, and it is clear for {rows}."
+    return f"{chosen}{K} {facts.group}s, and it is clear for {rows}{rest}."
 
 
 def state_of_draws(facts: Facts) -> Remark | None:
@@ -73,7 +75,7 @@ def explanation(facts: Facts) -> Iterator[str]:
         best = facts.selection.recommend()
         key = best.covariance, best.n_components
         yield to_report(key, best.reason, best.rivals, namer(facts.selection.table))
-    if facts.n_groups > 1:
+    if facts.n_choices > 1:
         basis = "averaged over the draws of the posterior" if analysis is not None else "by EM's estimate"
         yield f"Clear means that the row's {facts.group} has a probability of {CLEAR} or more, {basis}."
     if analysis is not None and analysis.ambiguous:
@@ -120,7 +122,7 @@ def at_a_glance(facts: Facts) -> Iterator[Fact]:
     yield Fact(f"{N:,}".replace(",", " "), "rows")
     yield Fact(f"{fit.n_features}", f"feature{'s' * (fit.n_features != 1)}")
     yield Fact(f"{facts.n_groups}", f"{facts.group}s" if facts.n_groups != 1 else facts.group)
-    if facts.n_groups > 1:
+    if facts.n_choices > 1:
         doubtful = int((facts.rows.probability < CLEAR).sum())
         yield Fact(f"{doubtful}", f"row{'s' * (doubtful != 1)} in doubt")
     yield Fact(model_name(fit), "covariance model")
@@ -164,7 +166,7 @@ def group_table(facts: Facts) -> tuple[list[str], list[Line]]:
     """Headings and lines of the table of groups: posterior mean and interval of weight, means and correlation."""
     told = [d for d in facts.quantities if d.name != "sd"]
     headings = [d.name if d.feature is None else f"{d.name} of {d.feature}" for d in told]
-    sizes = np.bincount(facts.rows.labels, minlength=facts.n_groups).tolist()
+    sizes = facts.rows.sizes(facts.n_groups)
     return headings, [Line(k, sizes[k], [_cell(d, k) for d in told]) for k in range(facts.n_groups)]
 
 
@@ -249,7 +251,7 @@ def command(facts: Facts) -> str:
     words = ["bayesgmm", name, "-" if arguments.get("table") == "-" else str(arguments.get("source", ""))]
     options = {"components": facts.fit.n_components} | arguments
     for option, value in options.items():
-        if option not in _NO_OPTIONS and value not in (None, False, ""):
+        if option not in _NO_OPTIONS and value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)

@@ -17,6 +17,7 @@ def test_what_is_written_and_printed_is_the_fit(folder, tmp_path, covariance):
     status, printed, err = run(*command)
     assert (status, err) == (0, "")
     names = {"fit.npz", "responsibilities.csv", "components.csv", "clusters.png", "em_path.png", "summary.json"}
+    names.add("report.html")
     assert {path.name for path in out.iterdir()} == names
     X = bg.datasets.old_faithful()
     fit = bg.fit_em(X, 2, covariance, rng=0)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import bayesgmm as bg
+from bayesgmm.observations import observations
 from bayesgmm.page.facts import facts_of_analysis, facts_of_fit
 from bayesgmm.page.html import page_of, write_page
 from bayesgmm.summary.analysis import summarise
@@ -93,16 +94,21 @@ def test_names_of_columns_are_only_text():
     assert "{{ 7 * 7 }}" in text
 
 
-def test_a_missing_cell_is_null():
+def test_a_missing_cell_is_null(tmp_path):
     X = bg.datasets.iris()
-    fit = bg.fit_em(X, 2, n_starts=2, rng=0)
-    facts = facts_of_fit(fit, X, "")
-    values = facts.rows.values.copy()
-    values[3, 2] = np.nan
-    text = page_of(replace(facts, rows=replace(facts.rows, values=values)))
-    told = data_of(text)["rows"]
-    assert told[f"x{facts.shown.index(2)}"][3] is None
+    X.iloc[3, 2] = np.nan
+    text = bg.report(bg.fit_em(X, 2, n_starts=2, rng=0), X, tmp_path / "page.html").read_text("utf-8")
+    assert data_of(text)["rows"]["x2"][3] is None
     assert "NaN" not in re.search(r'<script id="data".*?</script>', text, re.S)[0]
+
+
+def test_rows_that_belong_to_no_component_are_named_as_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 8, [[40.0, -30.0], [-30.0, 40.0]]])
+    text = bg.report(bg.fit_em(X, 2, noise=True, rng=0), X, tmp_path / "page.html").read_text("utf-8")
+    assert data_of(text)["rows"]["group"][-2:] == [-1, -1]
+    assert "2 rows most probably belong to none" in text_of(text)
+    assert "noise: rows that belong to none" in text_of(text)
 
 
 def test_a_page_of_many_rows_stays_small(tmp_path):
@@ -116,7 +122,7 @@ def test_a_page_of_many_rows_stays_small(tmp_path):
         fit.mixture.means + 0.01 * rng.normal(size=shape),
         np.broadcast_to(fit.mixture.covariances, (*shape, 12)),
     )
-    drawn = bg.Posterior(draws, rows=X, em=fit.mixture, fit=fit, covariance_model=fit.covariance_model)
+    drawn = bg.Posterior(draws, observations(X), em=fit.mixture, fit=fit, covariance_model=fit.covariance_model)
     drawn = replace(drawn, verdict=bg.Verdict(bg.Convergence.CONVERGED, "Converged."), features=fit.features)
     analysis = summarise(pd.DataFrame(X), None, drawn, None, 0)
     path = write_page(facts_of_analysis(analysis, "many"), tmp_path / "many.html")

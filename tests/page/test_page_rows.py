@@ -46,7 +46,17 @@ def test_the_rival_is_the_likeliest_other_group():
     assert table.labels.tolist() == [1, 0, 2]
     assert table.rival.tolist()[:2] == [2, 2]
     assert table.rival_probability.tolist() == [0.3, 0.2, 0.0]
-    assert Rows.fitted(np.zeros((3, 1)), np.ones((3, 1))).rival.tolist() == [-1, -1, -1]
+    assert Rows.fitted(np.zeros((3, 1)), np.ones((3, 1))).rival is None
+
+
+def test_noise_is_a_label_and_a_rival():
+    components, noise = np.array([[0.6, 0.1], [0.1, 0.2], [0.5, 0.45]]), np.array([0.3, 0.7, 0.05])
+    table = Rows.fitted(np.zeros((3, 1)), components, noise)
+    assert table.labels.tolist() == [0, -1, 0]
+    assert table.probability.tolist() == [0.6, 0.7, 0.5]
+    assert table.rival.tolist() == [-1, 1, 1]
+    assert table.rival_probability.tolist() == [0.3, 0.2, 0.45]
+    assert (table.sizes(2), table.n_noise) == ([2, 0], 1)
 
 
 def test_whole_numbers_stay_whole_and_small_ones_keep_their_digits():

@@ -34,7 +34,7 @@ def test_the_command_makes_the_same_page_again(facts):
     )
     import shlex
 
-    parsed = parser().parse_args(shlex.split(text)[1:])
+    parsed = parser()[0].parse_args(shlex.split(text)[1:])
     assert (parsed.components, parsed.draws, parsed.seed) == ("3", 100, 3)
     chosen = {"source": "a.csv", "components": "1:4", "posterior": None, "overfitted": True, "seed": 0}
     assert command(command="select", arguments=chosen) == "bayesgmm select a.csv --components 1:4 --overfitted --seed 0"
