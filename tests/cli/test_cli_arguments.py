@@ -25,7 +25,7 @@ from bayesgmm.cli import analysis
         (["-k", "2", "--chains", "0"], "--chains"),
         (["-k", "2", "--seed", "-1"], "--seed"),
         (["-k", "2", "--sampler", "nutpi"], "'nutpi' is none of auto, nutpie, pymc, gibbs; did you mean 'nutpie'?"),
-        (["-k", "2", "--nonsense"], "unknown argument '--nonsense' (see bayesgmm fit --help)"),
+        (["-k", "2", "--whatever"], "unknown argument '--whatever' (see bayesgmm fit --help)"),
         (["-k", "2", "--sede=3"], "unknown argument '--sede'; did you mean '--seed'?"),
         (["-k", "2", "--colums", "waiting"], "unknown argument '--colums'; did you mean '--columns'?"),
         (["-k", "2", "--covariance", "digg"], "did you mean 'diag'?"),
