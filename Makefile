@@ -1,7 +1,7 @@
 # Everything runs in .venv, with the versions in constraints.txt. Another Python: make PYTHON=... <target>
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint wheel sanitize format benchmark clean FORCE
+.PHONY: help demo test lint docs wheel sanitize format benchmark clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := .venv/bin
@@ -22,6 +22,9 @@ lint: .venv/.test $(CORE)  ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+docs: .venv/.docs $(CORE)  ## build the documentation's site into build/docs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sphinx-build -W --keep-going -q -j auto $(SPHINXOPTS) -d build/doctrees docs build/docs
+
 wheel: .venv/.test $(CORE)  ## build wheel and sdist, and try them away from this checkout
 	@tools/try-wheel
 
@@ -36,7 +39,7 @@ benchmark: .venv/.benchmark $(CORE)  ## time the package
 	@for script in $(wildcard benchmarks/[!_]*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove everything made here, .venv too
-	@rm -rf .venv build dist $(CORE) *.egg-info .pytest_cache .mypy_cache .ruff_cache bayesgmm-demo
+	@rm -rf .venv build dist docs/generated $(CORE) *.egg-info .pytest_cache .mypy_cache .ruff_cache bayesgmm-demo
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is written only once its install has succeeded, so whatever was cut short is made anew;
@@ -46,7 +49,7 @@ clean:  ## remove everything made here, .venv too
 	rm -rf .venv && "$$python" -m venv .venv && $(INSTALL) -e . && touch $@
 
 # While an extra goes in, the package's stamp is held back: a failure here may have spoilt the whole.
-.venv/.test .venv/.benchmark: .venv/.%: .venv/.package
+.venv/.test .venv/.docs .venv/.benchmark: .venv/.%: .venv/.package
 	@echo "Adding the $* tools to .venv ..."
 	@mv $< $<.held && $(INSTALL) -e ".[$*]" && mv $<.held $< && touch $@
 
