@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING_AT_RANDOM = (
-    "Imputed values take it that which values are missing depends on observed ones alone; where values are missing for "
-    "what they are, as when high ones are not recorded, they mislead."
+    "Imputed values assume that whether a value is missing depends on observed values alone; where values are missing "
+    "for what they are, as when high ones are not recorded, they mislead."
 )
 _MOST_DRAWS = 1000  # that a posterior is thinned to
 _CHUNK_BYTES = 1e7  # of conditional means that a thread holds at a time
