@@ -1,0 +1,97 @@
+"""What a pass over all rows costs where they are: in memory, in files, on the workers of a Dask cluster.
+
+Processor seconds of all processes are measured, for other work on the machine does not count; each is the least of
+several passes. What Dask adds to a pass is also given by the clock, which does count other work.
+"""
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from distributed import Client, LocalCluster, wait
+
+import bayesgmm as bg
+from bayesgmm.expectation import NO_LABELS, Parameters, Rows
+from bayesgmm.passes import InMemory, Request, Streamed
+
+PASSES = 5
+N, D = 4_000_000, 10
+PARTITIONS = 1000
+SHAPES = (20_000, 70_000)  # rows of a partition: fewer and more than a block has
+COLUMNS = 2
+
+
+def request(K, width):
+    return Request(Parameters(np.full(K, -3.0), np.ones((K, width)), np.tile(np.eye(width), (K, 1, 1))), False)
+
+
+def least(task, clock=time.process_time):
+    """Least seconds of several runs."""
+    seconds = []
+    for _ in range(PASSES):
+        start = clock()
+        task()
+        seconds.append(clock() - start)
+    return min(seconds)
+
+
+def files(folder):
+    """The same rows in memory and in files."""
+    X = np.random.default_rng(0).normal(size=(N, D))
+    center = np.zeros(D)
+    np.save(folder / "rows.npy", X)
+    table = pa.table({f"x{j}": X[:, j] for j in range(D)})
+    for compression in ("none", "snappy"):
+        pq.write_table(table, folder / f"{compression}.parquet", row_group_size=250_000, compression=compression)
+    del table
+    yield "memory", InMemory(Rows(X, np.ones(1), NO_LABELS, center))
+    for name in ("rows.npy", "none.parquet", "snappy.parquet"):
+        yield name, Streamed(bg.open_table(folder / name), center)
+    yield "rows.npy, memory-mapped", Streamed(bg.open_table(np.load(folder / "rows.npy", mmap_mode="r")), center)
+
+
+def streamed():
+    print(f"{N} rows x {D}, K = 10 and 3: processor seconds of a pass")
+    print(f"{'rows in':26}{'K=10':>8}{'ratio':>7}{'K=3':>8}{'ratio':>7}")
+    of_memory = None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, passes in files(Path(folder)):
+            seconds = [least(partial(passes.totals, [request(K, D)])) for K in (10, 3)]
+            of_memory = of_memory or seconds
+            cells = "".join(f"{own:8.3f}{own / least_:7.2f}" for own, least_ in zip(seconds, of_memory, strict=True))
+            print(f"{name:26}{cells}", flush=True)
+
+
+def of_partitions(client, n):
+    """A line about partitions of n rows on a cluster."""
+    x = client.persist(da.random.default_rng(0).random((PARTITIONS * n, COLUMNS), chunks=(n, COLUMNS)))
+    wait(x)
+    start = time.perf_counter()
+    table = bg.open_table(x)
+    keep = time.perf_counter() - start
+    center = np.zeros(COLUMNS)
+    task = partial(Streamed(table, center).totals, [request(1, COLUMNS)])
+    ours, clock = least(task), least(task, time.perf_counter)
+    workers = least(task, lambda: sum(client.run(time.process_time).values()))
+    rows = Rows(np.random.default_rng(0).random((n * 100, COLUMNS)), np.ones(1), NO_LABELS, center)
+    memory = least(partial(InMemory(rows).totals, [request(1, COLUMNS)])) * PARTITIONS / 100
+    return f"{n:12}{len(table.blocks):9}{keep:14.1f}{ours:23.3f}{workers:10.3f}{memory:17.3f}{clock:8.2f}"
+
+
+def on_a_cluster():
+    print(f"\n{PARTITIONS} partitions x {COLUMNS}, K = 1, two workers: processor seconds of a pass, and by the clock")
+    print("rows of each   blocks   keep, clock   client and scheduler   workers   rows in memory   clock")
+    local = LocalCluster(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with local as cluster, Client(cluster) as client:
+        for n in SHAPES:
+            print(of_partitions(client, n), flush=True)
+
+
+if __name__ == "__main__":
+    streamed()
+    on_a_cluster()
