@@ -57,7 +57,7 @@ def of_collection(source: Any, columns: Sequence[str] | None = None) -> Parts:
     """
     if hasattr(source, "to_delayed") and hasattr(source, "chunks"):
         collection = _of_array(source, columns)
-    elif hasattr(source, "to_delayed") and names_of(source) is not None:
+    elif hasattr(source, "columns") and source.ndim == 2:  # a Series has columns too
         collection = _of_frame(source, columns)
     else:
         raise InputError(f"a Dask {type(source).__name__} is no table; an array or a DataFrame is, rows by columns")
