@@ -249,7 +249,7 @@ def command(facts: Facts) -> str:
     if name == "demo":
         return f"bayesgmm {name}"
     words = ["bayesgmm", name, "-" if arguments.get("table") == "-" else str(arguments.get("source", ""))]
-    options = {"components": facts.fit.n_components} | arguments
+    options = {"components": facts.fit.n_components} | dict(sorted(arguments.items()))
     for option, value in options.items():
         if option not in _NO_OPTIONS and value is not None and value is not False:
             flag = f"--{option.replace('_', '-')}"

@@ -30,7 +30,7 @@ def test_the_command_makes_the_same_page_again(facts):
     settings = {"source": "my table.csv", "covariance": "full", "draws": 100, "chains": 2, "sampler": "auto", "seed": 3}
     text = command(command="fit", arguments=settings)
     assert text == (
-        "bayesgmm fit 'my table.csv' --components 3 --covariance full --draws 100 --chains 2 --sampler auto --seed 3"
+        "bayesgmm fit 'my table.csv' --components 3 --chains 2 --covariance full --draws 100 --sampler auto --seed 3"
     )
     import shlex
 
