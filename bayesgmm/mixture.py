@@ -455,11 +455,11 @@ class GaussianMixture:
         n, rng = positive_integer(n_samples, "n_samples"), np.random.default_rng(rng)
         table = any_rows(X, error_sd, error_covariance)
         log_prob = self.log_prob(table)
-        if table.patterns is None:
+        if table.groups is None:
             return _ranks(log_prob, self._drawn_log_prob(n, rng))
         out = np.ones_like(log_prob)
-        n = max(n // max(len(table.patterns.n_observed), 1), min(n, _FEWEST_SAMPLES))
-        for rows, columns, errors in table.patterns.groups():
+        n = max(n // max(len(table.groups.n_observed), 1), min(n, _FEWEST_SAMPLES))
+        for rows, columns, errors in table.groups.groups():
             drawn = self._drawn_log_prob(n, rng, partial(measured, columns=columns, errors=errors, rng=rng))
             out[..., rows] = _ranks(log_prob[..., rows], drawn)
         return out

@@ -163,6 +163,14 @@ def test_highest_density_intervals_hold_their_probability_at_equal_density():
     assert m.density_level(0.9, rng=0) == pytest.approx(m.log_prob(intervals[:1, :1])[0], abs=0.02)
 
 
+def test_tail_probability_of_a_row_with_a_gap_is_that_of_the_marginal(rng):
+    """Within six standard errors of the difference of two estimates, even of the only row that lacks these values."""
+    m, x = random_mixture(rng, 2, 3), rng.normal(size=(1, 3)) * 2
+    p = m.tail_probability(np.where([False, True, False], np.nan, x), n_samples=50_000, rng=1)
+    of_marginal = m.marginal([0, 2]).tail_probability(x[:, [0, 2]], n_samples=50_000, rng=2)
+    np.testing.assert_allclose(p, of_marginal, atol=6 * np.sqrt(0.5 / 50_000))
+
+
 def test_tail_probability_of_a_normal_is_chi_squares(rng):
     """Within four standard errors of the Monte Carlo estimate."""
     m = random_mixture(rng, 1, 3, batch=(2,))

@@ -51,10 +51,8 @@ def test_every_level_gives_the_same_answers(D, covariance):
             yield from (*sums, *statistics)
         yield m.log_prob(X)
         yield m.log_joint(X)
-        yield from rows_under_draws(batch, X).block()[:3]  # without noise
-        yield from rows_under_draws(batch, np.where(holes, np.nan, X), error_covariance=errors).block()[
-            :3
-        ]  # without noise
+        yield from rows_under_draws(batch, X).block()[:3]
+        yield from rows_under_draws(batch, np.where(holes, np.nan, X), error_covariance=errors).block()[:3]
 
     own = list(answers())
     native.use_level(native.levels()[-1])
