@@ -458,7 +458,7 @@ class GaussianMixture:
         if table.groups is None:
             return _ranks(log_prob, self._drawn_log_prob(n, rng))
         out = np.ones_like(log_prob)
-        n = max(n // max(len(table.groups.n_observed), 1), min(n, _FEWEST_SAMPLES))
+        n = max(n // max(table.groups.n, 1), min(n, _FEWEST_SAMPLES))
         for rows, columns, errors in table.groups.groups():
             drawn = self._drawn_log_prob(n, rng, partial(measured, columns=columns, errors=errors, rng=rng))
             out[..., rows] = _ranks(log_prob[..., rows], drawn)
