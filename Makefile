@@ -15,7 +15,7 @@ demo: .venv/.package $(CORE)  ## run the demonstration
 	@$(BIN)/bayesgmm demo
 
 test: lint  ## check style, types and behaviour
-	@COVERAGE_CORE=sysmon $(BIN)/pytest --cov=bayesgmm --cov-report=term:skip-covered
+	@COVERAGE_CORE=sysmon $(BIN)/pytest -n auto --dist loadfile --cov=bayesgmm --cov-report=term:skip-covered
 
 lint: .venv/.test $(CORE)  ## check style and types
 	@$(BIN)/ruff check
