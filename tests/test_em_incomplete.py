@@ -239,3 +239,11 @@ def test_a_value_that_may_stand_for_a_missing_one_is_pointed_out(iris):
         fit = bg.fit_em(X, 2, rng=0, n_starts=4)
     assert [(one.feature, one.value, one.n_rows) for one in fit.stand_ins] == [("x2", -999.0, 2)]
     assert not bg.fit_em(iris * 99 / iris.max(), 2, rng=0, n_starts=4).stand_ins
+
+
+def test_a_selection_with_noise_is_of_fits_with_noise():
+    X = real_table("faithful_noise")
+    chosen = bg.select(X, (1, 2), ("VVV",), ("bic",), noise=True, n_replicates=0, rng=0)
+    alone = bg.fit_em(X, 2, noise=True, rng=0)
+    assert chosen.fits["VVV", 2].log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-6)
+    assert chosen.table["n_parameters"].tolist() == [6, 12]

@@ -36,6 +36,7 @@ def select(
     sample_weight: Any = None,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: Any = None,
     posterior: str | None = None,
     overfitted: bool = False,
     sampling: Mapping[str, Any] | None = None,
@@ -58,8 +59,8 @@ def select(
     criteria : sequence of {"bic", "icl", "aic", "cv", "loo", "evidence"}
         The first is the one that `Selection.recommend` starts from. "cv" is the log density of held-out rows, summed
         over ``n_folds`` folds, each with fits of its own; "loo" and "evidence" need posteriors.
-    sample_weight, error_sd, error_covariance : optional
-        As in `fit_em`.
+    sample_weight, error_sd, error_covariance, noise : optional
+        As in `fit_em`; with noise, every fit has some.
     posterior : {"contenders", "all"}, optional
         For which fits to draw from the posterior. "all" means every fit; "contenders" those that are best by some
         criterion or within 10 BIC of the best, at most five, and if fewer than three of these have a posterior, the
@@ -139,7 +140,7 @@ def select(
     >>> chosen.best("bic").n_components, chosen.recommend().covariance
     (3, 'EEE')
     """
-    table = observations(X, sample_weight, error_sd, error_covariance)
+    table = observations(X, sample_weight, error_sd, error_covariance, noise=noise)
     counts, models = _counts(n_components), _models(covariances, table.n_features)
     criteria = _criteria(criteria)
     if n_starts is not None:

@@ -31,7 +31,7 @@ def em_table(
         row = {name: getattr(result, name, math.nan) for name in ("log_likelihood", "bic", "aic", "icl")}
         row |= {"covariance": covariance, "n_components": K, "status": states[covariance, K].text}
         own_parameters = CovarianceModel.named(covariance).n_parameters(K, n_features)
-        row["n_parameters"] = K - 1 + K * n_features + own_parameters
+        row["n_parameters"] = getattr(result, "n_parameters", K - 1 + K * n_features + own_parameters)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
