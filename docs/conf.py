@@ -22,6 +22,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_show_tb = True  # a cell that fails is a warning, and with -W an error, after all others have run
 nb_execution_excludepatterns = ["generated/notebooks/*"]  # these have their outputs, which the tests make anew
+nb_merge_streams = True
 nb_output_stderr = "warn"  # a page on which something warns is not fit to read
 
 default_role = "py:obj"
