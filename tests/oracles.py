@@ -128,7 +128,7 @@ def predictive(X, weights, priors, error_sd=0.0):
     The errors (N, 1) that the rows were measured with are in the densities.
     """
     prior, wishart = priors.means, priors.covariances
-    mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 351), np.linspace(-2, 7, 301)))
+    mean, log_variance = (g.ravel() for g in np.meshgrid(np.linspace(-15, 20, 701), np.linspace(-6, 7, 261)))
     variance = np.exp(log_variance)
     log_lik = stats.norm.logpdf(X, mean, np.sqrt(variance + np.square(error_sd)))  # (N, grid)
     log = stats.norm.logpdf(mean, prior.location[0], prior.scale[0]) + log_variance

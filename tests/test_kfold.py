@@ -35,7 +35,7 @@ def test_known_values_are_predicted_as_quadrature_does(imperfect_posterior):
     rows = rows.take(np.arange(40))
     X, sd = rows.values, np.sqrt(rows.errors)
     fit = bg.fit_em(X, 1, "VVI", error_sd=sd)
-    result = bg.kfold(X, fit, priors, n_folds=4, draws=1000, error_sd=sd, rng=0)  # in other folds see CONTRIBUTING
+    result = bg.kfold(X, fit, priors, n_folds=4, draws=1000, error_sd=sd, rng=seed())
     for fold, _, elpd, mcse, *_ in result.fold_table.itertuples(index=False):
         held_out = result.folds == fold
         exact = predictive_of_known(rows, 1.0 - held_out, priors)[held_out].sum()

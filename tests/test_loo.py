@@ -105,7 +105,7 @@ def test_blocks_of_rows_give_what_the_stored_log_likelihood_gives_in_bounded_mem
     for blocked in (quiet(bg.loo, t, methods=()) for t in (tree, bare)):
         np.testing.assert_allclose(blocked.elpd_i, whole.elpd_i, rtol=1e-6)  # what is stored is in single precision
         np.testing.assert_allclose(blocked.pareto_k, whole.pareto_k, atol=1e-4)
-    rows = np.tile(X, (6, 1))
+    rows = np.tile(X, (30, 1))
     long = xr.Dataset({"observations": (("observation", "feature"), rows)}, {"observation": np.arange(len(rows))})
     long = xr.DataTree.from_dict(
         {**{name: node.to_dataset() for name, node in bare.children.items()}, "observed_data": long}
