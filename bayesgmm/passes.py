@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,36 @@ class Passes(Protocol):
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture, from one reading of the rows."""
+
+
+type Asking[T] = Generator[list[Request], list[Totals], T]
+"""A computation that asks something of all rows, pass after pass, and then returns what follows from the answers."""
+
+
+def answer[T](passes: Passes, asking: Asking[T]) -> T:
+    """What a computation returns once all that it asks has been answered, by one reading of the rows each time."""
+    try:
+        requests = next(asking)
+        while True:
+            requests = asking.send(passes.totals(requests))
+    except StopIteration as end:
+        return end.value
+
+
+def together[T](askings: Sequence[Asking[T]]) -> Asking[list[T]]:
+    """Computations in lockstep: what all of them ask next is asked at once, until the last of them ends."""
+    ends: dict[int, T] = {}
+    answers: dict[int, list[Totals] | None] = dict.fromkeys(range(len(askings)))
+    while answers:
+        requests: dict[int, list[Request]] = {}
+        for i, own in answers.items():
+            try:
+                requests[i] = next(askings[i]) if own is None else askings[i].send(own)
+            except StopIteration as end:
+                ends[i] = end.value
+        found = iter((yield [one for own in requests.values() for one in own]) if requests else ())
+        answers = {i: list(islice(found, len(own))) for i, own in requests.items()}
+    return [ends[i] for i in range(len(askings))]
 
 
 @dataclass(frozen=True, eq=False)

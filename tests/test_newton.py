@@ -8,7 +8,7 @@ from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.newton import steered_climb
 from bayesgmm.expectation import NO_LABELS, Rows
 from bayesgmm.observations import observations
-from bayesgmm.passes import InMemory
+from bayesgmm.passes import InMemory, answer
 
 
 class Counted:
@@ -36,7 +36,7 @@ def test_it_ends_at_the_maximum_in_fewer_passes_than_em(overlapping, covariance)
     model, start = CovarianceModel.named(covariance), bg.fit_em(sample, 3, covariance, rng=0, n_starts=4)
     whole = bg.fit_em(X, 3, covariance, starts=[start.mixture], tolerance=1e-9, rng=0)
     passes = Counted(X, X.mean(axis=0))
-    mixture = steered_climb(passes, len(X), X.mean(axis=0), start.mixture, model, sample, 1e-3, 30)
+    mixture = answer(passes, steered_climb(len(X), X.mean(axis=0), start.mixture, model, sample, 1e-3, 30))
     assert mixture.log_likelihood(X) > whole.log_likelihood - 2e-3
     assert passes.n <= 12
     assert passes.n < whole.n_iterations
@@ -46,6 +46,7 @@ def test_it_goes_nowhere_from_where_nothing_is_to_gain(overlapping):
     table = observations(overlapping[:5000])
     fit = bg.fit_em(table, 3, rng=0, n_starts=4, tolerance=1e-8)
     passes = Counted(table.values, fit.mixture.mean)
-    mixture = steered_climb(passes, 5000, fit.mixture.mean, fit.mixture, fit.covariance_model, table, 1e-3, 30)
+    steered = steered_climb(5000, fit.mixture.mean, fit.mixture, fit.covariance_model, table, 1e-3, 30)
+    mixture = answer(passes, steered)
     assert passes.n == 1
     np.testing.assert_allclose(mixture.means, fit.mixture.means, rtol=1e-12)

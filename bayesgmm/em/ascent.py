@@ -16,7 +16,7 @@ from bayesgmm import native
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.expectation import Parameters, Rows, Statistics, in_threads, n_threads, parallel_pays
 from bayesgmm.native import address
-from bayesgmm.passes import InMemory, Passes, Request
+from bayesgmm.passes import Asking, InMemory, Request, answer
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
 _MEMORY = 6  # the MEMORY of src/climb.hpp
@@ -232,7 +232,7 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
         state = State(K, D, problem.max_iterations)
         for i in range(S):
             weight = row_weights[i if len(row_weights) > 1 else 0]
-            _climb_together(InMemory(rows._replace(weight=weight)), problem, compiled, [state], moments[i : i + 1])
+            answer(InMemory(rows._replace(weight=weight)), _steps(problem, compiled, state, moments[i]))
             native.keep(compiled, state.compiled, i, into)
         return outcomes, state
 
@@ -249,31 +249,28 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
     return outcomes, states[-1]
 
 
-def climb_together(passes: Passes, problem: Problem, moments: np.ndarray) -> tuple[Outcomes, list[State]]:
-    """Run EM from each of several moments (S, size), all of them in each pass over the rows."""
-    S, (K, D) = len(moments), problem.fixed.offsets.shape
-    outcomes = _no_outcomes(S, K, D)
-    (compiled, _arrays), into = problem.compiled(), outcomes.compiled()
-    states = [State(K, D, problem.max_iterations) for _ in range(S)]
-    _climb_together(passes, problem, compiled, states, np.ascontiguousarray(moments))
-    for i, state in enumerate(states):
-        native.keep(compiled, state.compiled, i, into)
-    return outcomes, states
+def climbing(problem: Problem, moments: np.ndarray) -> Asking[tuple[Outcomes, State]]:
+    """As `climb`, from moments (size,), over rows that whoever answers has."""
+    K, D = problem.fixed.offsets.shape
+    outcomes, state, (compiled, _arrays) = (
+        _no_outcomes(1, K, D),
+        State(K, D, problem.max_iterations),
+        problem.compiled(),
+    )
+    yield from _steps(problem, compiled, state, np.ascontiguousarray(moments))
+    native.keep(compiled, state.compiled, 0, outcomes.compiled())
+    return outcomes, state
 
 
-def _climb_together(
-    passes: Passes, problem: Problem, compiled: native.Problem, states: list[State], moments: np.ndarray
-) -> None:
-    """Climbs with one pass over the rows for all of them."""
-    for state, start in zip(states, moments, strict=True):
-        native.begin(compiled, state.compiled, address(start))
-    while running := [state for state in states if state.compiled.progress.code == RUNNING]:
-        requests = [_request(problem, state) for state in running]
-        for state, totals in zip(running, passes.totals(requests), strict=True):
-            for array, values in zip(state.statistics, totals.statistics, strict=True):
-                array[:] = values
-            sums = native.Sums(totals.log_likelihood, totals.map_log_responsibility, totals.noise)
-            native.advance(compiled, state.compiled, sums)
+def _steps(problem: Problem, compiled: native.Problem, state: State, moments: np.ndarray) -> Asking[None]:
+    """The steps of a climb, each of which asks for a pass over the rows."""
+    native.begin(compiled, state.compiled, address(moments))
+    while state.compiled.progress.code == RUNNING:
+        (totals,) = yield [_request(problem, state)]
+        for array, values in zip(state.statistics, totals.statistics, strict=True):
+            array[:] = values
+        sums = native.Sums(totals.log_likelihood, totals.map_log_responsibility, totals.noise)
+        native.advance(compiled, state.compiled, sums)
 
 
 def _request(problem: Problem, state: State) -> Request:

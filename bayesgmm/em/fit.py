@@ -24,6 +24,7 @@ from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.parts import Parts
+from bayesgmm.passes import Streamed, answer
 from bayesgmm.progress import Progress, of_stage
 from bayesgmm.sources import parts_of
 from bayesgmm.tables import stand_ins
@@ -306,7 +307,8 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
         tolerance=float(chosen.tolerance),
         max_iterations=int(chosen.max_iterations),
     )
-    fit = on_all_rows(parts, climber, spread, of_sample, of_stage(chosen.progress, "rows of a pass"))
+    passes = Streamed(parts, climber.center, of_stage(chosen.progress, "rows of a pass"))
+    fit = answer(passes, on_all_rows(parts.n_observations, climber, spread, of_sample))
     if chosen.align_to is None and "fixed" in fit.constraints:
         return fit
     return replace(fit, mixture=fit.mixture.permute(_order(fit.mixture, chosen.align_to)))

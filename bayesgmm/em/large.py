@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Missing, Observations, observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import Streamed, survey
+from bayesgmm.passes import Asking, survey, together
 
 SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are taken from
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
@@ -56,71 +56,82 @@ def refuse_what_is_for_rows(settings: Mapping[str, Any]) -> None:
             raise InputError(f"{name} cannot be given with a table in parts; read the table into memory, if it fits")
 
 
-def on_all_rows(
-    parts: Parts, climber: Climber, spread: np.ndarray, of_sample: EMFit, progress: Callable[[int, int], None]
-) -> EMFit:
-    """The fit to all rows that climbs from a fit to a sample of them find.
+def on_all_rows(n_observations: int, climber: Climber, spread: np.ndarray, of_sample: EMFit) -> Asking[EMFit]:
+    """The fit to all rows that climbs from a fit to a sample of them find; it asks for passes over all rows.
 
     Parameters
     ----------
-    parts : Parts
+    n_observations : int
+        Number of all rows.
     climber : Climber
         Of the sample.
     spread : (D, D)
         Covariance that set its units.
     of_sample : EMFit
-    progress : callable
-        Told how many rows of the pass under way have been read, and how many there are.
 
     Raises
     ------
     DegenerateFitError
         If a component collapses in every climb.
     """
-    N, K = parts.n_observations, of_sample.n_components
-    tolerance = max(climber.problem.tolerance, TOLERANCE)
-    problem = climber.problem._replace(total=float(N), metric=metric(float(N), spread, K), tolerance=tolerance)
-    climber = replace(climber, problem=problem)
-    passes, center = Streamed(parts, climber.center, progress), climber.center
-    contenders = _contenders(of_sample, climber.table)
-    if not of_sample.constraints:
-        given = of_sample.covariance_model, climber.table, tolerance, min(_STEERED_PASSES, problem.max_iterations)
-        contenders = [steered_climb(passes, N, center, mixture, *given) for mixture in contenders]
-    starts = np.stack([moments_of_mixture(mixture, float(N), center) for mixture in contenders])
-    outcomes, states = ascent.climb_together(passes, problem, starts)
-    ends = {i: _maximum(climber, outcomes, i) for i in np.flatnonzero(outcomes.codes != ascent.DEGENERATE).tolist()}
+    total, table = float(n_observations), climber.table
+    tolerance, units = max(climber.problem.tolerance, TOLERANCE), metric(total, spread, of_sample.n_components)
+    climber = replace(climber, problem=climber.problem._replace(total=total, metric=units, tolerance=tolerance))
+    contenders = _contenders(of_sample, table)
+    climbs = yield from together([_climb(climber, mixture, of_sample) for mixture in contenders])
+    ends = [climb for climb in climbs if climb.outcomes.codes[0] != ascent.DEGENERATE]
     if not ends:
         raise DegenerateFitError("over all rows every climb collapsed; use priors or fewer components")
-    best = max(ends, key=lambda i: (not ends[i].spurious, ends[i].log_likelihood))
-    progress_of_best = outcomes.progress[best]
-    path = states[best].path[: int(progress_of_best["iteration"]) + 1].copy()
+    maxima = [_maximum(climber, climb.outcomes) for climb in ends]
+    best, at_best = max(zip(ends, maxima, strict=True), key=lambda end: (not end[1].spurious, end[1].log_likelihood))
+    progress = best.outcomes.progress[0]
+    path = best.state.path[: int(progress["iteration"]) + 1].copy()
     path.flags.writeable = False
-    statuses = [_STATUS[int(code)] for code in outcomes.codes]
-    heights, iterations = outcomes.progress["value"].tolist(), outcomes.progress["iteration"].tolist()
-    climbs = zip(statuses, heights, iterations, strict=True)
+    assert at_best.mixture is not None
     return replace(
         of_sample,
-        mixture=climber.mixture(outcomes, best, parts.features if parts.named else None),
-        status=statuses[best],
-        log_likelihood=float(progress_of_best["log_likelihood"]),
+        mixture=replace(at_best.mixture, features=table.features if table.named else None),
+        status=_STATUS[int(progress["code"])],
+        log_likelihood=float(progress["log_likelihood"]),
         log_likelihood_path=path,
-        n_iterations=iterations[best],
-        remaining_gain=float(progress_of_best["remaining"]),
-        starts=tuple(Start("maximum of a sample", status, height, n) for status, height, n in climbs),
-        maxima=merge_maxima(ends.values()),
-        n_observations=N,
-        total_weight=float(N),
-        map_log_responsibility=float(progress_of_best["map_log_responsibility"]),
-        missing=Missing(parts.features, (0.0,) * parts.n_features, N, 0, 1, ()),
+        n_iterations=int(progress["iteration"]),
+        remaining_gain=float(progress["remaining"]),
+        starts=tuple(_start(climb.outcomes) for climb in climbs),
+        maxima=merge_maxima(maxima),
+        n_observations=n_observations,
+        total_weight=total,
+        map_log_responsibility=float(progress["map_log_responsibility"]),
+        missing=Missing(table.features, (0.0,) * table.n_features, n_observations, 0, 1, ()),
     )
 
 
-def _maximum(climber: Climber, outcomes: ascent.Outcomes, i: int) -> Maximum:
-    """Where one of several climbs ended."""
-    own = ascent.Outcomes(*(part[i : i + 1] for part in outcomes))
-    why_spurious = climber.why_spurious(own)
-    height = float(own.progress["value"][0])
-    return Maximum(height, 1, why_spurious is not None, why_spurious or "", climber.mixture(own, 0))
+class _Climb(NamedTuple):
+    """A climb over all rows that has ended."""
+
+    outcomes: ascent.Outcomes
+    state: ascent.State
+
+
+def _climb(climber: Climber, mixture: GaussianMixture, of_sample: EMFit) -> Asking[_Climb]:
+    """Climb from a mixture: steered where nothing but the likelihood counts, then by EM."""
+    total, center, problem = climber.problem.total, climber.center, climber.problem
+    if not of_sample.constraints:
+        limits = problem.tolerance, min(_STEERED_PASSES, problem.max_iterations)
+        mixture = yield from steered_climb(total, center, mixture, of_sample.covariance_model, climber.table, *limits)
+    return _Climb(*(yield from ascent.climbing(problem, moments_of_mixture(mixture, total, center))))
+
+
+def _start(end: ascent.Outcomes) -> Start:
+    """A start over all rows, and how the climb from it ended."""
+    status, height = _STATUS[int(end.codes[0])], float(end.progress["value"][0])
+    return Start("maximum of a sample", status, height, int(end.progress["iteration"][0]))
+
+
+def _maximum(climber: Climber, end: ascent.Outcomes) -> Maximum:
+    """Where a climb ended."""
+    why_spurious = climber.why_spurious(end)
+    height = float(end.progress["value"][0])
+    return Maximum(height, 1, why_spurious is not None, why_spurious or "", climber.mixture(end, 0))
 
 
 def _contenders(fit: EMFit, sample: Observations) -> list[GaussianMixture]:

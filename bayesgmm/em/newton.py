@@ -15,7 +15,7 @@ from bayesgmm.em.information import FreeParameters, curvature, request_of
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
-from bayesgmm.passes import Passes
+from bayesgmm.passes import Asking
 
 _MEMORY = 10  # differences that the curvature is corrected by
 _PASSES_OF_A_ROUND = 8  # after which the sample's curvature is taken anew, where the climb has come to
@@ -25,22 +25,19 @@ _SUFFICIENT = 1e-4  # share of the rise that the slope promises
 
 
 def steered_climb(
-    passes: Passes,
-    n_rows: int,
+    n_rows: float,
     center: np.ndarray,
     mixture: GaussianMixture,
     model: CovarianceModel,
     sample: Observations,
     tolerance: float,
     max_passes: int,
-) -> GaussianMixture:
-    """The mixture after quasi-Newton steps (L-BFGS) up the log-likelihood of all rows.
+) -> Asking[GaussianMixture]:
+    """The mixture after quasi-Newton steps (L-BFGS) up the log-likelihood of all rows, each of which asks for a pass.
 
     Parameters
     ----------
-    passes : Passes
-        Over all rows.
-    n_rows : int
+    n_rows : float
         Number of all rows.
     center : (D,)
         Origin of the passes' offsets.
@@ -65,8 +62,10 @@ def steered_climb(
     """
     n_passes, settled = 0, False
     while n_passes < max_passes and not settled:
-        whitened = _Whitened(passes, n_rows, center, FreeParameters(mixture, model), sample)
-        mixture, n_made, settled = _climb(whitened, tolerance, min(_PASSES_OF_A_ROUND, max_passes - n_passes))
+        whitened = _Whitened(n_rows, center, FreeParameters(mixture, model), sample)
+        mixture, n_made, settled = yield from _climb(
+            whitened, tolerance, min(_PASSES_OF_A_ROUND, max_passes - n_passes)
+        )
         n_passes += n_made
     return mixture
 
@@ -78,36 +77,34 @@ class _Whitened:
     uphill (Dauphin et al. 2014).
     """
 
-    def __init__(
-        self, passes: Passes, n_rows: int, center: np.ndarray, free: FreeParameters, sample: Observations
-    ) -> None:
+    def __init__(self, n_rows: float, center: np.ndarray, free: FreeParameters, sample: Observations) -> None:
         bends, axes = np.linalg.eigh(curvature(free, center, sample) * (n_rows / sample.total_weight))
         bends = np.maximum(np.abs(bends), _LEAST_BEND * np.abs(bends).max())
         self.whitener = axes / np.sqrt(bends)
-        self.passes, self.n_rows, self.center, self.free = passes, float(n_rows), center, free
+        self.n_rows, self.center, self.free = float(n_rows), center, free
 
     def mixture(self, u: np.ndarray) -> GaussianMixture:
         return self.free.mixture(self.whitener @ u)
 
-    def look(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+    def look(self, u: np.ndarray) -> Asking[tuple[float, np.ndarray]]:
         """Height and slope at u; -inf where there is no mixture."""
         try:
             there = self.mixture(u)
         except InputError:
             return -math.inf, np.zeros(len(u))
-        totals = self.passes.totals([request_of(there, self.center)])[0]
+        (totals,) = yield [request_of(there, self.center)]
         return totals.log_likelihood, self.whitener.T @ self.free.gradient(self.whitener @ u, totals, self.n_rows)
 
 
-def _climb(whitened: _Whitened, tolerance: float, max_passes: int) -> tuple[GaussianMixture, int, bool]:
+def _climb(whitened: _Whitened, tolerance: float, max_passes: int) -> Asking[tuple[GaussianMixture, int, bool]]:
     """The highest mixture of a round, how many passes it took, and whether only the tolerance is left to gain."""
     u = np.zeros(whitened.free.size)
-    (height, slope), n_passes = whitened.look(u), 1
+    (height, slope), n_passes = (yield from whitened.look(u)), 1
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     while (promised := float(slope @ (step := _uphill(slope, pairs)))) / 2 >= tolerance:
         t = 1.0
         while n_passes < max_passes and t > _SHORTEST:
-            other, other_slope = whitened.look(u + t * step)
+            other, other_slope = yield from whitened.look(u + t * step)
             n_passes += 1
             if other >= height + _SUFFICIENT * t * promised:
                 break
