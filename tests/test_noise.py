@@ -307,6 +307,32 @@ def test_parametric_replicates_have_noise():
     refits = bg.bootstrap(X, fit, method="parametric", n_replicates=30, rng=0)
     assert refits.mixture.noise_weight.shape == (30,)
     assert abs(refits.mixture.noise_weight.mean() - fit.mixture.noise_weight) < 0.05
+    at_rows = bg.fit_em(X, 2, noise=np.full(len(X), -6.0), rng=0)
+    with pytest.raises(bg.InputError, match="only at the rows of the table"):
+        bg.bootstrap(X, at_rows, method="parametric", n_replicates=2, noise=np.full(len(X), -6.0), rng=0)
+
+
+def test_likelihood_ratio_test_tells_clusters_from_noise():
+    """One cluster in noise needs a second component for the noise's rows; with noise it does not, but two clusters do."""
+    X, rng = two_columns(), np.random.default_rng(3)
+    box = bg.Noise(volume=2.0)
+    test = bg.bootstrap_lrt(X, 1, n_replicates=19, n_starts=6, noise=box, rng=0)
+    one, two = (bg.fit_em(X, K, noise=box, rng=0) for K in (1, 2))
+    assert test.statistic == pytest.approx(2 * (two.log_likelihood - one.log_likelihood), abs=1e-3)
+    assert test.p_value == pytest.approx(1 / 20)
+    single = np.where(rng.random((300, 1)) < 0.1, rng.uniform(-40, 40, size=(300, 2)), rng.normal(size=(300, 2)))
+    without, with_noise = (bg.bootstrap_lrt(single, 1, n_replicates=9, n_starts=6, noise=n, rng=0) for n in (False, True))
+    assert without.p_value == pytest.approx(0.1)
+    assert with_noise.statistic < 0.1 * without.statistic
+
+
+def test_likelihood_ratio_test_under_noise_without_bounds_is_that_without():
+    X = two_columns(share=0.0)
+    statistics = [
+        bg.bootstrap_lrt(X, 1, n_replicates=1, n_starts=6, noise=noise, rng=0).statistic
+        for noise in (False, bg.Noise(volume=1e12))
+    ]
+    assert statistics[0] == pytest.approx(statistics[1], rel=1e-6)
 
 
 def test_a_fit_comes_back_from_its_arrays_as_it_was():

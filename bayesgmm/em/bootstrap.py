@@ -19,6 +19,7 @@ from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
 
@@ -170,6 +171,8 @@ def bootstrap(
 
 def _drawn_like(table: Observations, mixture: GaussianMixture, rng: np.random.Generator) -> Observations:
     """A table of rows drawn from the mixture, with the missing values, errors and total weight of another."""
+    if isinstance(table.noise, np.ndarray):
+        raise InputError("this noise has a density only at the rows of the table; to draw others, fit with noise=Noise()")
     values = mixture.sample(table.n_observations, rng=rng)[0]
     if table.errors is not None:
         deviates = rng.standard_normal(values.shape)
@@ -250,6 +253,7 @@ def bootstrap_lrt(
     n_starts: int = 20,
     error_sd: Any = None,
     error_covariance: Any = None,
+    noise: bool | Noise = False,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> LikelihoodRatioTest:
@@ -267,6 +271,8 @@ def bootstrap_lrt(
         Starts of every fit, to the table and to the replicates alike.
     error_sd, error_covariance : optional
         As in `fit_em`.
+    noise : bool or Noise
+        Whether rows may belong to no component, in all fits; over the same box in all of them.
     rng : Generator, seed or None
     progress : callable, optional
         Called with the stage "likelihood-ratio replicates", how many are done and their total.
@@ -278,7 +284,7 @@ def bootstrap_lrt(
     Raises
     ------
     InputError, DegenerateFitError
-        As `fit_em`.
+        As `fit_em`; and for a log density of the noise at the rows, from which no other rows can be drawn.
 
     References
     ----------
@@ -293,7 +299,7 @@ def bootstrap_lrt(
     n_replicates = positive_integer(n_replicates, "n_replicates")
     K = positive_integer(n_components, "n_components")
     rng, tell = np.random.default_rng(rng), of_stage(progress, "likelihood-ratio replicates")
-    table = observations(X, None, error_sd, error_covariance)
+    table = observations(X, None, error_sd, error_covariance, noise)
     null = fit_em(table, K, covariance, n_starts=n_starts, rng=rng)
     alternative = fit_quietly(table, K + 1, covariance, n_starts=n_starts, rng=rng)  # doubtful where K are enough
     statistic = 2 * (alternative.log_likelihood - null.log_likelihood)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from bayesgmm.errors import InputError
+from bayesgmm.noise import Noise
+
 FLOATS = [np.float64, np.float32]
 
 
-class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC):
     """A mixture with scikit-learn's interface; `predict_proba`, `score_samples` and ``fit`` are the subclass's."""
 
     def __sklearn_tags__(self) -> Any:
@@ -20,16 +24,16 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
         tags.input_tags.allow_nan = True
         return tags
 
+    @abstractmethod
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability (N, K) of each component given the row."""
-        raise NotImplementedError
+        """Probability (N, K) of each component given the row; rows sum to one, or to what noise leaves of it."""
 
+    @abstractmethod
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density (N,) of each row, in nats."""
-        raise NotImplementedError
 
     def fit_predict(self, X: Any, y: Any = None, **parameters: Any) -> np.ndarray:
-        """Fit, and return the label (N,) of the most probable component of each row.
+        """Fit, and return the labels (N,) of the rows, as `predict` has them.
 
         Parameters
         ----------
@@ -41,8 +45,8 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
         return self.fit(X, y, **parameters).labels_
 
     def predict(self, X: Any) -> np.ndarray:
-        """Label (N,) of the most probable component of each row."""
-        return self.predict_proba(X).argmax(axis=1)
+        """Label (N,) of the most probable component of each row; -1 where noise is more probable than any."""
+        return labels_of(self.predict_proba(X))
 
     def transform(self, X: Any) -> np.ndarray:
         """The probabilities (N, K) of the components, as features for the next step of a pipeline."""
@@ -84,3 +88,20 @@ class MixtureEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Densit
     def _seed(self) -> int:
         """A seed that ``random_state`` gives: the same each time where it is a whole number."""
         return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+
+def labels_of(probabilities: np.ndarray) -> np.ndarray:
+    """Labels (N,) of the most probable components by their probabilities (N, K); -1 where what these leave is more."""
+    of_noise = 1 - probabilities.sum(axis=1)
+    return np.where(of_noise > probabilities.max(axis=1), -1, probabilities.argmax(axis=1))
+
+
+def check_noise(noise: Any) -> None:
+    """Refuse a ``noise`` that is neither a bool nor a `Noise`: rows to come need a density of it too.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(noise, (bool, np.bool_, Noise)):
+        raise InputError(f"noise must be True, False or a bayesgmm.Noise, not {noise!r}")

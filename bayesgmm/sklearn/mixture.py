@@ -19,9 +19,16 @@ from bayesgmm.em.result import EMFit, Status
 from bayesgmm.em.search import Plan
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.observations import observations, positive_integer
-from bayesgmm.sklearn.estimator import MixtureEstimator
+from bayesgmm.sklearn.estimator import MixtureEstimator, check_noise, labels_of
 from bayesgmm.sklearn.shapes import check_means, check_precisions, check_weights, shaped
-from bayesgmm.sklearn.starts import PORTFOLIO, GivenParts, candidates, contenders, iterations_before_collapse
+from bayesgmm.sklearn.starts import (
+    PORTFOLIO,
+    GivenParts,
+    candidates,
+    contenders,
+    iterations_before_collapse,
+    share_of_clusters,
+)
 
 _INIT_PARAMS = (PORTFOLIO, "kmeans", "k-means++", "random", "random_from_data")
 _REG_COVAR = 1e-6  # of a column's variance; of a constant column, the variance itself
@@ -62,7 +69,11 @@ class GaussianMixture(MixtureEstimator):
     means_init : (K, D), optional
     precisions_init : optional
         In the shape of ``precisions_``. Each replaces that part of every start, and the components keep this order;
-        without any of the three they are ordered by their means in the first column.
+        without any of the three they are ordered by their means in the first column. The weights sum to one with noise,
+        too: they are those among the components.
+    noise : bool or Noise
+        Whether rows may belong to no component: True for a `bayesgmm.Noise`, uniform over the box of the columns' ranges,
+        or another one. Such rows have the label -1, as in scikit-learn's ``DBSCAN`` and ``HDBSCAN``.
     random_state : int, RandomState or None
     warm_start : bool
         Whether ``fit`` goes on from where the last one ended. The first start is chosen by its short run, and only that
@@ -74,10 +85,13 @@ class GaussianMixture(MixtureEstimator):
     Attributes
     ----------
     weights_ : (K,)
+        They sum to one, or with noise to ``1 - noise_weight_``.
+    noise_weight_ : float
+        Share of rows that belong to no component; zero without noise.
     means_ : (K, D)
     covariances_, precisions_, precisions_cholesky_ : array
-        (K,) for "spherical", (K, D) for "diag", (D, D) for "tied", otherwise (K, D, D), as in scikit-learn. These five
-        have the type of the table, float32 or float64.
+        (K,) for "spherical", (K, D) for "diag", (D, D) for "tied", otherwise (K, D, D), as in scikit-learn. These three,
+        ``weights_`` and ``means_`` have the type of the table, float32 or float64.
     converged_ : bool
     n_iter_ : int
         Iterations of the best climb.
@@ -87,7 +101,7 @@ class GaussianMixture(MixtureEstimator):
     lower_bounds_ : (n,)
         The same after each of the n iterations; it never falls.
     labels_ : (N,)
-        The most probable component of each row.
+        The most probable component of each row, -1 where noise is more probable.
     n_features_in_ : int
     feature_names_in_ : (D,)
         Where the table has names.
@@ -133,6 +147,7 @@ class GaussianMixture(MixtureEstimator):
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
+        noise: Any = False,
         random_state: Any = None,
         warm_start: bool = False,
         verbose: int = 0,
@@ -148,6 +163,7 @@ class GaussianMixture(MixtureEstimator):
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
+        self.noise = noise
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
@@ -196,7 +212,7 @@ class GaussianMixture(MixtureEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability (N, K) of each component given the row; rows sum to one."""
+        """Probability (N, K) of each component given the row; rows sum to one, or to what noise leaves of it."""
         X = self._rows(X)
         return self.mixture_.responsibilities(X).astype(X.dtype, copy=False)
 
@@ -216,7 +232,7 @@ class GaussianMixture(MixtureEstimator):
         -------
         X : (n_samples, D)
         y : (n_samples,)
-            The components that the rows came from.
+            The components that the rows came from, -1 for noise.
         """
         check_is_fitted(self)
         if n_samples < 1:
@@ -251,6 +267,7 @@ class GaussianMixture(MixtureEstimator):
         positive_integer(self.max_iter, "max_iter", least=0)
         positive_integer(self.verbose_interval, "verbose_interval")
         CovarianceModel.named(self.covariance_type)
+        check_noise(self.noise)
         if self.init_params not in _INIT_PARAMS:
             raise InputError(f"init_params must be one of {', '.join(_INIT_PARAMS)}, not {self.init_params!r}")
         for name in ("tol", "reg_covar"):
@@ -263,13 +280,13 @@ class GaussianMixture(MixtureEstimator):
         K, model = self.n_components, CovarianceModel.named(self.covariance_type).for_features(X.shape[1])
         named, row_variance, refusal = self._named(X), self._row_variance(X, weight), ""
         try:
-            table = observations(named, weight)
+            table = observations(named, weight, noise=self.noise)
             enough_rows(table, K)
             make_climber(table, model, K)
         except InputError as error:
             if not row_variance.all():
                 raise InputError(f"{_ILL_DEFINED} ({error})") from error
-            table, refusal = observations(named, weight, may_be_constant=True), str(error)
+            table, refusal = observations(named, weight, noise=self.noise, may_be_constant=True), str(error)
         tolerance = TOLERANCE if self.tol is None else float(self.tol) * table.total_weight
         climber, spread = make_climber(table, model, K, row_variance=row_variance, tolerance=tolerance)
         return climber, spread, refusal
@@ -308,6 +325,7 @@ class GaussianMixture(MixtureEstimator):
     def _given_parts(self, climber: Climber) -> GivenParts:
         """What components start from: where the last fit ended, or whatever parts the user gave."""
         K, D = self.n_components, climber.table.n_features
+        of_clusters = share_of_clusters(climber)
         if self.warm_start and hasattr(self, "mixture_"):
             last = self.mixture_
             if last.means.shape != (K, D):
@@ -315,10 +333,12 @@ class GaussianMixture(MixtureEstimator):
                     f"warm_start cannot go on with {K} components and {D} columns from a fit with "
                     f"{last.n_components} and {last.n_features}; set warm_start=False"
                 )
-            return GivenParts(last.weights, last.means, last.covariances)
+            as_before = (last.noise_weight is None) == (climber.table.noise is None)
+            last_weights = last.weights if as_before else last.clusters.weights * of_clusters
+            return GivenParts(last_weights, last.means, last.covariances)
         weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
         return GivenParts(
-            weights=None if weights is None else check_weights(weights, K),
+            weights=None if weights is None else check_weights(weights, K) * of_clusters,
             means=None if means is None else check_means(means, K, D),
             covariances=None if precisions is None else check_precisions(precisions, self.covariance_type, K, D),
         )
@@ -336,12 +356,13 @@ class GaussianMixture(MixtureEstimator):
         self.lower_bound_ = float(path[-1] / em.total_weight)
         P, kind = em.mixture.precisions_cholesky, self.covariance_type
         self.weights_ = em.mixture.weights.astype(X.dtype)
+        self.noise_weight_ = float(em.mixture.noise_weight or 0.0)
         self.means_ = em.mixture.means.astype(X.dtype)
         self.covariances_ = shaped(em.mixture.covariances, kind).astype(X.dtype)
         self.precisions_cholesky_ = shaped(P, kind).astype(X.dtype)
         self.precisions_ = shaped(P @ np.swapaxes(P, 1, 2), kind).astype(X.dtype)
         self._n_features_out = em.n_components
-        self.labels_ = em.mixture.responsibilities(X).astype(X.dtype).argmax(axis=1)
+        self.labels_ = labels_of(em.mixture.responsibilities(X).astype(X.dtype))
 
     def _print(self, em: EMFit) -> None:
         """How each start ended, and with ``verbose`` above 1 the best climb's path."""

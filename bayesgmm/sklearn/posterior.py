@@ -15,7 +15,7 @@ from bayesgmm.em.fit import FitSettings, fit_quietly
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.observations import positive_integer
-from bayesgmm.sklearn.estimator import MixtureEstimator
+from bayesgmm.sklearn.estimator import MixtureEstimator, check_noise, labels_of
 
 
 class GaussianMixturePosterior(MixtureEstimator):
@@ -36,6 +36,9 @@ class GaussianMixturePosterior(MixtureEstimator):
         These five as in `bayesgmm.sample_posterior`.
     n_init : int
         Starts of the EM fit that the draws begin around and take their labels from; None for as many as it takes.
+    noise : bool or Noise
+        Whether rows may belong to no component, which have the label -1; as in `GaussianMixture`. Not with the method
+        "variational" and the sampler "gibbs".
     random_state : int, RandomState or None
 
     Attributes
@@ -47,7 +50,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         The same for ArviZ.
     em_ : bayesgmm.EMFit
     labels_ : (N,)
-        The most probable component of each row.
+        The most probable component of each row, -1 where noise is more probable.
     n_features_in_ : int
     feature_names_in_ : (D,)
         Where the table has names.
@@ -83,6 +86,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         chains: int = 4,
         sampler: str = "auto",
         n_init: int | None = FitSettings.n_starts,
+        noise: Any = False,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -94,6 +98,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         self.chains = chains
         self.sampler = sampler
         self.n_init = n_init
+        self.noise = noise
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> GaussianMixturePosterior:
@@ -115,6 +120,7 @@ class GaussianMixturePosterior(MixtureEstimator):
         bayesgmm.ConvergenceWarning
             If the draws are not to be trusted.
         """
+        check_noise(self.noise)
         X = self._rows_to_fit(X)
         named, seed = self._named(X), self._seed()
         self.em_ = self._em(named, seed)
@@ -131,11 +137,14 @@ class GaussianMixturePosterior(MixtureEstimator):
         )
         self.posterior_ = posterior(self.tree_)
         self._n_features_out = self.n_components
-        self.labels_ = self._averaged(X).argmax(axis=1)
+        self.labels_ = labels_of(self._averaged(X))
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability (N, K) of each component given the row, averaged over the posterior; rows sum to one."""
+        """Probability (N, K) of each component given the row, averaged over the posterior.
+
+        Rows sum to one, or to what noise leaves of it.
+        """
         return self._averaged(self._rows(X))
 
     def predict_interval(self, X: Any, ci_prob: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +175,8 @@ class GaussianMixturePosterior(MixtureEstimator):
 
     def _em(self, X: Any, seed: int) -> EMFit:
         """The fit that draws begin around: where the likelihood has no sound maximum, that under the default priors."""
-        settings = {"n_starts": None if self.n_init is None else positive_integer(self.n_init, "n_init"), "rng": seed}
+        n_starts = None if self.n_init is None else positive_integer(self.n_init, "n_init")
+        settings: dict[str, Any] = {"n_starts": n_starts, "noise": self.noise, "rng": seed}
         try:
             fit = fit_quietly(X, self.n_components, self.covariance_type, **settings)
         except BayesGMMError:

@@ -19,11 +19,15 @@ from bayesgmm.observations import Observations
 
 PORTFOLIO = "portfolio"
 _PORTFOLIO_STARTS = 20  # at least
+_NOISE_SHARE = 0.1  # that the noise starts with where nothing says which rows are noise
 
 
 @dataclass(frozen=True, eq=False)
 class GivenParts:
-    """What a user wants components to start from: ``weights`` (K,), ``means`` (K, D), ``covariances`` (K, D, D)."""
+    """What a user wants components to start from: ``weights`` (K,), ``means`` (K, D), ``covariances`` (K, D, D).
+
+    What the weights leave of one is the noise's.
+    """
 
     weights: np.ndarray | None
     means: np.ndarray | None
@@ -62,6 +66,11 @@ class GivenParts:
         return np.concatenate([part.ravel() for part in (counts, means, covariances)])
 
 
+def share_of_clusters(climber: Climber) -> float:
+    """Share of the rows that the components start with, where nothing says which rows are noise."""
+    return 1.0 if climber.table.noise is None else 1.0 - _NOISE_SHARE
+
+
 def candidates(
     init_params: str, n_init: int, climber: Climber, spread: np.ndarray, given: GivenParts, random_state: Any
 ) -> Candidates:
@@ -86,7 +95,8 @@ def candidates(
         rng = np.random.default_rng(random_state.randint(2**31 - 1))
         named = Seeding(table, NO_LABELS, climber.center, spread, K, rng).portfolio(n_starts, rng)
     else:
-        starts = [_responsibilities(init_params, table, K, random_state) for _ in range(n_init)]
+        share = share_of_clusters(climber)
+        starts = [share * _responsibilities(init_params, table, K, random_state) for _ in range(n_init)]
         moments = user_starts(starts, table, climber.center, climber.problem.row_variance, K)
         named = [(init_params, z) for _, z in moments]
     return [(kind, given.instead(z, climber)) for kind, z in named]

@@ -33,6 +33,7 @@ BUT_FOR = {"check_sample_weight_equivalence_on_dense_data": "a table too small f
         (GaussianMixture(), {}),
         (GaussianMixture(2, random_state=0), BUT_FOR),
         (GaussianMixture(2, covariance_type="VEI", init_params="kmeans", random_state=0), BUT_FOR),
+        (GaussianMixture(2, noise=True, random_state=0), BUT_FOR),
     ],
 )
 def test_it_is_a_scikit_learn_estimator(estimator, but_for):
@@ -370,3 +371,42 @@ def test_verbose_tells_how_starts_ended_and_the_path(capsys):
     assert any(": converged" in line for line in lines)
     GaussianMixture(2, random_state=0, verbose=2, verbose_interval=1).fit(X)
     assert "lower bound" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("init_params", ["portfolio", "kmeans"])
+def test_rows_of_no_cluster_have_the_label_that_scikit_learns_clusterers_give_them(init_params):
+    rng = np.random.default_rng(0)
+    X = np.r_[rng.normal(size=(150, 2)), rng.normal([9, 0], 1, size=(150, 2)), rng.uniform(-30, 40, size=(40, 2))]
+    ours = GaussianMixture(2, noise=True, init_params=init_params, n_init=5, reg_covar=0, random_state=0).fit(X)
+    fit = bg.fit_em(X, 2, noise=True, rng=0)
+    assert ours.em_.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-4)
+    np.testing.assert_array_equal(ours.labels_, fit.mixture.predict(X))
+    np.testing.assert_array_equal(ours.predict(X), ours.labels_)
+    p = ours.predict_proba(X)
+    np.testing.assert_allclose(1 - p.sum(axis=1), fit.mixture.noise_probability(X), atol=1e-4)
+    assert 25 < (ours.labels_ == -1).sum() < 45
+    assert ours.weights_.sum() + ours.noise_weight_ == pytest.approx(1)
+    assert ours.bic(X) == pytest.approx(fit.bic, abs=1e-3)
+    _, drawn = ours.sample(500)
+    assert set(drawn) == {-1, 0, 1}
+
+
+def test_parts_to_start_from_leave_the_noise_a_share():
+    rng = np.random.default_rng(0)
+    X = np.r_[rng.normal(size=(150, 2)), rng.normal([9, 0], 1, size=(150, 2)), rng.uniform(-30, 40, size=(40, 2))]
+    first = GaussianMixture(2, noise=True, random_state=0).fit(X)
+    parts = {"weights_init": [0.5, 0.5], "means_init": first.means_, "precisions_init": first.precisions_}
+    assert GaussianMixture(2, noise=True, max_iter=0, **parts).fit(X).noise_weight_ == pytest.approx(0.1)
+    assert GaussianMixture(2, noise=True, **parts).fit(X).lower_bound_ == pytest.approx(first.lower_bound_, abs=1e-6)
+    again = first.set_params(warm_start=True).fit(X)
+    assert again.n_iter_ <= 5
+    without = again.set_params(noise=False).fit(X)
+    assert without.noise_weight_ == 0
+    assert without.weights_.sum() == pytest.approx(1)
+    assert without.set_params(noise=True).fit(X).noise_weight_ == pytest.approx(first.noise_weight_, abs=1e-3)
+
+
+@pytest.mark.parametrize("noise", ["yes", np.zeros(5), 1, None])
+def test_noise_that_rows_to_come_would_not_have_is_refused(noise):
+    with pytest.raises(ValueError, match=r"noise must be True, False or a bayesgmm\.Noise"):
+        GaussianMixture(2, noise=noise).fit(table("old_faithful"))

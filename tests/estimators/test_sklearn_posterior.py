@@ -118,3 +118,14 @@ def test_what_is_not_fitted_or_cannot_be_is_refused():
             GaussianMixturePosterior(**parameters).fit(X)
     with pytest.raises(ValueError, match="column 'x2' is constant"):
         GaussianMixturePosterior(2).fit(np.c_[X, np.ones(len(X))])
+
+
+def test_rows_may_belong_to_no_component():
+    rng = np.random.default_rng(0)
+    X = np.r_[rng.normal(size=(150, 2)), rng.normal([9, 0], 1, size=(150, 2)), rng.uniform(-30, 40, size=(40, 2))]
+    model = quiet(GaussianMixturePosterior(2, method="laplace", noise=True, draws=300, random_state=0).fit, X)
+    assigned = bg.assign(model.posterior_, X, rng=0)
+    np.testing.assert_array_equal(model.labels_, assigned.labels)
+    np.testing.assert_array_equal(model.predict(X), assigned.labels)
+    np.testing.assert_allclose(1 - model.predict_proba(X).sum(axis=1), assigned.noise, atol=1e-12)
+    assert 25 < (model.labels_ == -1).sum() < 45
