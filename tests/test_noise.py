@@ -11,6 +11,7 @@ import pymc as pm
 import pytest
 import xarray as xr
 from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 from oracles import REFERENCE, covariance_prior, errors_allowed, random_mixture, seed
 from scipy import stats
 from scipy.special import betaln, logsumexp, xlogy
@@ -20,6 +21,7 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.tree import write_tree
 from bayesgmm.cli.commands import main
 from bayesgmm.clusters.rows_under_draws import rows_under_draws
+from bayesgmm.clusters.shares import partition_from_some
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Grid, fit_grid, merges, splits
 from bayesgmm.em.initialize import mean_and_covariance
@@ -321,7 +323,9 @@ def test_likelihood_ratio_test_tells_clusters_from_noise():
     assert test.statistic == pytest.approx(2 * (two.log_likelihood - one.log_likelihood), abs=1e-3)
     assert test.p_value == pytest.approx(1 / 20)
     single = np.where(rng.random((300, 1)) < 0.1, rng.uniform(-40, 40, size=(300, 2)), rng.normal(size=(300, 2)))
-    without, with_noise = (bg.bootstrap_lrt(single, 1, n_replicates=9, n_starts=6, noise=n, rng=0) for n in (False, True))
+    without, with_noise = (
+        bg.bootstrap_lrt(single, 1, n_replicates=9, n_starts=6, noise=n, rng=0) for n in (False, True)
+    )
     assert without.p_value == pytest.approx(0.1)
     assert with_noise.statistic < 0.1 * without.statistic
 
@@ -650,6 +654,32 @@ def test_rows_are_assigned_to_noise(noisy_tree):
     assert plain.labels.min() == 0
 
 
+def test_clusters_of_a_partition_leave_the_noise_its_weight(noisy_tree):
+    drawn = bg.posterior(noisy_tree)
+    found = bg.partition(noisy_tree, rng=0)
+    clusters = bg.cluster_mixture(noisy_tree, found)
+    np.testing.assert_array_equal(clusters.noise_weight, drawn.draws.noise_weight)
+    np.testing.assert_allclose(clusters.weights.sum(axis=-1), drawn.draws.weights.sum(axis=-1), rtol=1e-12)
+    assert clusters.noise == drawn.draws.noise
+    by_cluster = bg.assign(noisy_tree, partition=found, rng=0)
+    figure = bg.plots.clusters(drawn.table, drawn.fit, noisy_tree, by_cluster)
+    assert any("noise" in text.get_text() or "no cluster" in text.get_text() for text in figure.findobj(Text))
+
+
+def test_a_partition_from_some_rows_has_noise_too(noisy_tree):
+    """Rows that were not drawn have the label of the assignment to the clusters of those that were."""
+    found = partition_from_some(noisy_tree, 100, rng=0)
+    assigned = bg.assign(noisy_tree, bg.posterior(noisy_tree).table, rng=0)
+    certain = np.maximum(assigned.probabilities.max(axis=1), assigned.noise) > 0.9
+    np.testing.assert_array_equal((found.labels == -1)[certain], (assigned.labels == -1)[certain])
+    assert (found.labels == -1).sum() > 5
+
+
+def test_an_overfitted_mixture_has_no_noise():
+    with pytest.raises(bg.InputError, match="overfitted mixture has no noise"):
+        bg.select(two_columns(), range(1, 3), noise=True, overfitted=True, rng=0)
+
+
 def test_tail_probabilities_count_the_noise():
     one = noisy(bg.GaussianMixture([[1.0]], [[[0.0]]], [[[[1.0]]]]), 0.5, low=[10.0], high=[20.0])
     tails = bg.assign(one, [[15.0], [0.0], [3.0]], rng=0).tail_probability
@@ -779,8 +809,26 @@ def test_the_command_line_has_rows_of_no_cluster(tmp_path, capsys, way):
         assert "More likely of no cluster than of any" in said
 
 
-@pytest.mark.parametrize("other", [["-k", "1:3"], ["-k", "2", "--sampler", "gibbs"]])
-def test_what_the_command_line_cannot_do_with_noise_is_refused(tmp_path, capsys, other):
+def test_the_command_line_compares_sizes_with_noise(tmp_path):
     table().to_csv(tmp_path / "table.csv", index=False)
-    assert main(["fit", str(tmp_path / "table.csv"), *other, "--noise", "--out", str(tmp_path / "out")]) == 2
+    common = ["-k", "1:2", "--noise", "--quiet"]
+    sampling = ["--draws", "100", "--chains", "2"]
+    assert main(["fit", str(tmp_path / "table.csv"), *common, *sampling, "--out", str(tmp_path / "fit")]) == 0
+    one_by_one = ["--criteria", "bic", "--starts", "10", "--replicates", "0"]
+    assert main(["select", str(tmp_path / "table.csv"), *common, *one_by_one, "--out", str(tmp_path / "select")]) == 0
+    for name in ("fit", "select"):
+        compared = pd.read_csv(tmp_path / name / "selection.csv").set_index("n_components")
+        for K in (1, 2):
+            fit = bg.fit_em(table(), K, noise=True, rng=0)
+            assert compared.loc[K, "bic"] == pytest.approx(fit.bic, abs=0.01)
+    assert (pd.read_csv(tmp_path / "fit" / "k2" / "responsibilities.csv")["label"] == -1).sum() > 20
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fit", "-k", "2", "--sampler", "gibbs"], ["select", "-k", "1:2", "--overfitted"]]
+)
+def test_what_the_command_line_cannot_do_with_noise_is_refused(tmp_path, capsys, arguments):
+    table().to_csv(tmp_path / "table.csv", index=False)
+    command, *others = arguments
+    assert main([command, str(tmp_path / "table.csv"), *others, "--noise", "--out", str(tmp_path / "out")]) == 2
     assert "--noise" in capsys.readouterr().err

@@ -150,9 +150,7 @@ def _add_fit_arguments(fit: Parser) -> None:
         help="full (default), tied, diag, spherical, or one of the 14 names EII, VII, EEI, ..., VVV",
     )
     _add_columns_and_output(fit, "bayesgmm-TABLE-kK")
-    fit.add_argument(
-        "--noise", action="store_true", help="let rows belong to no cluster: even over the columns' ranges"
-    )
+    _add_noise(fit)
     fit.add_argument("--em-only", action="store_true", help="estimates without the posterior: no intervals, but quick")
     fit.add_argument("--priors", metavar="FILE", type=Path, help="priors of the posterior as JSON, all or some parts")
     fit.add_argument(
@@ -199,6 +197,7 @@ def _add_select_arguments(select: Parser) -> None:
         help="how many components of a large mixture hold rows, if its prior allows empty ones?",
     )
     _add_columns_and_output(select, "bayesgmm-TABLE-select")
+    _add_noise(select)
     numbers = (
         ("--starts", 1, None, "starts of each fit (as many as it takes)"),
         ("--folds", 2, 10, "parts held out in turn (%(default)s)"),
@@ -246,6 +245,12 @@ def _add_columns_and_output(command: Parser, directory: str) -> None:
     command.add_argument("--columns", metavar="A,B,...", help=columns_help)
     command.add_argument("--out", metavar="DIR", type=Path, help=f"where to write; default: {directory}")
     command.add_argument("--force", action="store_true", help="overwrite a finished result in DIR")
+
+
+def _add_noise(command: Parser) -> None:
+    command.add_argument(
+        "--noise", action="store_true", help="let rows belong to no cluster: even over the columns' ranges"
+    )
 
 
 def _add_stream(command: Parser) -> None:

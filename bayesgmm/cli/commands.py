@@ -128,8 +128,6 @@ def _fit(arguments: argparse.Namespace) -> None:
     several = len(counts) > 1
     if arguments.draws * arguments.chains < _LEAST_DRAWS:
         raise InputError(f"--draws times --chains must be at least {_LEAST_DRAWS}, for intervals and leave-one-out")
-    if arguments.noise and several:
-        raise InputError("--noise takes one number of components")
     if arguments.noise and arguments.sampler == "gibbs":
         raise InputError("--sampler gibbs has no --noise; use --sampler nutpie")
     if arguments.em_only and several:
@@ -209,6 +207,8 @@ def _select(arguments: argparse.Namespace) -> None:
     missing = any_rows(request.table).count_missing()
     if missing.n_rows:
         note(f"{missing}, and integrated over")
+    if arguments.noise and arguments.overfitted:
+        raise InputError("--overfitted has no --noise; leave one of them out")
     if arguments.folds > len(request.table) and "cv" in criteria:
         raise InputError(f"--folds {arguments.folds} is more than the {len(request.table)} rows of the table")
     if arguments.force:
@@ -220,6 +220,7 @@ def _select(arguments: argparse.Namespace) -> None:
             covariances,
             criteria,
             error_sd=request.errors,
+            noise=arguments.noise,
             posterior=arguments.posterior,
             overfitted=arguments.overfitted,
             n_starts=arguments.starts,
@@ -360,6 +361,7 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings, p
             settings.covariance,
             _FIT_CRITERIA,
             error_sd=request.errors,
+            noise=settings.noise,
             posterior="all",
             sampling=chosen(settings, "draws", "chains", "sampler") | ({} if priors is None else {"priors": priors}),
             out=request.out / files.UNFINISHED,

@@ -36,7 +36,7 @@ def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> Gaus
     Returns
     -------
     GaussianMixture
-        With the batch shape of the draws, one component for each cluster.
+        With the batch shape of the draws, one component for each cluster, and the draws' noise if they have any.
 
     Raises
     ------
@@ -78,6 +78,8 @@ def cluster_mixture(posterior: Any, partition: Partition, X: Any = None) -> Gaus
         weights=weights.reshape(*draws.shape, C),
         means=means.reshape(*draws.shape, C, D),
         covariances=covariances.reshape(*draws.shape, C, D, D),
+        noise_weight=None if m.noise_weight is None else np.reshape(m.noise_weight, draws.shape),
+        noise=m.noise,
     )
 
 
@@ -123,7 +125,7 @@ def _counts(draws: RowsUnderDraws, labels: np.ndarray, C: int) -> np.ndarray:
 
 
 def partition_from_some(posterior: Any, n_rows: int, *, rng: Any = None) -> Partition:
-    """The partition of ``n_rows`` of a posterior's rows drawn at random, each other row in its most probable cluster.
+    """The partition of ``n_rows`` of a posterior's rows drawn at random, each other row where it most probably belongs.
 
     Its losses are those among the rows that were drawn: a partition of all rows of a large table would take long.
     """
@@ -136,7 +138,9 @@ def partition_from_some(posterior: Any, n_rows: int, *, rng: Any = None) -> Part
     labels = np.empty(every.n_rows, of_some.labels.dtype)
 
     def task(rows: np.ndarray, block: Block) -> None:
-        labels[rows] = by_cluster(block.responsibilities, share).mean(axis=-1).argmax(axis=1)
+        p = by_cluster(block.responsibilities, share).mean(axis=-1)
+        of_noise = 0.0 if block.noise is None else block.noise.mean(axis=-1)
+        labels[rows] = np.where(of_noise > p.max(axis=1), -1, p.argmax(axis=1))
 
     every.each_block(task)
     labels[chosen] = of_some.labels

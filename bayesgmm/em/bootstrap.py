@@ -172,7 +172,9 @@ def bootstrap(
 def _drawn_like(table: Observations, mixture: GaussianMixture, rng: np.random.Generator) -> Observations:
     """A table of rows drawn from the mixture, with the missing values, errors and total weight of another."""
     if isinstance(table.noise, np.ndarray):
-        raise InputError("this noise has a density only at the rows of the table; to draw others, fit with noise=Noise()")
+        raise InputError(
+            "this noise has a density only at the rows of the table; to draw others, fit with noise=Noise()"
+        )
     values = mixture.sample(table.n_observations, rng=rng)[0]
     if table.errors is not None:
         deviates = rng.standard_normal(values.shape)

@@ -77,11 +77,8 @@ class Groups:
     def clusters(cls, partition: Partition, posterior: Posterior, n_draws: int) -> Groups:
         """The clusters of a partition, each with its mean over all draws, outlined by so many of them."""
         clusters, mixtures = cluster_mixture(posterior, partition), thinned(posterior.draws, _DENSITY_DRAWS)
-        centre = GaussianMixture(
-            weights=clusters.weights.mean(axis=(0, 1)),
-            means=clusters.means.mean(axis=(0, 1)),
-            covariances=clusters.covariances.mean(axis=(0, 1)),
-        )
+        means = {name: getattr(clusters, name).mean(axis=(0, 1)) for name in clusters.parameters}
+        centre = GaussianMixture(**means, noise=clusters.noise)
         share = shares(cluster_counts(rows_under_draws(mixtures, posterior.table), partition))
         indices = color_indices(partition, partition.n_clusters)
         return cls("cluster", indices, centre, thinned(clusters, n_draws), mixtures, share)

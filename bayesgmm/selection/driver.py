@@ -153,6 +153,8 @@ def select(
     if posterior is None and any(CRITERIA[name].needs_posterior for name in criteria):
         posterior = "contenders"
     _refuse_weights(sample_weight, posterior, overfitted)
+    if overfitted and table.noise is not None:
+        raise InputError("the overfitted mixture has no noise; leave overfitted or noise out")
     settings = dict(sampling or {})
     check_sampling(criteria, settings)
     if out is not None and rng is None:
