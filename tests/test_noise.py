@@ -315,7 +315,7 @@ def test_parametric_replicates_have_noise():
 
 
 def test_likelihood_ratio_test_tells_clusters_from_noise():
-    """One cluster in noise needs a second component for the noise's rows; with noise it does not, but two clusters do."""
+    """A cluster among outliers needs a second component for them, but not with noise; two clusters need two with it."""
     X, rng = two_columns(), np.random.default_rng(3)
     box = bg.Noise(volume=2.0)
     test = bg.bootstrap_lrt(X, 1, n_replicates=19, n_starts=6, noise=box, rng=0)

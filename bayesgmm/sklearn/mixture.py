@@ -72,8 +72,8 @@ class GaussianMixture(MixtureEstimator):
         without any of the three they are ordered by their means in the first column. The weights sum to one with noise,
         too: they are those among the components.
     noise : bool or Noise
-        Whether rows may belong to no component: True for a `bayesgmm.Noise`, uniform over the box of the columns' ranges,
-        or another one. Such rows have the label -1, as in scikit-learn's ``DBSCAN`` and ``HDBSCAN``.
+        Whether rows may belong to no component: True for a `bayesgmm.Noise`, uniform over the box of the columns'
+        ranges, or another one. Such rows have the label -1, as in scikit-learn's ``DBSCAN`` and ``HDBSCAN``.
     random_state : int, RandomState or None
     warm_start : bool
         Whether ``fit`` goes on from where the last one ended. The first start is chosen by its short run, and only that
@@ -90,8 +90,8 @@ class GaussianMixture(MixtureEstimator):
         Share of rows that belong to no component; zero without noise.
     means_ : (K, D)
     covariances_, precisions_, precisions_cholesky_ : array
-        (K,) for "spherical", (K, D) for "diag", (D, D) for "tied", otherwise (K, D, D), as in scikit-learn. These three,
-        ``weights_`` and ``means_`` have the type of the table, float32 or float64.
+        (K,) for "spherical", (K, D) for "diag", (D, D) for "tied", otherwise (K, D, D), as in scikit-learn. These
+        three, ``weights_`` and ``means_`` have the type of the table, float32 or float64.
     converged_ : bool
     n_iter_ : int
         Iterations of the best climb.
