@@ -13,6 +13,7 @@ from bayesgmm.clusters.rows_under_draws import EIGHT, rows_under_mixtures
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.intervals import level, tails
+from bayesgmm.names import counted
 from bayesgmm.native import address
 
 
@@ -44,6 +45,8 @@ class Merging:
     array([[0, 0, 0],
            [0, 1, 1],
            [0, 1, 2]])
+    >>> merging
+    Merging(3 components down to 1 cluster, 272 rows, the entropy bends at 2 clusters)
     """
 
     groups: np.ndarray
@@ -54,6 +57,11 @@ class Merging:
     together: np.ndarray
     responsibilities: np.ndarray
     ci_prob: float
+
+    def __repr__(self) -> str:
+        (N, K), elbow = self.responsibilities.shape, self.elbow
+        bend = "" if elbow is None else f", the entropy bends at {counted(elbow, 'cluster')}"
+        return f"Merging({counted(K, 'component')} down to 1 cluster, {counted(N, 'row')}{bend})"
 
     @property
     def merges(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from bayesgmm import native
 from bayesgmm.bayes.posterior import posterior as as_posterior
 from bayesgmm.expectation import in_threads, n_threads
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import counted
 from bayesgmm.native import address
 
 
@@ -37,12 +38,18 @@ class Modes:
     >>> modes = bg.number_of_modes(tree)
     >>> modes.counts.shape, modes.probabilities
     ((4, 1000), array([0., 1.]))
+    >>> modes
+    Modes(2 modes: 1)
     """
 
     counts: np.ndarray
     probabilities: np.ndarray
     together: np.ndarray
     locations: np.ndarray
+
+    def __repr__(self) -> str:
+        shares = [f"{counted(n, 'mode')}: {p:.3g}" for n, p in enumerate(self.probabilities, 1) if p > 0]
+        return f"Modes({', '.join(shares)})"
 
 
 def number_of_modes(source: Any) -> Modes:

@@ -15,6 +15,7 @@ from bayesgmm.clusters import salso
 from bayesgmm.clusters.rows_under_draws import RowsUnderDraws, rows_under_draws
 from bayesgmm.clusters.scores import label_codes
 from bayesgmm.errors import InputError
+from bayesgmm.names import counted, percent
 from bayesgmm.observations import positive_integer
 
 _SPARE = 30  # clusters that a partition may have beyond the mixture's components, unless told
@@ -53,6 +54,8 @@ class Partition:
     >>> best = bg.partition(tree, rng=0)
     >>> best.n_clusters, best.labels[:4]
     (2, array([1, 0, 1, 0]))
+    >>> print(best)  # doctest: +ELLIPSIS
+    Partition(272 rows in 2 clusters, expected vi loss 0.0... over ... draws)
     """
 
     labels: np.ndarray
@@ -63,6 +66,12 @@ class Partition:
     loss: str
     n_draws: int
     n_minima: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Partition({counted(len(self.labels), 'row')} in {counted(self.n_clusters, 'cluster')}, "
+            f"expected {self.loss} loss {self.expected_loss:.4g} over {self.n_draws} draws)"
+        )
 
     @property
     def n_clusters(self) -> int:
@@ -119,6 +128,14 @@ class CredibleBall:
     distances: np.ndarray
     n_clusters: np.ndarray
     loss: str
+
+    def __repr__(self) -> str:
+        few, many = int(self.n_clusters.min()), int(self.n_clusters.max())
+        of_draws = counted(few, "cluster") if few == many else f"{few} to {many} clusters"
+        return (
+            f"CredibleBall({percent(self.probability)} of {len(self.distances)} partitions are within {self.loss} loss "
+            f"{self.radius:.4g}; all have {of_draws})"
+        )
 
 
 def partition(

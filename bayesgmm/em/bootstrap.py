@@ -19,6 +19,7 @@ from bayesgmm.em.result import EMFit, fitted_table
 from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.names import counted
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations, observations, positive_integer
 from bayesgmm.progress import Progress, of_stage
@@ -49,12 +50,18 @@ class Bootstrap:
     >>> refits = bg.bootstrap(X, bg.fit_em(X, 2, rng=0), n_replicates=200, rng=0)
     >>> refits.mixture.means.shape, refits.n_collapsed
     ((200, 2, 2), 0)
+    >>> refits
+    Bootstrap(200 nonparametric refits, K=2, 0 collapsed)
     """
 
     mixture: GaussianMixture
     log_likelihood: np.ndarray
     n_collapsed: int
     method: str
+
+    def __repr__(self) -> str:
+        K, n = self.mixture.n_components, len(self.log_likelihood)
+        return f"Bootstrap({counted(n, f'{self.method} refit')}, K={K}, {self.n_collapsed} collapsed)"
 
     def standard_errors(self) -> StandardErrors:
         """Standard deviations of the parameters over the replicates, and all their covariances.
@@ -239,11 +246,17 @@ class LikelihoodRatioTest:
     >>> test = bg.bootstrap_lrt(bg.datasets.old_faithful(), 1, n_replicates=19, n_starts=4, rng=0)
     >>> round(test.statistic), len(test.replicates)
     (319, 19)
+    >>> test
+    LikelihoodRatioTest(statistic=319.1, p_value=0.05 from 19 replicates)
     """
 
     statistic: float
     replicates: np.ndarray
     p_value: float
+
+    def __repr__(self) -> str:
+        n = counted(len(self.replicates), "replicate")
+        return f"LikelihoodRatioTest(statistic={self.statistic:.4g}, p_value={self.p_value:.3g} from {n})"
 
 
 def bootstrap_lrt(

@@ -46,6 +46,8 @@ class StandardErrors:
     >>> errors = bg.fit_em(X, 2, rng=0).standard_errors(X)
     >>> errors.weights.round(3), errors.covariance_matrix.shape
     (array([0.029, 0.029]), (14, 14))
+    >>> errors
+    StandardErrors(K=2, D=2, weights=[0.029 0.029])
     """
 
     weights: np.ndarray
@@ -53,6 +55,10 @@ class StandardErrors:
     covariances: np.ndarray
     root: np.ndarray
     noise_weight: float | None = None
+
+    def __repr__(self) -> str:
+        (K, D), noise = self.means.shape, "" if self.noise_weight is None else f", noise_weight={self.noise_weight:.3g}"
+        return f"StandardErrors(K={K}, D={D}, weights={np.array2string(self.weights, precision=3)}{noise})"
 
     @classmethod
     def of_root(cls, root: np.ndarray, n_components: int, n_features: int) -> StandardErrors:
