@@ -62,6 +62,7 @@ from .em.bootstrap import (
     bootstrap_lrt as bootstrap_lrt,
 )
 from .em.fit import fit_em as fit_em
+from .em.heldout import HeldOut as HeldOut
 from .em.information import StandardErrors as StandardErrors
 from .em.result import EMFit as EMFit, Maximum as Maximum, SearchEnd as SearchEnd, Start as Start, Status as Status
 from .errors import (

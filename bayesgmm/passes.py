@@ -16,6 +16,17 @@ from bayesgmm.parts import Parts
 _BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
 SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
 _EVERY_ROW = np.ones(1)
+_TENTH = 6554  # of the 2^16 numbers that a row may draw
+_ROWS_OF_A_DRAW = 16  # in each count of the generator
+
+
+def held_out(seed: int, start: int, stop: int) -> np.ndarray:
+    """Which of the rows [start, stop) of a table are held out, (n,): a tenth, by the seed and their positions alone."""
+    first = start // _ROWS_OF_A_DRAW
+    n_draws = -(-stop // _ROWS_OF_A_DRAW) - first
+    drawn = np.random.Philox(key=seed).advance(first).random_raw(n_draws * (_ROWS_OF_A_DRAW // 4)).view(np.uint16)
+    begin = start - first * _ROWS_OF_A_DRAW
+    return drawn[begin : begin + stop - start] < _TENTH
 
 
 class Request(NamedTuple):
@@ -91,17 +102,20 @@ class Streamed:
         Origin of the means' offsets.
     progress : callable
         Told after each block of rows how many rows have been read, and how many there are.
+    without : int or None
+        The seed by which rows are held out, which do not count; None where all count.
     """
 
     parts: Parts
     center: np.ndarray
     progress: Callable[[int, int], None] = lambda done, total: None
+    without: int | None = None
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture, from one reading of the rows."""
         chunk = max(r.chunk for r in requests)
         block = chunk * max(int(_BLOCK_BYTES / (8 * self.parts.n_features * chunk)), 1)
-        return self.parts.fold(_Totals(tuple(requests), self.center), _add_totals, block, self.progress)
+        return self.parts.fold(_Totals(tuple(requests), self.center, self.without), _add_totals, block, self.progress)
 
 
 @dataclass(frozen=True)
@@ -110,9 +124,13 @@ class _Totals:
 
     requests: tuple[Request, ...]
     center: np.ndarray
+    without: int | None
 
     def __call__(self, values: np.ndarray, start: int) -> list[Totals]:
-        rows = Rows(values, _EVERY_ROW, NO_LABELS, self.center)
+        weight = _EVERY_ROW
+        if self.without is not None:
+            weight = (~held_out(self.without, start, start + len(values))).astype(np.float64)
+        rows = Rows(values, weight, NO_LABELS, self.center)
         return [Pass(rows, r.parameters, r.diagonal).alone(r.moments) for r in self.requests]
 
 
@@ -130,19 +148,27 @@ class Survey(NamedTuple):
         Least and largest value of each column.
     sample : (n, D)
         Rows drawn at random, in their order.
+    n_rows : int
+        Number of rows that are not held out.
     """
 
     low: np.ndarray
     high: np.ndarray
     sample: np.ndarray
+    n_rows: int
 
 
 def survey(
-    parts: Parts, n_sampled: int, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    parts: Parts,
+    n_sampled: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    without: int | None = None,
 ) -> Survey:
     """Look at every row once: whether all can be used, the range of each column, and a random sample.
 
-    The sample depends on the seed and the rows alone, not on how they are stored.
+    The sample depends on the seed and the rows alone, not on how they are stored. Rows that are held out, by the seed
+    ``without``, are not in it.
 
     Raises
     ------
@@ -150,12 +176,13 @@ def survey(
         Naming the place of the first value that is missing or infinite.
     """
     share = min(n_sampled / max(parts.n_observations, 1), 1.0)
-    found = parts.fold(_Look(share, seed), _Seen.add, SURVEY_ROWS, progress)
+    found = parts.fold(_Look(share, seed, without), _Seen.add, SURVEY_ROWS, progress)
     if found.unusable is not None:
         row, column, is_nan = found.unusable
         kind = "missing or NaN" if is_nan else "infinite"
         raise InputError(f"{parts.place(row)}, column {parts.features[column]!r} is {kind}")
-    return Survey(found.low, found.high, np.concatenate([found.sampled[start] for start in sorted(found.sampled)]))
+    sample = np.concatenate([found.sampled[start] for start in sorted(found.sampled)])
+    return Survey(found.low, found.high, sample, found.n_rows)
 
 
 @dataclass
@@ -169,12 +196,15 @@ class _Seen:
         The rows drawn from each block, by where it starts.
     unusable : (int, int, bool) or None
         Row and column of the first value that is not finite, and whether it is NaN.
+    n_rows : int
+        That are not held out.
     """
 
     low: np.ndarray
     high: np.ndarray
     sampled: dict[int, np.ndarray]
     unusable: tuple[int, int, bool] | None
+    n_rows: int
 
     def add(self, other: _Seen) -> None:
         """Add what was found in other blocks."""
@@ -182,6 +212,7 @@ class _Seen:
         np.maximum(self.high, other.high, out=self.high)
         self.sampled.update(other.sampled)
         self.unusable = min(filter(None, (self.unusable, other.unusable)), default=None)
+        self.n_rows += other.n_rows
 
 
 @dataclass(frozen=True)
@@ -190,6 +221,7 @@ class _Look:
 
     share: float
     seed: int
+    without: int | None
 
     def __call__(self, values: np.ndarray, start: int) -> _Seen:
         low, high, unusable = values.min(axis=0), values.max(axis=0), None
@@ -197,4 +229,8 @@ class _Look:
             row, column = map(int, np.argwhere(~np.isfinite(values))[0])
             unusable = start + row, column, bool(np.isnan(values[row, column]))
         drawn = np.random.default_rng([self.seed, start // SURVEY_ROWS]).random(len(values)) < self.share
-        return _Seen(low, high, {start: values[drawn]}, unusable)
+        n_rows = len(values)
+        if self.without is not None:
+            seen = ~held_out(self.without, start, start + n_rows)
+            drawn, n_rows = drawn & seen, int(seen.sum())
+        return _Seen(low, high, {start: values[drawn]}, unusable, n_rows)

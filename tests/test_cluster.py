@@ -107,6 +107,15 @@ def test_a_fit_has_the_same_digits_on_a_cluster(X, streamed, make):
     same_fits(bg.fit_em(make(X), 3, rng=0, n_starts=4), bg.fit_em(streamed, 3, rng=0, n_starts=4))
 
 
+@pytest.mark.usefixtures("client")
+def test_a_choice_has_the_same_digits_on_a_cluster(X, streamed):
+    one, other = (bg.select(source, (2, 3), rng=0, n_starts=3) for source in (ragged(X), streamed))
+    for key, fit in one.fits.items():
+        same_fits(fit, other.fits[key])
+    np.testing.assert_array_equal(one.held_out.log_density, other.held_out.log_density)
+    np.testing.assert_array_equal(one.held_out.se_of_gain, other.held_out.se_of_gain)
+
+
 def test_a_worker_that_is_killed_changes_no_digit_of_a_fit(X, streamed, workers, client):
     workers.scale(2)
     client.wait_for_workers(2)

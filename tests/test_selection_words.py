@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import bayesgmm as bg
+from bayesgmm.em.heldout import HeldOut
 from bayesgmm.selection import CRITERIA, words
 
 
@@ -103,3 +104,20 @@ def test_fits_left_out_are_counted_beyond_the_third():
     (text,) = words.left_out(states, name)
     assert text == "Left out as spurious or failed: V,0, V,1, V,2, and 2 more; the column status says why."
     assert not list(words.left_out({("V", 1): bg.FitState(bg.FitOutcome.EXHAUSTED)}, name))
+
+
+def test_gains_per_row_are_told_size_by_size():
+    found = HeldOut(
+        500, (("VVV", 4), ("VVV", 2), ("EEE", 2)), np.array([-1.0, -1.5, -3.0]), np.ones(3), np.full((3, 3), 0.02)
+    )
+    (told,) = words.gains(found, ("VVV", 2), name)
+    assert told.startswith("On 500 rows that no fit has seen")
+    assert "with standard error: VVV,4 +0.5 (± 0.02)." in told
+    assert not list(words.gains(found, ("EEE", 2), name))
+
+
+def test_what_bic_asks_of_a_component_is_told_where_rows_are_many():
+    X = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0).mixture.sample(200_000, rng=0)[0]
+    few, many = (bg.select(rows, (1, 2), criteria="bic", n_replicates=0, rng=0) for rows in (X[:1000], X))
+    assert "With" not in few.text
+    assert f"of 6 parameters from {3 * np.log(200_000) / 200_000:.1g} nats a row on" in many.text

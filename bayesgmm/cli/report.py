@@ -232,7 +232,7 @@ def _criterion_cell(line: pd.Series, name: str, brief: bool, *, best: bool) -> s
     column = CRITERIA[name].column
     if np.isnan(line[column]):
         return "-"
-    cell = f"{line[column]:.1f}{'*' * best}"
+    cell = f"{line[column]:.{4 if CRITERIA[name].per_row else 1}f}{'*' * best}"
     if f"{name}_frequency" in line and not brief:
         cell += f" {line[f'{name}_frequency']:4.0%}"
     if f"{column}_se" in line and not brief:

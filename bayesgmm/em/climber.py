@@ -178,7 +178,7 @@ def make_climber(
     """
     if priors is None and not model.diagonal:
         _refuse_unpaired(table)
-    center, spread = _center_and_spread(table)
+    center, spread = center_and_spread(table)
     row_variance = np.broadcast_to(np.asarray(row_variance, dtype=np.float64), center.shape)
     spread = spread + np.diag(row_variance)
     problem = ascent.Problem(
@@ -211,7 +211,7 @@ def _refuse_unpaired(table: Observations) -> None:
         )
 
 
-def _center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
+def center_and_spread(table: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and covariance (D, D) that set origin and units; of a long table, those of evenly spaced rows."""
     step = table.n_observations // _SPREAD_ROWS
     if step > 1:

@@ -295,10 +295,10 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
     rng = np.random.default_rng(chosen.rng)
     sample = sample_of(parts, int(rng.integers(2**63)), of_stage(chosen.progress, "rows looked at"))
     settings = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
-    of_sample = fit_quietly(sample, n_components, covariance, **settings | {"rng": rng})
+    of_sample = fit_quietly(sample.table, n_components, covariance, **settings | {"rng": rng})
     K, model = of_sample.n_components, of_sample.covariance_model
     climber, spread = make_climber(
-        sample,
+        sample.table,
         model,
         K,
         fixed=chosen.fixed,
@@ -308,10 +308,10 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
         max_iterations=int(chosen.max_iterations),
     )
     passes = Streamed(parts, climber.center, of_stage(chosen.progress, "rows of a pass"))
-    fit = answer(passes, on_all_rows(parts.n_observations, climber, spread, of_sample))
+    fit = answer(passes, on_all_rows(sample, climber, spread, of_sample))
     if chosen.align_to is None and "fixed" in fit.constraints:
         return fit
-    return replace(fit, mixture=fit.mixture.permute(_order(fit.mixture, chosen.align_to)))
+    return replace(fit, mixture=fit.mixture.permute(order(fit.mixture, chosen.align_to)))
 
 
 def fit_by_plan(
@@ -348,7 +348,7 @@ def fit_by_plan(
     sums = float(end["log_likelihood"]), float(end["map_log_responsibility"])
     log_likelihood, map_log_responsibility = climber.log_likelihood(mixture) if "reg_covar" in constraints else sums
     if align_to is not None or not (as_started or {"labels", "fixed"} & set(constraints)):
-        mixture = mixture.permute(_order(mixture, align_to))
+        mixture = mixture.permute(order(mixture, align_to))
     result.path.flags.writeable = False
     return EMFit(
         mixture=mixture,
@@ -438,8 +438,8 @@ def _known_labels(labels: Any, table: Observations, K: int) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _order(mixture: GaussianMixture, align_to: EMFit | GaussianMixture | None) -> np.ndarray:
-    """Order of the components: by the features' means from the first, or nearest to another mixture's."""
+def order(mixture: GaussianMixture, align_to: EMFit | GaussianMixture | None = None) -> np.ndarray:
+    """Order of a mixture's components: by the features' means from the first, or nearest to another mixture's."""
     if align_to is None:
         return np.lexsort(mixture.means.T[::-1])
     target = align_to.mixture if isinstance(align_to, EMFit) else align_to

@@ -1,12 +1,13 @@
 """Fits of many sizes and covariance models to one table, which share their starts; a failure is part of the result.
 
 Besides the portfolio, a fit starts from its neighbours: from K - 1 components with one split, from K + 1 with two
-merged, and from the best fit of a simpler covariance model. Nothing here chooses among the fits.
+merged, and from the best fit of a simpler covariance model. Fits to a table in parts are made to a sample of it first,
+and then climb over all rows together. Nothing here chooses among the fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -15,14 +16,16 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.climber import Climber, make_climber
-from bayesgmm.em.fit import enough_rows, fit_by_plan, starts_for
+from bayesgmm.em.fit import enough_rows, fit_by_plan, order, starts_for
 from bayesgmm.em.initialize import Candidates, Seeding, moments_of_mixture
+from bayesgmm.em.large import Sample, on_all_rows
 from bayesgmm.em.result import EMFit, merge_maxima
 from bayesgmm.em.search import Plan
 from bayesgmm.errors import BayesGMMError
 from bayesgmm.expectation import NO_LABELS
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
+from bayesgmm.passes import Asking, together
 
 type Key = tuple[str, int]  # the covariance model as it is printed, and the number of components
 type FitCheckpoint = Callable[[Key, Callable[[], EMFit]], EMFit]  # gives the stored fit of a key, or calls the function
@@ -104,6 +107,30 @@ def fit_grid(
                 starts = _moments("merged", merges(larger.mixture), climber)
                 fits[grid.key(model, K)] = _better(fits[grid.key(model, K)], climber, starts, seeds[K - 1])
     return {key: fits[key] for key in grid.keys}
+
+
+def climb_grid(sample: Sample, fits: Mapping[Key, EMFit | BayesGMMError]) -> Asking[dict[Key, EMFit | BayesGMMError]]:
+    """The fits to all rows of a table in parts that climbs from fits to a sample of them find, in lockstep.
+
+    Parameters
+    ----------
+    sample : Sample
+    fits : mapping to EMFit
+        Of the sample; errors stay as they are.
+    """
+
+    def climb(fit: EMFit | BayesGMMError) -> Asking[EMFit | BayesGMMError]:
+        if not isinstance(fit, EMFit):
+            return fit
+        climber, spread = make_climber(sample.table, fit.covariance_model, fit.n_components)
+        try:
+            found = yield from on_all_rows(sample, climber, spread, fit)
+        except BayesGMMError as error:
+            return error
+        return replace(found, mixture=found.mixture.permute(order(found.mixture)))
+
+    results = yield from together([climb(fit) for fit in fits.values()])
+    return dict(zip(fits, results, strict=True))
 
 
 def _better(fit: EMFit | BayesGMMError, climber: Climber, starts: Candidates, seed: int) -> EMFit | BayesGMMError:

@@ -28,23 +28,50 @@ _CONTENDERS = 3  # maxima of the sample that are climbed from over all rows
 _HOPELESS = 4.0  # standard errors by which a maximum of the sample may be behind
 
 
-def sample_of(parts: Parts, seed: int, progress: Callable[[int, int], None]) -> Observations:
+class Sample(NamedTuple):
+    """A random sample of the rows of a table in parts.
+
+    Attributes
+    ----------
+    table : Observations
+    n_observations : int
+        Number of all rows.
+    n_rows : int
+        Number of those that are not held out, of which the sample is one.
+    """
+
+    table: Observations
+    n_observations: int
+    n_rows: int
+
+
+def sample_of(parts: Parts, seed: int, progress: Callable[[int, int], None], without: int | None = None) -> Sample:
     """A random sample of the rows of a table in parts, all of which are checked.
+
+    Parameters
+    ----------
+    parts : Parts
+    seed : int
+    progress : callable
+        Told how many rows have been looked at, and how many there are.
+    without : int or None
+        The seed by which rows are held out; None where none are.
 
     Raises
     ------
     InputError
         Naming the place of a value that cannot be used, or what is wrong with a column of the sample.
     """
-    if parts.n_observations < 2:
-        raise InputError(f"the table has {parts.n_observations} rows; no spread can be estimated from fewer than two")
-    found = survey(parts, SAMPLE_ROWS, seed, progress)
+    N = parts.n_observations
+    if N < 2:
+        raise InputError(f"the table has {N} rows; no spread can be estimated from fewer than two")
+    found = survey(parts, SAMPLE_ROWS, seed, progress, without)
     for j in np.flatnonzero(found.low == found.high).tolist():
         raise InputError(f"column {parts.features[j]!r} is constant ({found.low[j]:g} in every row); leave it out")
     table = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)
     table.values.flags.writeable = False
     try:
-        return observations(table)
+        return Sample(observations(table), N, found.n_rows)
     except InputError as error:
         raise InputError(f"in a random sample of {table.n_observations} rows, {error}") from error
 
@@ -56,13 +83,12 @@ def refuse_what_is_for_rows(settings: Mapping[str, Any]) -> None:
             raise InputError(f"{name} cannot be given with a table in parts; read the table into memory, if it fits")
 
 
-def on_all_rows(n_observations: int, climber: Climber, spread: np.ndarray, of_sample: EMFit) -> Asking[EMFit]:
+def on_all_rows(sample: Sample, climber: Climber, spread: np.ndarray, of_sample: EMFit) -> Asking[EMFit]:
     """The fit to all rows that climbs from a fit to a sample of them find; it asks for passes over all rows.
 
     Parameters
     ----------
-    n_observations : int
-        Number of all rows.
+    sample : Sample
     climber : Climber
         Of the sample.
     spread : (D, D)
@@ -74,7 +100,7 @@ def on_all_rows(n_observations: int, climber: Climber, spread: np.ndarray, of_sa
     DegenerateFitError
         If a component collapses in every climb.
     """
-    total, table = float(n_observations), climber.table
+    total, table = float(sample.n_rows), sample.table
     tolerance, units = max(climber.problem.tolerance, TOLERANCE), metric(total, spread, of_sample.n_components)
     climber = replace(climber, problem=climber.problem._replace(total=total, metric=units, tolerance=tolerance))
     contenders = _contenders(of_sample, table)
@@ -98,10 +124,10 @@ def on_all_rows(n_observations: int, climber: Climber, spread: np.ndarray, of_sa
         remaining_gain=float(progress["remaining"]),
         starts=tuple(_start(climb.outcomes) for climb in climbs),
         maxima=merge_maxima(maxima),
-        n_observations=n_observations,
+        n_observations=sample.n_observations,
         total_weight=total,
         map_log_responsibility=float(progress["map_log_responsibility"]),
-        missing=Missing(table.features, (0.0,) * table.n_features, n_observations, 0, 1, ()),
+        missing=Missing(table.features, (0.0,) * table.n_features, sample.n_observations, 0, 1, ()),
     )
 
 

@@ -30,6 +30,8 @@ class Criterion:
         A fit ties with the best if it is less than this many standard errors of the difference behind.
     needs_posterior : bool
         Whether it comes from posterior draws rather than from EM.
+    per_row : bool
+        Whether it is a mean over rows rather than a sum.
     """
 
     column: str
@@ -41,11 +43,16 @@ class Criterion:
     tie: float
     tie_se: float
     needs_posterior: bool = False
+    per_row: bool = False
 
     @property
     def unit(self) -> str:
         """What its differences are counted in."""
-        return "nats" if self.sign > 0 else self.title
+        return "nats a row" if self.per_row else "nats" if self.sign > 0 else self.title
+
+    def in_words(self, difference: float) -> str:
+        """A difference (>= 0) with its digits, without its unit."""
+        return f"{difference:.2g}" if self.per_row else f"{difference:.1f}"
 
     @property
     def title_within(self) -> str:
@@ -118,7 +125,19 @@ CRITERIA = {
         tie_se=2.0,
         needs_posterior=True,
     ),
+    "held_out": Criterion(
+        column="held_out_log_density",
+        sign=1,
+        title="The held-out log density per row",
+        question="which mixture predicts rows that it has not seen",
+        panel="held-out density per row",
+        heading="held-out\nper row",
+        tie=0.0,
+        tie_se=2.0,
+        per_row=True,
+    ),
 }
+DEFAULT, DEFAULT_IN_PARTS = ("bic", "icl", "cv"), ("held_out", "icl", "bic")  # of a table in memory, and in parts
 _STRENGTHS = ((_BARE, "barely"), (6.0, "positively"), (10.0, "strongly"), (math.inf, "very strongly"))
 
 

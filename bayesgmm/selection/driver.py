@@ -12,26 +12,32 @@ import numpy as np
 from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import Grid, Key, fit_grid
+from bayesgmm.em.large import refuse_what_is_for_rows, sample_of
 from bayesgmm.em.result import EMFit
-from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
+from bayesgmm.errors import InputError
 from bayesgmm.names import did_you_mean
-from bayesgmm.observations import observations, positive_integer
+from bayesgmm.observations import Observations, observations, positive_integer
+from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress, of_stage, silent
-from bayesgmm.selection.criteria import CRITERIA
+from bayesgmm.selection.criteria import CRITERIA, DEFAULT, DEFAULT_IN_PARTS
+from bayesgmm.selection.large import refuse_what_needs_memory, seed_of_held_out, select_from_parts
 from bayesgmm.selection.overfitted import overfitted_mixture
 from bayesgmm.selection.posteriors import check_sampling, contenders, with_posteriors
 from bayesgmm.selection.resampling import held_out_densities, replicated_criteria, shares_chosen
 from bayesgmm.selection.result import Selection
 from bayesgmm.selection.run import Run, Seeds
 from bayesgmm.selection.states import fit_state
-from bayesgmm.selection.table import add_column, em_table, keys_of, se_of_sum
+from bayesgmm.selection.table import add_column, em_table, keys_of, none_succeeded, se_of_sum
+from bayesgmm.sources import parts_of
+
+_REPLICATES = 100
 
 
 def select(
     X: Any,
     n_components: int | Iterable[int] = range(1, 10),
     covariances: str | CovarianceModel | Sequence[str | CovarianceModel] = ("full",),
-    criteria: Sequence[str] = ("bic", "icl", "cv"),
+    criteria: Sequence[str] | None = None,
     *,
     sample_weight: Any = None,
     error_sd: Any = None,
@@ -42,7 +48,7 @@ def select(
     sampling: Mapping[str, Any] | None = None,
     n_starts: int | None = None,
     n_folds: int = 10,
-    n_replicates: int = 100,
+    n_replicates: int | None = None,
     out: str | Path | None = None,
     rng: Any = None,
     progress: Progress | None = None,
@@ -52,13 +58,16 @@ def select(
     Parameters
     ----------
     X : (N, D) table
+        Or a table in parts, which need not fit in memory, and everything that `open_table` makes one of.
     n_components : int or iterable of int
         The numbers of components K to compare.
     covariances : str, CovarianceModel or sequence of them
         Names as in `fit_em`, or "all" for the 14 models (for one feature: E and V).
-    criteria : sequence of {"bic", "icl", "aic", "cv", "loo", "evidence"}
+    criteria : sequence of {"bic", "icl", "aic", "cv", "loo", "evidence", "held_out"}, optional
         The first is the one that `Selection.recommend` starts from. "cv" is the log density of held-out rows, summed
-        over ``n_folds`` folds, each with fits of its own; "loo" and "evidence" need posteriors.
+        over ``n_folds`` folds, each with fits of its own; "loo" and "evidence" need posteriors. "held_out", for tables
+        in parts alone, is the log density per row of a tenth of the rows, under fits to the other nine tenths. By
+        default ("bic", "icl", "cv"), and for a table in parts ("held_out", "icl", "bic").
     sample_weight, error_sd, error_covariance, noise : optional
         As in `fit_em`; with noise, every fit has some.
     posterior : {"contenders", "all"}, optional
@@ -77,9 +86,9 @@ def select(
         split, from one more with two merged, and from a simpler covariance model.
     n_folds : int
         Parts of the rows that "cv" holds out in turn.
-    n_replicates : int
+    n_replicates : int, optional
         Tables of rows drawn with replacement to which the leading fits are refitted, to see how often BIC and ICL would
-        choose otherwise; 0 for none.
+        choose otherwise; 0 for none. By default 100, and none for a table in parts.
     out : path, optional
         Directory where fits, folds, replicates and draws are stored as they come. The same selection, started again
         with the same seed, goes on from there.
@@ -109,6 +118,12 @@ def select(
     the number of parameters [8]_, so they are centred at the table's before criteria are compared. Only the leading
     fits are refitted: those that could come first given how much the difference to the best varies between rows, at
     most 25 by each criterion.
+
+    Of a table in parts a random sample is fitted first. From where these fits end, all climb over all rows in lockstep:
+    each reading of the rows serves every fit that has not converged. Which rows are held out depends on ``rng`` and on
+    their positions alone. No sample weights, errors, noise, posteriors or replicates can be had there. The more rows,
+    the more components BIC and held-out rows ask for, since no real cluster is quite normal; what each further one
+    gains per row is what to look at.
 
     References
     ----------
@@ -140,14 +155,18 @@ def select(
     >>> chosen.best("bic").n_components, chosen.recommend().covariance
     (3, 'EEE')
     """
-    table = observations(X, sample_weight, error_sd, error_covariance, noise=noise)
+    of_rows = {"sample_weight": sample_weight, "error_sd": error_sd, "error_covariance": error_covariance}
+    parts = parts_of(X)
+    table = observations(X, **of_rows, noise=noise) if parts is None else parts
     counts, models = _counts(n_components), _models(covariances, table.n_features)
+    if criteria is None:
+        criteria = DEFAULT if parts is None else DEFAULT_IN_PARTS
     criteria = _criteria(criteria)
     if n_starts is not None:
         n_starts = positive_integer(n_starts, "n_starts")
-    grid = Grid(table, tuple(models), tuple(counts), n_starts)
     n_folds = min(positive_integer(n_folds, "n_folds", least=2), table.n_observations)
-    n_replicates = positive_integer(n_replicates, "n_replicates", least=0)
+    if n_replicates is not None:
+        n_replicates = positive_integer(n_replicates, "n_replicates", least=0)
     if posterior not in ("contenders", "all", None):
         raise InputError(f"posterior must be 'contenders', 'all' or None, not {posterior!r}")
     if posterior is None and any(CRITERIA[name].needs_posterior for name in criteria):
@@ -159,11 +178,23 @@ def select(
     check_sampling(criteria, settings)
     if out is not None and rng is None:
         raise InputError("give rng a seed with out, so that the selection can be taken up again")
-    seeds = Seeds.of(rng)
-    checkpoints = Checkpoints.of(None if out is None else Path(out), table, grid.n_starts, *seeds)
-    run = Run(grid, criteria, seeds, settings, checkpoints, progress or silent)
+    seeds, told = Seeds.of(rng), progress or silent
+    directory = None if out is None else Path(out)
 
-    selection = _with_replicates(_by_em(run, n_folds if "cv" in criteria else 0), run, n_replicates)
+    def run_on(table: Observations) -> Run:
+        grid = Grid(table, tuple(models), tuple(counts), n_starts)
+        return Run(grid, criteria, seeds, settings, Checkpoints.of(directory, table, n_starts, *seeds), told)
+
+    if isinstance(table, Parts):
+        refuse_what_is_for_rows(of_rows | {"noise": noise})
+        refuse_what_needs_memory(criteria, posterior=posterior, overfitted=overfitted, n_replicates=n_replicates)
+        sample = sample_of(table, seeds.fits, of_stage(told, "rows looked at"), seed_of_held_out(criteria, seeds))
+        return select_from_parts(run_on(sample.table), table, sample)
+    if "held_out" in criteria:
+        raise InputError("'held_out' is for tables in parts; of one in memory 'cv' holds out every row in turn")
+    run = run_on(table)
+    selection = _by_em(run, n_folds if "cv" in criteria else 0)
+    selection = _with_replicates(selection, run, _REPLICATES if n_replicates is None else n_replicates)
     if overfitted:
         order = keys_of(selection.ranking("bic"))
         selection = replace(selection, overfitted=overfitted_mixture(run, selection.fits, order))
@@ -178,7 +209,7 @@ def _by_em(run: Run, n_folds: int) -> Selection:
     results = fit_grid(run.grid, rng, run.checkpoints.fit, progress)
     fits = {key: result for key, result in results.items() if isinstance(result, EMFit)}
     if not fits:
-        raise _none_succeeded(results)
+        raise none_succeeded(results)
     states = {key: fit_state(result) for key, result in results.items()}
     table = em_table(results, states, run.table.n_features)
     densities: dict[str, dict[Key, np.ndarray]] = {}
@@ -241,12 +272,3 @@ def _criteria(criteria: Any) -> tuple[str, ...]:
     if not several:
         raise InputError(f"criteria is empty; use some of {', '.join(CRITERIA)}")
     return tuple(dict.fromkeys(several))
-
-
-def _none_succeeded(results: Mapping[Key, EMFit | BayesGMMError]) -> BayesGMMError:
-    """The error to raise where every fit failed."""
-    first = next(error for error in results.values() if isinstance(error, BayesGMMError))
-    if len(results) == 1:
-        return first
-    kind = InputError if isinstance(first, InputError) else DegenerateFitError
-    return kind(f"none of the {len(results)} fits succeeded; the first: {first}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesgmm.em.grid import Key
+from bayesgmm.em.heldout import HeldOut
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.observations import numeric_table
@@ -79,6 +80,7 @@ class Selection:
         - ``bic``, ``aic``, ``icl``: smaller is better;
         - ``status``: how the fit ended, or why there is none;
         - with "cv" ``cv_log_density`` and ``cv_log_density_se``: nats, larger is better;
+        - with "held_out" ``held_out_log_density`` and ``held_out_log_density_se``: nats a row, larger is better;
         - with replicates ``bic_frequency`` and ``icl_frequency``: the share in which the criterion chose this fit;
         - with "loo" ``elpd_loo``, ``elpd_loo_se`` (nats, larger is better), ``p_loo``, ``pareto_k_max``,
           ``loo_repairs`` (what was done about rows with a high Pareto k) and ``weight`` (by stacking);
@@ -105,6 +107,8 @@ class Selection:
         What became of each posterior that was asked for.
     loos : mapping to LOO
     evidences : mapping to Evidence
+    held_out : HeldOut or None
+        How well each fit to a table in parts predicts the rows that were held out of all of them.
 
     Examples
     --------
@@ -130,6 +134,7 @@ class Selection:
     posterior_states: Mapping[Key, PosteriorState] = field(default_factory=dict)
     loos: Mapping[Key, LOO] = field(default_factory=dict)
     evidences: Mapping[Key, Evidence] = field(default_factory=dict)
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         for attribute in fields(self):
@@ -220,8 +225,8 @@ class Selection:
 
         Parameters
         ----------
-        criterion : {"bic", "icl", "aic", "cv", "loo", "evidence"}
-            The last three only if they were asked for.
+        criterion : {"bic", "icl", "aic", "cv", "loo", "evidence", "held_out"}
+            The last four only if they were asked for.
 
         Returns
         -------
@@ -239,8 +244,8 @@ class Selection:
 
         Parameters
         ----------
-        criterion : {"bic", "icl", "aic", "cv", "loo", "evidence"}
-            The last three only if they were asked for.
+        criterion : {"bic", "icl", "aic", "cv", "loo", "evidence", "held_out"}
+            The last four only if they were asked for.
 
         Returns
         -------
@@ -285,6 +290,8 @@ class Selection:
             return 0.0
         if criterion == "evidence":
             return math.hypot(self.evidences[key].se, self.evidences[best].se)
+        if criterion == "held_out" and self.held_out is not None:
+            return self.held_out.gain(best, over=key)[1]
         if criterion in self.densities:
             of_rows = self.densities[criterion]
             return se_of_sum(of_rows[key] - of_rows[best])
@@ -372,6 +379,10 @@ class Selection:
                 n_replicates = len(next(iter(self.replicates[criterion].values())))
                 sentence += f" {words.replicated(n_replicates, self._shares(criterion), name)}"
             yield sentence
+        if self.held_out is not None:
+            yield from words.gains(self.held_out, self._choice("held_out"), name)
+        if "bic" in self.criteria:
+            yield from words.why_bic_wants_more(self.table, self.fits[self._choice("bic")])
         if self.evidences:
             yield words.size_probabilities(self.probabilities())
         if self.overfitted is not None:

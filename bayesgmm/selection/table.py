@@ -11,7 +11,7 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.grid import Key
 from bayesgmm.em.result import EMFit
-from bayesgmm.errors import BayesGMMError
+from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
 from bayesgmm.selection.states import FitState
 
 if TYPE_CHECKING:
@@ -49,3 +49,12 @@ def keys_of(table: pd.DataFrame) -> list[Key]:
 def se_of_sum(terms: np.ndarray) -> float:
     """Standard error of the sum of N independent terms (N,)."""
     return math.sqrt(len(terms) * terms.var())
+
+
+def none_succeeded(results: Mapping[Key, EMFit | BayesGMMError]) -> BayesGMMError:
+    """The error to raise where every fit failed."""
+    first = next(error for error in results.values() if isinstance(error, BayesGMMError))
+    if len(results) == 1:
+        return first
+    kind = InputError if isinstance(first, InputError) else DegenerateFitError
+    return kind(f"none of the {len(results)} fits succeeded; the first: {first}")

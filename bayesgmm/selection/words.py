@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.em.grid import Key
+from bayesgmm.em.heldout import HeldOut
+from bayesgmm.em.result import EMFit
 from bayesgmm.names import listed
 from bayesgmm.selection.criteria import CRITERIA, Criterion, strength
 from bayesgmm.selection.overfitted import Overfitted
@@ -25,6 +28,7 @@ _OFTEN = 0.05  # share of the replicates or the draws from which a number of com
 _WELL_FOUNDED = 0.5  # share of the replicates from which the choice would hardly be another for other rows
 _RELIABLE_PARETO_K = 0.7  # Vehtari, Gelman & Gabry (2017)
 _MENTIONED = 3  # fits left out that are named
+_MANY_ROWS = 1e5  # from which BIC's penalty per row is next to nothing
 
 
 def namer(table: pd.DataFrame) -> Namer:
@@ -56,13 +60,13 @@ def choice(criterion: str, ranking: pd.DataFrame, name: Namer, *, decides: bool)
         behind = ranking["behind"].iloc[1]
         words += f", {strength(behind)}: {name(keys[1])} is {behind:.1f} behind"
         return words + (" (under 2 is a tie, over 10 very strong)." if decides else ".")
-    return words + _margin(ranking, name)
+    return words + _margin(kind, ranking, name)
 
 
-def _margin(ranking: pd.DataFrame, name: Namer) -> str:
+def _margin(kind: Criterion, ranking: pd.DataFrame, name: Namer) -> str:
     """By how much a log density or log evidence is ahead, which ends the sentence."""
     runner_up, second = name(keys_of(ranking)[1]), ranking.iloc[1]
-    margin = f"{runner_up} is {second['behind']:.1f} nats behind"
+    margin = f"{runner_up} is {kind.in_words(second['behind'])} {kind.unit} behind"
     if not math.isnan(second["se"]):
         margin += (
             f", standard error {second['se']:.1f}" if second["se"] >= 0.05 else f", standard error {second['se']:.1g}"
@@ -74,6 +78,43 @@ def _margin(ranking: pd.DataFrame, name: Namer) -> str:
         return f", in a tie with {runner_up}: {margin}."
     smallest = name(keys_of(ties.sort_values(["n_components", "n_parameters"]))[0])
     return f", in a tie with {len(ties)} others, the smallest of them {smallest}; the next, {margin}."
+
+
+def gains(held_out: HeldOut, chosen: Key, name: Namer) -> Iterator[str]:
+    """What each size gains per row over the next smaller one of the same covariance model, if there are several sizes.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    chosen : (covariance, n_components)
+        Its model is the one that is told of.
+    name : callable
+        From `namer`.
+    """
+    keys = sorted((key for key in held_out.keys if key[0] == chosen[0]), key=lambda key: key[1])
+    steps = [(key, *held_out.gain(key, over=smaller)) for smaller, key in pairwise(keys)]
+    if steps:
+        told = ", ".join(f"{name(key)} {gain:+.2g} (± {se:.1g})" for key, gain, se in steps)
+        yield (
+            f"On {held_out.n_rows} rows that no fit has seen, each gains over the size before it, in nats a row with "
+            f"standard error: {told}. However sure, a small gain is a small difference: it tells how much better rows "
+            "are described."
+        )
+
+
+def why_bic_wants_more(table: pd.DataFrame, fit: EMFit) -> Iterator[str]:
+    """What a further component has to gain for BIC, where there are so many rows that it is next to nothing."""
+    N, own = fit.total_weight, table[table["covariance"] == fit.covariance_model.label(fit.n_features)]
+    if N < _MANY_ROWS or len(own) < 2:
+        return
+    last = own.sort_values("n_components").iloc[-2:]
+    per_component = np.diff(last["n_parameters"])[0] / np.diff(last["n_components"])[0]
+    enough = per_component * math.log(N) / (2 * N)
+    yield (
+        f"With {N:.0f} rows BIC pays for a further component of {per_component:.0f} parameters from "
+        f"{enough:.1g} nats a row on. Real clusters are hardly ever so nearly normal that it gains less: the more rows "
+        "there are, the more components BIC wants. Decide by what each gains per row, or by ICL."
+    )
 
 
 def replicated(n_replicates: int, shares: pd.Series, name: Namer) -> str:
@@ -176,11 +217,11 @@ def reason(criterion: str, ranking: pd.DataFrame, chosen: Key, agreeing: Sequenc
     if len(ranking) == 1:
         words = "It is the only fit left"
     elif n_tied == 1:
-        words = f"{kind.title} prefers it by {behind.iloc[1]:.1f}"
+        words = f"{kind.title} prefers it by {kind.in_words(behind.iloc[1])}"
     else:
         words = f"It is the smallest of the {n_tied} fits that tie by {kind.title_within}"
         if chosen != keys[0]:
-            words += f", though {behind.iloc[keys.index(chosen)]:.1f} behind {name(keys[0])}"
+            words += f", though {kind.in_words(behind.iloc[keys.index(chosen)])} behind {name(keys[0])}"
     if agreeing:
         several = len(agreeing) > 1
         verb = "choose it too, or tie it with their choice" if several else "chooses it too, or ties it with its choice"
