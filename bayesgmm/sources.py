@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from mmap import ACCESS_READ, ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from threading import Lock
-from typing import Any
+from typing import IO, Any
+from weakref import finalize
 
 import numpy as np
 
 from bayesgmm.errors import InputError
 from bayesgmm.parts import Part, Parts, Recent, pieces
 from bayesgmm.tables import made_up_names
+
+_TILE = 1024  # rows whose columns are put side by side at a time, so that they stay in the cache
 
 
 def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
@@ -40,6 +46,12 @@ def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
     ------
     InputError
         Naming the file that cannot be used.
+
+    Notes
+    -----
+    Parquet is decoded twice at most. What is read a second time is kept as plain numbers, 8 bytes each, in a
+    temporary file that has no name and goes with the table, as long as it takes less than half of the disk that is
+    free. It is in the directory that the environment variable TMPDIR names, by default /var/tmp.
 
     Examples
     --------
@@ -98,7 +110,7 @@ def _paths(source: Any) -> list[Path]:
 
 def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
     """A table of Parquet or .npy files."""
-    opened = []
+    opened, spool = [], _Spool()
     for path in paths:
         if path.suffix not in _OPENERS:
             raise InputError(
@@ -107,7 +119,7 @@ def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
             )
         if not path.exists():
             raise InputError(f"there is no file {path}")
-        opened.append(_OPENERS[path.suffix](path, columns))
+        opened.append(_OPENERS[path.suffix](path, columns, spool))
     features, named = opened[0].features, opened[0].named
     for path, one in zip(paths, opened, strict=True):
         if one.features != features:
@@ -133,7 +145,7 @@ class _Unchanged:
             raise InputError(f"{self.path} has changed since it was opened; start again")
 
 
-def _of_npy(path: Path, columns: Sequence[str] | None) -> Parts:
+def _of_npy(path: Path, columns: Sequence[str] | None, _spool: _Spool) -> Parts:
     """The array of an .npy file, read with plain reads: the pages of a memory map would count as memory in use."""
     if columns is not None:
         raise InputError(f"{path} has no column names to choose from")
@@ -149,8 +161,12 @@ def _of_npy(path: Path, columns: Sequence[str] | None) -> Parts:
         unchanged.check()
         if not contiguous:
             return np.array(array[start:stop], dtype=np.float64)
-        count, skipped = (stop - start) * D, offset + start * D * dtype.itemsize
-        return np.fromfile(path, dtype, count, offset=skipped).reshape(-1, D).astype(np.float64, copy=False)
+        values = np.empty((stop - start, D), dtype)
+        with path.open("rb") as file:
+            file.seek(offset + start * D * dtype.itemsize)
+            n_bytes = file.readinto(values.data.cast("B"))
+        whole = values if n_bytes == values.nbytes else values[:0]  # which is refused: the file has become shorter
+        return whole.astype(np.float64, copy=False)
 
     return Parts((Part(path.name, n_rows, read),), made_up_names(D), named=False)
 
@@ -178,28 +194,96 @@ class _RowGroups:
 
     def __call__(self, group: int) -> np.ndarray:
         """The values of a row group."""
-        self.unchanged.check()
         table = self.file.read_row_group(group, columns=self.columns)
-        values = np.empty((table.num_rows, len(self.columns)))
-        for j, name in enumerate(self.columns):
-            values[:, j] = table.column(name).to_numpy()
+        values, columns = np.empty((table.num_rows, len(self.columns))), [one.to_numpy() for one in table.itercolumns()]
+        for i in range(0, len(values), _TILE):
+            np.stack([column[i : i + _TILE] for column in columns], axis=1, out=values[i : i + _TILE])
         return values
 
 
-def _of_parquet(path: Path, columns: Sequence[str] | None) -> Parts:
-    """The row groups of a Parquet file."""
+class _Spool:
+    """Rows that were costly to decode, as plain numbers in a temporary file without a name, which goes with the table.
+
+    It takes no more than half of the disk that was free.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.end, self.written = Lock(), 0, 0
+        self.file: IO[bytes] | None = None
+
+    def reserve(self, n_values: int) -> int:
+        """Where in the file so many values may be; only what is written takes room on the disk."""
+        start = self.end
+        self.end += -(-8 * n_values // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY
+        return start
+
+    def write(self, at: int, values: np.ndarray) -> bool:
+        """Whether there was room to write values."""
+        folder = _folder_for_large_files()
+        with self.lock:
+            if shutil.disk_usage(folder).free < self.written + 2 * values.nbytes:
+                return False
+            try:
+                if self.file is None:
+                    self.file = TemporaryFile(dir=folder)  # noqa: SIM115
+                    finalize(self, self.file.close)
+                self.file.seek(at)
+                self.file.write(values.data)
+                self.file.flush()
+            except OSError:  # of a quota, say
+                return False
+            self.written += values.nbytes
+            return True
+
+    def read(self, at: int, n_values: int) -> np.ndarray:
+        """Values that have been written, out of the system's cache of the file and not copied."""
+        assert self.file is not None
+        page = at // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+        pages = mmap(self.file.fileno(), at - page + 8 * n_values, access=ACCESS_READ, offset=page)
+        return np.frombuffer(pages, np.float64, n_values, at - page)
+
+
+def _folder_for_large_files() -> str:
+    """Where temporary files go: as TMPDIR says, or else where a disk holds them, since /tmp may be memory."""
+    usual, on_disk = gettempdir(), "/var/tmp"
+    return on_disk if "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK) else usual
+
+
+def _of_parquet(path: Path, columns: Sequence[str] | None, spool: _Spool) -> Parts:
+    """The row groups of a Parquet file; those that are read a second time are kept as plain numbers."""
     groups = _RowGroups(path, columns)
     counts = [groups.file.metadata.row_group(i).num_rows for i in range(groups.file.num_row_groups)]
-    first, decoded = list(accumulate(counts, initial=0)), Recent(groups)
+    first, D = list(accumulate(counts, initial=0)), len(groups.columns)
+    at, seen, kept = spool.reserve(first[-1] * D), set[int](), set[int]()
+
+    def decode(i: int) -> np.ndarray:
+        values = groups(i)
+        if i in seen and spool.write(at + 8 * D * first[i], values):
+            kept.add(i)
+        seen.add(i)
+        return values
+
+    decoded = Recent(decode)
+
+    def written(start: int, stop: int) -> np.ndarray:
+        return spool.read(at + 8 * D * start, D * (stop - start)).reshape(-1, D)
+
+    def piece(i: int, begin: int, end: int) -> np.ndarray:
+        return written(first[i] + begin, first[i] + end) if i in kept else decoded(i)[begin:end]
 
     def read(start: int, stop: int) -> np.ndarray:
-        found = [decoded(i)[begin:end] for i, begin, end in pieces(first, start, stop)]
+        groups.unchanged.check()
+        wanted = list(pieces(first, start, stop))
+        if kept.issuperset(i for i, _, _ in wanted):
+            return written(start, stop)
+        found = [piece(*one) for one in wanted]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     return Parts((Part(path.name, first[-1], read),), tuple(groups.columns), named=True)
 
 
-_OPENERS: dict[str, Callable[[Path, Sequence[str] | None], Parts]] = {".npy": _of_npy, ".parquet": _of_parquet}
+_Opener = Callable[[Path, Sequence[str] | None, _Spool], Parts]
+_OPENERS: dict[str, _Opener] = {".npy": _of_npy, ".parquet": _of_parquet}
 
 
 def _two_dimensions(array: Any, name: str) -> None:

@@ -172,8 +172,6 @@ def select(
     if posterior is None and any(CRITERIA[name].needs_posterior for name in criteria):
         posterior = "contenders"
     _refuse_weights(sample_weight, posterior, overfitted)
-    if overfitted and table.noise is not None:
-        raise InputError("the overfitted mixture has no noise; leave overfitted or noise out")
     settings = dict(sampling or {})
     check_sampling(criteria, settings)
     if out is not None and rng is None:
@@ -192,6 +190,8 @@ def select(
         return select_from_parts(run_on(sample.table), table, sample)
     if "held_out" in criteria:
         raise InputError("'held_out' is for tables in parts; of one in memory 'cv' holds out every row in turn")
+    if overfitted and table.noise is not None:
+        raise InputError("the overfitted mixture has no noise; leave overfitted or noise out")
     run = run_on(table)
     selection = _by_em(run, n_folds if "cv" in criteria else 0)
     selection = _with_replicates(selection, run, _REPLICATES if n_replicates is None else n_replicates)
