@@ -54,6 +54,7 @@ from .clusters.scores import (
 )
 from .clusters.shares import cluster_mixture as cluster_mixture
 from .clusters.similarity import posterior_similarity as posterior_similarity
+from .clusters.stream import AssignedFiles as AssignedFiles, assign_to_files as assign_to_files
 from .covariance import CovarianceModel as CovarianceModel
 from .em.bootstrap import (
     Bootstrap as Bootstrap,
@@ -86,6 +87,6 @@ from .selection import (
     select as select,
     stacking_weights as stacking_weights,
 )
-from .sources import open_table as open_table
+from .sources import open_table as open_table, random_rows as random_rows
 
 __version__: str

@@ -56,11 +56,15 @@ class Part:
     n_rows : int
     read : callable
         Given a first row and a last (exclusive), counted in the part, returns float64 values (n, D).
+    mark : str
+        What tells whether the part is the same as before: a file's path, size and time of change. Empty where nothing
+        does.
     """
 
     name: str
     n_rows: int
     read: Callable[[int, int], np.ndarray]
+    mark: str = ""
 
 
 @dataclass(frozen=True, eq=False)

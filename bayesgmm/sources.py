@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ from weakref import finalize
 import numpy as np
 
 from bayesgmm.errors import InputError
+from bayesgmm.observations import positive_integer
 from bayesgmm.parts import Part, Parts, Recent, pieces
+from bayesgmm.passes import survey
 from bayesgmm.tables import made_up_names
 
 _TILE = 1024  # rows whose columns are put side by side at a time, so that they stay in the cache
@@ -67,6 +70,43 @@ def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
     if parts is None:
         raise InputError(f"{type(source).__name__} is no table in parts; files are, and arrays outside memory")
     return parts
+
+
+def random_rows(source: Any, n: int, columns: Sequence[str] | None = None, *, rng: Any = None) -> np.ndarray:
+    """Rows of a table in parts, drawn at random without replacement: for what has a limit of rows, or time.
+
+    Parameters
+    ----------
+    source : table in parts
+        From `open_table`, or anything that it takes.
+    n : int
+        Number of rows; all, where there are fewer.
+    columns : sequence of str, optional
+        As in `open_table`.
+    rng : Generator, seed or None
+
+    Returns
+    -------
+    (n, D) array
+        In the order of the table.
+
+    Raises
+    ------
+    InputError
+        Naming the place of a value that is missing or infinite, anywhere in the table: all of it is read.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful().to_numpy()
+    >>> bg.random_rows(lambda: iter([X[:100], X[100:]]), 50, rng=0).shape
+    (50, 2)
+    """
+    table, n = open_table(source, columns), positive_integer(n, "n")
+    generator = np.random.default_rng(rng)
+    enough = n + 10 * math.sqrt(n)  # the survey draws about as many as it is asked for
+    drawn = survey(table, math.ceil(enough), int(generator.integers(2**63))).sample
+    return drawn[np.sort(generator.choice(len(drawn), min(n, len(drawn)), replace=False))]
 
 
 def parts_of(source: Any, columns: Sequence[str] | None = None) -> Parts | None:
@@ -123,10 +163,15 @@ def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
     features, named = opened[0].features, opened[0].named
     for path, one in zip(paths, opened, strict=True):
         if one.features != features:
+            order = sorted(one.features) == sorted(features)
+            fault = "are in another order than" if order else "are not"
             raise InputError(
-                f"the columns of {path}, {list(one.features)}, are not those of {paths[0]}, {list(features)}"
+                f"the columns of {path}, {list(one.features)}, {fault} those of {paths[0]}, {list(features)}; "
+                "choose columns with columns=, or write the file again"
             )
-    return Parts(tuple(part for one in opened for part in one.parts if part.n_rows), features, named)
+        if not one.n_observations and len(paths) > 1:
+            raise InputError(f"{path} has no rows; write it again if some are missing, or leave it out")
+    return Parts(tuple(part for one in opened for part in one.parts), features, named)
 
 
 class _Unchanged:
@@ -134,6 +179,12 @@ class _Unchanged:
 
     def __init__(self, path: Path) -> None:
         self.path, self.was = path, self._now(path)
+
+    @property
+    def mark(self) -> str:
+        """What the file was when it was opened, for `Part`."""
+        size, time = self.was
+        return f"{self.path.resolve()}, {size} bytes, changed at {time} ns"
 
     @staticmethod
     def _now(path: Path) -> tuple[int, int]:
@@ -168,7 +219,7 @@ def _of_npy(path: Path, columns: Sequence[str] | None, _spool: _Spool) -> Parts:
         whole = values if n_bytes == values.nbytes else values[:0]  # which is refused: the file has become shorter
         return whole.astype(np.float64, copy=False)
 
-    return Parts((Part(path.name, n_rows, read),), made_up_names(D), named=False)
+    return Parts((Part(path.name, n_rows, read, unchanged.mark),), made_up_names(D), named=False)
 
 
 class _RowGroups:
@@ -279,7 +330,7 @@ def _of_parquet(path: Path, columns: Sequence[str] | None, spool: _Spool) -> Par
         found = [piece(*one) for one in wanted]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    return Parts((Part(path.name, first[-1], read),), tuple(groups.columns), named=True)
+    return Parts((Part(path.name, first[-1], read, groups.unchanged.mark),), tuple(groups.columns), named=True)
 
 
 _Opener = Callable[[Path, Sequence[str] | None, _Spool], Parts]

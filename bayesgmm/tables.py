@@ -133,6 +133,8 @@ def _no_table(X: Any, reason: str = "") -> InputError:
         cure = ""
     elif hasattr(X, "nnz") and hasattr(X, "toarray"):
         cure = "; it is sparse: give X.toarray()"
+    elif hasattr(X, "fold"):
+        cure = "; this one is in parts: bg.random_rows(X, 2000) draws some of its rows, bg.assign_to_files labels all"
     elif isinstance(X, (str, bytes, os.PathLike)):
         cure = "; read the file first, as with pandas.read_csv(X)"
     elif isinstance(first, Mapping) or getattr(getattr(X, "dtype", None), "names", None) is not None:

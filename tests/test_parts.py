@@ -33,7 +33,7 @@ def sources(X, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     np.save(folder / "whole.npy", X)
     np.save(folder / "single.npy", X.astype(np.float32))
-    for i, part in enumerate(np.array_split(X, [12_345, 12_345, 50_000])):
+    for i, part in enumerate(np.array_split(X, [12_345, 12_346, 50_000])):
         np.save(folder / f"part-{i}.npy", part)
         pq.write_table(pa.table({"a": part[:, 0], "b": part[:, 1]}), folder / f"part-{i}.parquet", row_group_size=7_001)
     h5py.File(folder / "x.h5", "w").create_dataset("X", data=X)
@@ -154,6 +154,43 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     np.save(tmp_path / "g.npy", np.zeros((2, 4)))
     with pytest.raises(bg.InputError, match=r"the columns of .*g\.npy"):
         bg.open_table([tmp_path / "f.npy", tmp_path / "g.npy"])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"b": [1.0], "a": [2.0]},
+            r"columns of .*b.parquet, \['b', 'a'\], are in another order than those of .*a.parquet",
+        ),
+        ({"a": [1.0], "c": [2.0]}, r"columns of .*b.parquet, \['a', 'c'\], are not those of .*a.parquet"),
+        ({"a": ["u"], "b": [2.0]}, r"column 'a' of .*b.parquet holds .*string, not numbers"),
+        ({"a": [None], "b": [2.0]}, r"column 'a' of .*b.parquet holds null, not numbers"),
+        ({"a": np.empty(0), "b": np.empty(0)}, r"b.parquet has no rows; write it again if some are missing"),
+    ],
+    ids=["order", "name", "text", "null", "empty"],
+)
+def test_files_whose_columns_drift_and_empty_ones_are_named(tmp_path, other, message):
+    pq.write_table(pa.table({"a": [1.0, 2.0], "b": [0.0, 1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(other), tmp_path / "b.parquet")
+    with pytest.raises(bg.InputError, match=message):
+        bg.open_table(f"{tmp_path}/*.parquet")
+
+
+def test_whole_numbers_and_single_precision_are_numbers_too(tmp_path):
+    pq.write_table(pa.table({"a": [1.5]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": [2]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"a": np.array([0.5], np.float32)}), tmp_path / "c.parquet")
+    np.testing.assert_array_equal(bg.open_table(f"{tmp_path}/*.parquet").read(0, 3), [[1.5], [2.0], [0.5]])
+
+
+def test_random_rows_are_rows_of_the_table_each_once(X):
+    rows = bg.random_rows(chunks_of(X), 3_000, rng=0)
+    places = {row.tobytes(): i for i, row in enumerate(X)}
+    found = [places[row.tobytes()] for row in rows]
+    assert (np.diff(found) > 0).all()
+    assert len(found) == 3_000
+    np.testing.assert_array_equal(bg.random_rows(chunks_of(X[:50], 7), 60, rng=0), X[:50])
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):
