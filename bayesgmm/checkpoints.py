@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bayesgmm import __version__
-from bayesgmm.em.grid import Key
-from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
-from bayesgmm.em.result import EMFit
+from bayesgmm.errors import InputError
+from bayesgmm.expectation import Totals
 from bayesgmm.files import beside
 from bayesgmm.observations import Observations
+from bayesgmm.parts import Parts
+from bayesgmm.passes import Request, Streamed
+from bayesgmm.progress import Progress, of_stage
+
+_RUN = "run.json"  # what a directory has parts of
 
 
 def fingerprint(table: Observations, *settings: Any) -> str:
@@ -71,23 +76,19 @@ class Checkpoints:
         """Checkpoints of a computation with these settings on this table, by these versions of the code."""
         return cls(directory, fingerprint(table, np.__version__, __version__, table.features, *settings))
 
+    @classmethod
+    def of_source(cls, directory: Path | None, parts: Parts) -> Checkpoints:
+        """Checkpoints of what depends on all rows of a table in parts; none where nothing tells if these changed."""
+        known = all(part.mark for part in parts.parts)
+        digest = hashlib.sha256(repr((np.__version__, __version__, *described_parts(parts))).encode())
+        return cls(directory if known else None, digest.hexdigest())
+
     def path(self, part: str, suffix: str) -> Path | None:
         """The file of a part, whose name says all that the part alone depends on; None where nothing is stored."""
         if self.directory is None:
             return None
         digest = hashlib.sha256(f"{self.run} {part}".encode()).hexdigest()
         return self.directory / f"{part.partition(' ')[0]}-{digest[:16]}.{suffix}"
-
-    def fit(self, key: Key, make: Callable[[], EMFit]) -> EMFit:
-        """The stored fit of a covariance model and size, or the one that ``make`` returns, which is then stored."""
-        fits: list[EMFit] = []
-
-        def arrays_of_new_fit() -> dict[str, np.ndarray]:
-            fits.append(make())
-            return fit_to_arrays(fits[0])
-
-        arrays = self.arrays(f"fit {key}", arrays_of_new_fit)
-        return fits[0] if fits else fit_from_arrays(arrays)
 
     def arrays(self, part: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The stored arrays of a part, by name, or those that ``make`` returns, which are then stored.
@@ -106,3 +107,103 @@ class Checkpoints:
         with beside(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         return arrays
+
+
+class KeptPasses:
+    """Passes over all rows that are kept as they are made: who asks the same again, in the same order, need not wait.
+
+    A computation that takes nothing but these from the rows, and chance from a seed, so goes on where it was killed,
+    without any state of its own in a file.
+
+    Parameters
+    ----------
+    passes : Streamed
+    checkpoints : Checkpoints
+    progress : callable, optional
+        Called with the stage "pass 1", "pass 2", ..., how many rows it has read, and how many there are.
+    """
+
+    def __init__(self, passes: Streamed, checkpoints: Checkpoints, progress: Progress | None = None) -> None:
+        self.passes, self.checkpoints, self.progress, self.n_made = passes, checkpoints, progress, 0
+        asked_of = [getattr(passes, f.name) for f in fields(passes) if f.name not in ("parts", "progress")]
+        self.origin = described(asked_of)
+
+    def totals(self, requests: Sequence[Request]) -> list[Totals]:
+        """What the rows add up to under each mixture, from one reading of the rows, or from what is kept of one."""
+        self.n_made += 1
+        passes = replace(self.passes, progress=of_stage(self.progress, f"pass {self.n_made}"))
+        part = f"pass {json.dumps([self.origin, described(requests)])}"
+        arrays = self.checkpoints.arrays(part, lambda: _arrays_of(passes.totals(requests)))
+        return [_totals_of(arrays, i, request) for i, request in enumerate(requests)]
+
+
+def _arrays_of(totals: Sequence[Totals]) -> dict[str, np.ndarray]:
+    return {f"{name}_{i}": getattr(one, name) for i, one in enumerate(totals) for name in ("high", "low")}
+
+
+def _totals_of(arrays: Mapping[str, np.ndarray], i: int, request: Request) -> Totals:
+    totals = Totals(*request.parameters.offsets.shape)
+    totals.high, totals.low = arrays[f"high_{i}"], arrays[f"low_{i}"]
+    return totals
+
+
+def claim(directory: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in a directory what it has parts of, or check that it was begun with the same.
+
+    Parameters
+    ----------
+    directory : Path
+    run : mapping
+        By names that a message can use: values as JSON has them, of which lists are compared entry by entry.
+
+    Returns
+    -------
+    dict
+        Everything that has been said there.
+
+    Raises
+    ------
+    InputError
+        Naming the first that is not the same.
+    """
+    path = directory / _RUN
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        before = {}
+    except (OSError, ValueError):
+        raise InputError(f"{path} cannot be read; remove {directory}, or give another") from None
+    for name, now in run.items():
+        was = before.get(name, now)
+        if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+            was, now = next(((a, b) for a, b in zip(was, now, strict=True) if a != b), (None, None))
+        if was != now:
+            raise InputError(
+                f"{directory} holds what a run with {name} {was} has done, and in this one it is {now}; give the same, "
+                "or another directory"
+            )
+    if not before.keys() >= run.keys():
+        with beside(path) as temporary:
+            temporary.write_text(json.dumps(before | dict(run), indent=2) + "\n", "utf-8")
+    return before | dict(run)
+
+
+def described_parts(parts: Parts) -> list[str]:
+    """What each part of a table is, for `claim`."""
+    return [f"{part.name}: {part.n_rows} rows{part.mark and f', {part.mark}'}" for part in parts.parts]
+
+
+def described(value: Any) -> Any:
+    """A value as JSON has it, which is equal where the value is: of an array its shape and a digest of its numbers."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.ascontiguousarray(value)
+        return f"array {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: described(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): described(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [described(entry) for entry in value]
+    return repr(value)

@@ -347,11 +347,16 @@ def _two_dimensions(array: Any, name: str) -> None:
 def _of_array(array: Any, name: str) -> Parts:
     """An array that is read by slices of its rows: memory-mapped, of HDF5 or of zarr."""
     _two_dimensions(array, name)
+    whole_file = isinstance(array, np.memmap) and array.mode == "r" and isinstance(array.base, mmap)
+    unchanged = _Unchanged(Path(array.filename)) if whole_file else None
 
     def read(start: int, stop: int) -> np.ndarray:
+        if unchanged is not None:
+            unchanged.check()
         return np.array(array[start:stop], dtype=np.float64, order="C")
 
-    return Parts((Part(f"the {name}", array.shape[0], read),), made_up_names(array.shape[1]), named=False)
+    mark = "" if unchanged is None else f"{unchanged.mark}, {array.dtype} from byte {array.offset}"
+    return Parts((Part(f"the {name}", array.shape[0], read, mark),), made_up_names(array.shape[1]), named=False)
 
 
 class _Chunks:

@@ -41,7 +41,7 @@ def streamed(X, tmp_path_factory):
 @pytest.fixture(scope="session")
 def workers():
     """A cluster, of one worker at first."""
-    with LocalCluster(processes=True, n_workers=1, threads_per_worker=1, dashboard_address=None) as local:
+    with LocalCluster(processes=True, n_workers=1, threads_per_worker=1, dashboard_address=":0") as local:
         yield local
 
 
@@ -122,7 +122,7 @@ def test_a_worker_that_is_killed_changes_no_digit_of_a_fit(X, streamed, workers,
     killed = []
 
     def kill(*step):
-        if step[0] == "rows of a pass" and not killed:
+        if step[0] == "pass 2" and not killed:
             killed.extend(client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
 

@@ -109,7 +109,7 @@ def test_a_fit_climbs_from_a_sample_to_the_maximum_over_all_rows(X, monkeypatch)
     assert fit.status is bg.Status.CONVERGED
     assert fit.log_likelihood == pytest.approx(here.log_likelihood, abs=2e-3)
     assert (np.diff(fit.log_likelihood_path) > -1e-6).all()
-    assert ("rows of a pass", N, N) in told
+    assert ("pass 2", N, N) in told
 
 
 def test_the_sample_depends_on_the_rows_alone(X, sources):
@@ -200,6 +200,15 @@ def test_a_file_that_changes_is_noticed(tmp_path):
     np.save(path, np.ones((20, 2)))
     with pytest.raises(bg.InputError, match="has changed since it was opened"):
         table.read(0, 5)
+
+
+def test_a_part_is_known_again_by_what_it_is_read_from(sources):
+    same = {kind: bg.open_table(sources[kind]).parts[-1].mark for kind in KINDS}
+    assert all(bg.open_table(sources[kind]).parts[-1].mark == mark for kind, mark in same.items())
+    known = {kind for kind, mark in same.items() if mark}
+    assert known == {"npy", "npy in parts", "parquet", "dataset", "memory map", "float32"}
+    assert not bg.open_table(sources["memory map"][5:]).parts[0].mark
+    assert len({same[kind] for kind in ("npy", "memory map", "float32", "parquet")}) == 4
 
 
 @pytest.mark.parametrize("name", ["sample_weight", "labels", "error_sd"])

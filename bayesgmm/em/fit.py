@@ -7,16 +7,19 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.alignment import match
+from bayesgmm.checkpoints import Checkpoints, KeptPasses, claim, described, described_parts, fingerprint
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
 from bayesgmm.em.initialize import Seeding, user_starts
 from bayesgmm.em.large import on_all_rows, refuse_what_is_for_rows, sample_of
+from bayesgmm.em.record import kept_fit
 from bayesgmm.em.result import EMFit
 from bayesgmm.em.search import Plan, search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
@@ -57,6 +60,7 @@ class FitSettings:
     align_to: EMFit | GaussianMixture | None = None
     max_iterations: int = MAX_ITERATIONS
     tolerance: float = TOLERANCE
+    out: Any = None
     rng: Any = None
     progress: Progress | None = None
 
@@ -96,6 +100,7 @@ def fit_em(
     align_to: EMFit | GaussianMixture | None = None,
     max_iterations: int = FitSettings.max_iterations,
     tolerance: float = FitSettings.tolerance,
+    out: str | Path | None = None,
     rng: Any = None,
     progress: Progress | None = None,
 ) -> EMFit:
@@ -148,9 +153,15 @@ def fit_em(
         A climb stops when further iterations would gain less log-likelihood than this, in nats, by its own estimate.
         With 0 and a single start of your own it makes exactly ``max_iterations`` plain EM iterations, or fewer if they
         no longer change anything.
+    out : path, optional
+        Directory that keeps what has been found out of a table in parts, after each pass over its rows. The same call
+        goes on from there, however it was stopped, and ends at the same digits; a table or settings that have changed
+        are an error.
     rng : Generator, seed or None
     progress : callable, optional
-        Called with the stage "EM climbs", how many are done and their total.
+        Called with the stage "EM climbs", how many are done and their total. Of a table in parts the stages are
+        "rows looked at", "EM climbs" (in a random sample of the rows), and "pass 1", "pass 2", ..., of which rows are
+        counted.
 
     Returns
     -------
@@ -230,6 +241,7 @@ def fit_em(
         align_to=align_to,
         max_iterations=max_iterations,
         tolerance=tolerance,
+        out=out,
         rng=rng,
         progress=progress,
     )
@@ -251,6 +263,8 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
     if (parts := parts_of(X)) is not None:
         return _fit_parts(parts, n_components, covariance, FitSettings(**settings))
     K, chosen = positive_integer(n_components, "n_components"), FitSettings(**settings)
+    if chosen.out is not None:
+        raise InputError("out keeps the passes over a table in parts; leave it out where the table is in memory")
     never_collapses = bool((chosen.row_variance > 0).all())
     errors = {"error_sd": chosen.error_sd, "error_covariance": chosen.error_covariance}
     table = observations(X, chosen.sample_weight, **errors, noise=chosen.noise, may_be_constant=never_collapses)
@@ -292,11 +306,17 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
 def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceModel, chosen: FitSettings) -> EMFit:
     """`fit_quietly` of a table in parts: a fit to a random sample, from which all rows are climbed."""
     refuse_what_is_for_rows({name: getattr(chosen, name) for name in _ONE_FOR_EACH_ROW})
-    rng = np.random.default_rng(chosen.rng)
-    sample = sample_of(parts, int(rng.integers(2**63)), of_stage(chosen.progress, "rows looked at"))
+    K, model = positive_integer(n_components, "n_components"), CovarianceModel.named(covariance)
+    model = model.for_features(parts.n_features)
+    out = None if chosen.out is None else Path(chosen.out)
+    seed = _seed_of_run(parts, K, model, chosen)
+    sample = sample_of(parts, seed, of_stage(chosen.progress, "rows looked at"), kept=out)
+    if out is not None:
+        claim(out, {"rows, of which a random sample is": fingerprint(sample.table)[:16]})
+    checkpoints = Checkpoints.of(out, sample.table, _described(chosen), seed)
     settings = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
-    of_sample = fit_quietly(sample.table, n_components, covariance, **settings | {"rng": rng})
-    K, model = of_sample.n_components, of_sample.covariance_model
+    settings |= {"rng": np.random.default_rng([seed, 1]), "out": None}
+    of_sample = kept_fit(checkpoints, (model.name, K), lambda: fit_quietly(sample.table, K, model, **settings))
     climber, spread = make_climber(
         sample.table,
         model,
@@ -307,11 +327,28 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
         tolerance=float(chosen.tolerance),
         max_iterations=int(chosen.max_iterations),
     )
-    passes = Streamed(parts, climber.center, of_stage(chosen.progress, "rows of a pass"))
+    passes = KeptPasses(Streamed(parts, climber.center), checkpoints, chosen.progress)
     fit = answer(passes, on_all_rows(sample, climber, spread, of_sample))
     if chosen.align_to is None and "fixed" in fit.constraints:
         return fit
     return replace(fit, mixture=fit.mixture.permute(order(fit.mixture, chosen.align_to)))
+
+
+def _seed_of_run(parts: Parts, n_components: int, model: CovarianceModel, chosen: FitSettings) -> int:
+    """The seed of everything that is random; where none is given, that of the run that is to go on."""
+    seed = int(np.random.default_rng(chosen.rng).integers(2**63))
+    if chosen.out is None:
+        return seed
+    run = {"columns": list(parts.features), "parts": described_parts(parts), "n_components": n_components}
+    begun = claim(Path(chosen.out), run | {"covariance": model.name} | _described(chosen))
+    seed = seed if chosen.rng is not None else begun.get("seed", seed)
+    return int(claim(Path(chosen.out), {"seed": seed})["seed"])
+
+
+def _described(chosen: FitSettings) -> dict[str, Any]:
+    """The settings that a fit to a table in parts depends on."""
+    rest = ("out", "rng", "progress", *_ONE_FOR_EACH_ROW)
+    return {field.name: described(getattr(chosen, field.name)) for field in fields(chosen) if field.name not in rest}
 
 
 def fit_by_plan(

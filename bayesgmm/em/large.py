@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber, metric
 from bayesgmm.em.initialize import moments_of_mixture
@@ -18,7 +20,7 @@ from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Missing, Observations, observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import Asking, survey, together
+from bayesgmm.passes import Asking, Survey, survey, together
 
 SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are taken from
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
@@ -45,7 +47,13 @@ class Sample(NamedTuple):
     n_rows: int
 
 
-def sample_of(parts: Parts, seed: int, progress: Callable[[int, int], None], without: int | None = None) -> Sample:
+def sample_of(
+    parts: Parts,
+    seed: int,
+    progress: Callable[[int, int], None],
+    without: int | None = None,
+    kept: Path | None = None,
+) -> Sample:
     """A random sample of the rows of a table in parts, all of which are checked.
 
     Parameters
@@ -56,16 +64,20 @@ def sample_of(parts: Parts, seed: int, progress: Callable[[int, int], None], wit
         Told how many rows have been looked at, and how many there are.
     without : int or None
         The seed by which rows are held out; None where none are.
+    kept : Path or None
+        Directory that keeps what the pass finds.
 
     Raises
     ------
     InputError
         Naming the place of a value that cannot be used, or what is wrong with a column of the sample.
     """
-    N = parts.n_observations
+    N, n = parts.n_observations, SAMPLE_ROWS
     if N < 2:
         raise InputError(f"the table has {N} rows; no spread can be estimated from fewer than two")
-    found = survey(parts, SAMPLE_ROWS, seed, progress, without)
+    checkpoints, part = Checkpoints.of_source(kept, parts), f"survey {n} {seed} {without}"
+    arrays = checkpoints.arrays(part, lambda: survey(parts, n, seed, progress, without)._asdict())
+    found = Survey(arrays["low"], arrays["high"], arrays["sample"], int(arrays["n_rows"]))
     for j in np.flatnonzero(found.low == found.high).tolist():
         raise InputError(f"column {parts.features[j]!r} is constant ({found.low[j]:g} in every row); leave it out")
     table = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)

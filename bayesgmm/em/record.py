@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.result import EMFit, Maximum, SearchEnd, Start, Status
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
@@ -81,6 +82,18 @@ def fit_from_arrays(arrays: Mapping[str, np.ndarray]) -> EMFit:
     record["stand_ins"] = [StandIn(*one) for one in record["stand_ins"]]
     found: dict[str, Any] = {"starts": starts, "maxima": maxima, "search_end": search_end}
     return EMFit(best, model, status, log_likelihood_path=path, missing=missing, **found, **_with_tuples(record))
+
+
+def kept_fit(checkpoints: Checkpoints, key: object, make: Callable[[], EMFit]) -> EMFit:
+    """The fit that is stored by this key, or the one that ``make`` returns, which is then stored."""
+    fits: list[EMFit] = []
+
+    def arrays_of_new_fit() -> dict[str, np.ndarray]:
+        fits.append(make())
+        return fit_to_arrays(fits[0])
+
+    arrays = checkpoints.arrays(f"fit {key}", arrays_of_new_fit)
+    return fits[0] if fits else fit_from_arrays(arrays)
 
 
 def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:

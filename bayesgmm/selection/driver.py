@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.large import refuse_what_is_for_rows, sample_of
+from bayesgmm.em.record import kept_fit
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.names import did_you_mean
@@ -186,7 +188,9 @@ def select(
     if isinstance(table, Parts):
         refuse_what_is_for_rows(of_rows | {"noise": noise})
         refuse_what_needs_memory(criteria, posterior=posterior, overfitted=overfitted, n_replicates=n_replicates)
-        sample = sample_of(table, seeds.fits, of_stage(told, "rows looked at"), seed_of_held_out(criteria, seeds))
+        sample = sample_of(
+            table, seeds.fits, of_stage(told, "rows looked at"), seed_of_held_out(criteria, seeds), directory
+        )
         return select_from_parts(run_on(sample.table), table, sample)
     if "held_out" in criteria:
         raise InputError("'held_out' is for tables in parts; of one in memory 'cv' holds out every row in turn")
@@ -206,7 +210,7 @@ def select(
 def _by_em(run: Run, n_folds: int) -> Selection:
     """The fits of the grid and the criteria that need no posterior; the held-out density where there are folds."""
     rng, progress = np.random.default_rng(run.seeds.fits), of_stage(run.progress, "EM fits")
-    results = fit_grid(run.grid, rng, run.checkpoints.fit, progress)
+    results = fit_grid(run.grid, rng, partial(kept_fit, run.checkpoints), progress)
     fits = {key: result for key, result in results.items() if isinstance(result, EMFit)}
     if not fits:
         raise none_succeeded(results)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from bayesgmm.checkpoints import KeptPasses
 from bayesgmm.em.climber import center_and_spread
 from bayesgmm.em.grid import climb_grid, fit_grid
 from bayesgmm.em.heldout import score
 from bayesgmm.em.large import Sample
+from bayesgmm.em.record import kept_fit
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.parts import Parts
@@ -61,9 +63,9 @@ def select_from_parts(run: Run, parts: Parts, sample: Sample) -> Selection:
     """
     without = seed_of_held_out(run.criteria, run.seeds)
     rng, center = np.random.default_rng(run.seeds.fits), center_and_spread(sample.table)[0]
-    of_sample = fit_grid(run.grid, rng, run.checkpoints.fit, of_stage(run.progress, "EM fits to a sample"))
-    tell = partial(of_stage, run.progress)
-    passes = Streamed(parts, center, tell("rows of a pass"), without)
+    kept, tell = partial(kept_fit, run.checkpoints), partial(of_stage, run.progress)
+    of_sample = fit_grid(run.grid, rng, kept, tell("EM fits to a sample"))
+    passes = KeptPasses(Streamed(parts, center, without=without), run.checkpoints, run.progress)
     results = answer(passes, climb_grid(sample, of_sample))
     fits = {key: result for key, result in results.items() if isinstance(result, EMFit)}
     if not fits:
