@@ -7,8 +7,9 @@ those of Dask's documentation for users, so that another engine could stand here
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -18,13 +19,15 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import chunk_rows
+from bayesgmm.expectation import chunk_rows, n_threads
+from bayesgmm.names import one_line
 from bayesgmm.parts import Part, Parts, Recent, pieces
 from bayesgmm.passes import SURVEY_ROWS
 from bayesgmm.tables import made_up_names, names_of, values_and_names
 
 _FAN = 32  # finds that a task merges
 _GROUP_BYTES = 1e9  # of rows, at most, that a task needs at once: all of them must be in its worker's memory
+_PATIENCE = 20  # seconds that a scheduler may take to answer
 _UNEVEN = 1.25  # times its fair share a thread may have to do before rows are moved to another
 
 
@@ -69,6 +72,48 @@ def of_collection(source: Any, columns: Sequence[str] | None = None) -> Parts:
     lengths = lengths or compute(*[delayed(len)(one) for one in partitions])
     recent = Recent(lambda i: values[i].compute())
     return Parts(_named_parts(lengths, lambda i, start, stop: recent(i)[start:stop]), features, named)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A ``Client`` of the cluster whose scheduler has this address; "local" is one made of this machine's cores.
+
+    Raises
+    ------
+    InputError
+        If there is no scheduler at the address.
+    """
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        if address == "local":
+            one_a_core = {"n_workers": n_threads(), "threads_per_worker": 1, "dashboard_address": ":0"}
+            address = stack.enter_context(LocalCluster(**one_a_core))
+        try:
+            client = stack.enter_context(Client(address, timeout=_PATIENCE))
+        except (OSError, ValueError) as error:
+            raise InputError(f"no scheduler of Dask answers at {address}: {one_line(str(error))}") from error
+        yield client
+
+
+def read_by_workers(
+    client: Any, parts: Parts, read: Callable[..., np.ndarray], ranges: Sequence[tuple[Any, int, int]]
+) -> Kept:
+    """A table in parts that workers read and keep; whoever reads rows of it here reads them from their parts.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    parts : Parts
+    read : callable
+        One that can be imported, of a range: what to read, the first row there, and an end.
+    ranges : sequence of tuple
+        They make up the table, in its order.
+    """
+    partitions = [client.submit(read, *one, pure=False) for one in ranges]
+    lengths = [stop - start for _, start, stop in ranges]
+    kept = _kept(client, _Collection(partitions, lengths, parts.features, parts.named))
+    return replace(kept, parts=parts.parts)
 
 
 def _client() -> Any:

@@ -21,12 +21,14 @@ from bayesgmm.errors import InputError
 from bayesgmm.observations import positive_integer
 from bayesgmm.parts import Part, Parts, Recent, pieces
 from bayesgmm.passes import survey
+from bayesgmm.progress import Progress, of_stage
 from bayesgmm.tables import made_up_names
 
 _TILE = 1024  # rows whose columns are put side by side at a time, so that they stay in the cache
+_KEPT_ROWS = 1 << 20  # of a file that a worker reads at once: a row group, as pyarrow writes them
 
 
-def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
+def open_table(source: Any, columns: Sequence[str] | None = None, *, client: Any = None) -> Parts:
     """A table that is read in parts, whenever its rows are needed, so that it need not fit in memory.
 
     Parameters
@@ -39,6 +41,9 @@ def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
         partitions are worked out one after the other, at each pass.
     columns : sequence of str, optional
         Which columns of Parquet files or a Dask DataFrame to use; all, if not given.
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers are to read files and keep their rows, for all fits to the table. They must find
+        the files under the same names.
 
     Returns
     -------
@@ -69,10 +74,33 @@ def open_table(source: Any, columns: Sequence[str] | None = None) -> Parts:
     parts = parts_of(source, columns)
     if parts is None:
         raise InputError(f"{type(source).__name__} is no table in parts; files are, and arrays outside memory")
-    return parts
+    if client is None:
+        return parts
+    paths = _paths_of(source)
+    if paths is None:
+        raise InputError("client is for files, which its workers read; collections of Dask know their own")
+    from bayesgmm.cluster import read_by_workers
+
+    files = zip(paths, parts.parts, strict=True)
+    ranges = [
+        ((path.absolute(), columns), start, min(start + _KEPT_ROWS, part.n_rows))
+        for path, part in files
+        for start in range(0, part.n_rows, _KEPT_ROWS)
+    ]
+    return read_by_workers(client, parts, _rows_of_file, ranges)
 
 
-def random_rows(source: Any, n: int, columns: Sequence[str] | None = None, *, rng: Any = None) -> np.ndarray:
+def _rows_of_file(file: tuple[Path, Sequence[str] | None], start: int, stop: int) -> np.ndarray:
+    """Rows of a file, as a worker reads them."""
+    path, columns = file
+    if not path.exists():
+        raise InputError(f"there is no file {path} where a worker is; workers must find files under the same names")
+    return _of_files([path], columns).read(start, stop)
+
+
+def random_rows(
+    source: Any, n: int, columns: Sequence[str] | None = None, *, rng: Any = None, progress: Progress | None = None
+) -> np.ndarray:
     """Rows of a table in parts, drawn at random without replacement: for what has a limit of rows, or time.
 
     Parameters
@@ -84,6 +112,8 @@ def random_rows(source: Any, n: int, columns: Sequence[str] | None = None, *, rn
     columns : sequence of str, optional
         As in `open_table`.
     rng : Generator, seed or None
+    progress : callable, optional
+        Called as ``progress("rows looked at", done, total)``.
 
     Returns
     -------
@@ -105,7 +135,8 @@ def random_rows(source: Any, n: int, columns: Sequence[str] | None = None, *, rn
     table, n = open_table(source, columns), positive_integer(n, "n")
     generator = np.random.default_rng(rng)
     enough = n + 10 * math.sqrt(n)  # the survey draws about as many as it is asked for
-    drawn = survey(table, math.ceil(enough), int(generator.integers(2**63))).sample
+    tell = of_stage(progress, "rows looked at")
+    drawn = survey(table, math.ceil(enough), int(generator.integers(2**63)), tell).sample
     return drawn[np.sort(generator.choice(len(drawn), min(n, len(drawn)), replace=False))]
 
 
@@ -117,14 +148,21 @@ def parts_of(source: Any, columns: Sequence[str] | None = None) -> Parts | None:
         from bayesgmm.cluster import of_collection  # loads Dask, which whoever has a collection has loaded
 
         return of_collection(source, columns)
-    if isinstance(source, (str, os.PathLike)) or _are_paths(source):
-        return _of_files(_paths(source), columns)
-    if hasattr(source, "get_fragments") and hasattr(source, "schema"):
-        return _of_files(sorted(Path(path) for path in source.files), columns)
+    if (paths := _paths_of(source)) is not None:
+        return _of_files(paths, columns)
     if isinstance(source, np.memmap) or (hasattr(source, "chunks") and hasattr(source, "__getitem__")):
         return _of_array(source, type(source).__name__)
     if callable(source):
         return _of_chunks(source)
+    return None
+
+
+def _paths_of(source: Any) -> list[Path] | None:
+    """The files that a source is, in order; None where it is something else."""
+    if isinstance(source, (str, os.PathLike)) or _are_paths(source):
+        return _paths(source)
+    if hasattr(source, "get_fragments") and hasattr(source, "schema"):
+        return sorted(Path(path) for path in source.files)
     return None
 
 
@@ -154,8 +192,8 @@ def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
     for path in paths:
         if path.suffix not in _OPENERS:
             raise InputError(
-                f"{path} is no table that can be read in parts ({', '.join(_OPENERS)}); read it into memory first, as "
-                "with pandas.read_csv"
+                f"{path} is no table that can be read in parts ({', '.join(_OPENERS)}); save it as one of these, or "
+                "read it into memory, as with pandas.read_csv"
             )
         if not path.exists():
             raise InputError(f"there is no file {path}")
@@ -167,7 +205,7 @@ def _of_files(paths: list[Path], columns: Sequence[str] | None) -> Parts:
             fault = "are in another order than" if order else "are not"
             raise InputError(
                 f"the columns of {path}, {list(one.features)}, {fault} those of {paths[0]}, {list(features)}; "
-                "choose columns with columns=, or write the file again"
+                "choose the columns by their names, or write the file again"
             )
         if not one.n_observations and len(paths) > 1:
             raise InputError(f"{path} has no rows; write it again if some are missing, or leave it out")
@@ -240,7 +278,7 @@ class _RowGroups:
                 raise InputError(f"{path} has no column {name!r}; it has {schema.names}")
             kind = schema.field(name).type
             if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-                raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose others with columns=")
+                raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose other columns")
         self.unchanged = _Unchanged(path)
 
     def __call__(self, group: int) -> np.ndarray:

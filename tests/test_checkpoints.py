@@ -165,10 +165,11 @@ def test_a_finished_fit_is_there_without_reading_rows(folder):
         ({"n_components": 2}, "n_components 3 has done, and in this one it is 2"),
         ({"covariance": "diag"}, "covariance VVV has done, and in this one it is VVI"),
         ({"tolerance": 0.1}, "tolerance 1e-06 has done, and in this one it is 0.1"),
-        ({"rng": 1}, "seed [0-9]+ has done"),
+        ({"rng": 1}, "rng 0 has done, and in this one it is 1"),
+        ({"rng": np.random.default_rng(1)}, "seed [0-9]+ has done"),
         ({"starts": [np.zeros((3, 2))]}, r"starts None has done, and in this one it is \['array \(3, 2\)"),
     ],
-    ids=["n_components", "covariance", "tolerance", "rng", "starts"],
+    ids=["n_components", "covariance", "tolerance", "rng", "generator", "starts"],
 )
 def test_a_fit_with_other_settings_does_not_go_on(folder, settings, message):
     fitted(folder, out=folder / "out")

@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import bayesgmm as bg
-from bayesgmm import cluster
+from bayesgmm import cluster, sources
 from bayesgmm.expectation import NO_LABELS, Parameters, Rows, chunk_rows
 from bayesgmm.passes import SURVEY_ROWS, InMemory, Request, Streamed, survey
 
@@ -129,6 +129,46 @@ def test_a_worker_that_is_killed_changes_no_digit_of_a_fit(X, streamed, workers,
     fit = bg.fit_em(ragged(X), 3, rng=0, n_starts=4, progress=kill)
     assert killed[0] not in client.run(os.getpid).values()
     same_fits(fit, bg.fit_em(streamed, 3, rng=0, n_starts=4))
+
+
+@pytest.fixture(scope="module")
+def files(X, tmp_path_factory):
+    """The rows as three files of Parquet, and the pattern of their names."""
+    folder = tmp_path_factory.mktemp("files")
+    for i, part in enumerate(np.array_split(X, [70_001, 200_000])):
+        pd.DataFrame(part, columns=["a", "b"]).to_parquet(folder / f"{i}.parquet")
+    return f"{folder}/*.parquet"
+
+
+def test_files_that_workers_read_give_the_same_digits(X, streamed, files, client, monkeypatch):
+    monkeypatch.setattr("bayesgmm.sources._KEPT_ROWS", 50_000)
+    table = bg.open_table(files, client=client)
+    assert [part.name for part in table.parts] == ["0.parquet", "1.parquet", "2.parquet"]
+    np.testing.assert_array_equal(table.read(69_990, 200_010), X[69_990:200_010])
+    same_fits(bg.fit_em(table, 3, rng=0, n_starts=4), bg.fit_em(streamed, 3, rng=0, n_starts=4))
+
+
+def test_files_that_workers_cannot_find_are_named(tmp_path, X):
+    with pytest.raises(bg.InputError, match=r"no file .*x\.npy where a worker is; workers must find"):
+        sources._rows_of_file((tmp_path / "x.npy", None), 0, 1)
+    with pytest.raises(bg.InputError, match="client is for files, which its workers read"):
+        bg.open_table(ragged(X), client=object())
+
+
+def test_a_cluster_of_this_machine_is_closed_again(files, streamed):
+    with cluster.connected("local") as client:
+        fit = bg.fit_em(bg.open_table(files, client=client), 3, rng=0, n_starts=4)
+    assert client.status == "closed"
+    same_fits(fit, bg.fit_em(streamed, 3, rng=0, n_starts=4))
+
+
+def test_an_address_without_a_scheduler_is_named(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
+    with (
+        pytest.raises(bg.InputError, match=r"no scheduler of Dask answers at tcp://127\.0\.0\.1:9"),
+        cluster.connected("tcp://127.0.0.1:9"),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("client")

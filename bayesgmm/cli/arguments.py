@@ -17,6 +17,7 @@ _EPILOG = """examples:
   bayesgmm select table.csv --columns x,y           how many clusters are there, by several criteria?
   bayesgmm fit table.csv -k 1:6 --columns x,y       1 to 6 clusters compared, each with its posterior
   bayesgmm assign bayesgmm-table-k3 new.csv         which clusters new rows belong to
+  bayesgmm fit 'data/*.parquet' -k 5                files that need not fit in memory, by EM
   gzip -c table.csv | bayesgmm fit - -k 2 --json    a table on standard input, the result as JSON
 """
 _FIT_EPILOG = """what is written to DIR:
@@ -37,6 +38,9 @@ _FIT_EPILOG = """what is written to DIR:
 With a range of components there is a directory k1, k2, ... for each, and the files of bayesgmm select beside them.
 With --em-only there are estimates without intervals: report.html, clusters.png, em_path.png, responsibilities.csv,
 components.csv, imputed.csv where values are missing, fit.npz and summary.json.
+Several files, a pattern of their names (in quotes), a directory of Parquet files and .npy are read in parts, and
+fitted by EM alone. Pictures, page and responsibilities.csv are then of a random sample of the rows. What each pass over
+the rows has found is kept in DIR/unfinished until the end: however it was stopped, the same command goes on from there.
 Draws are kept in posterior.part.nc until the end: after an interruption the same command goes on from there.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and
@@ -62,6 +66,9 @@ Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used
 _ASSIGN_EPILOG = """A line per row of TABLE: its own columns, its component or cluster, and the probability of each
 with an interval, as in responsibilities.csv. TABLE must have the columns that were fitted; it is read and written in
 parts, so that it may be larger than memory.
+Of several files, a pattern of their names (in quotes), a directory of Parquet files or .npy, --out is a directory with
+a Parquet file for each: label, probability, and with a posterior the ends of its interval. Finished files are not
+written again when the same command goes on after an interruption.
 """
 
 
@@ -117,6 +124,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     _add_result(assign)
     _add_table(assign)
     _add_stream(assign)
+    _add_cluster(assign)
     summary = "print the report of a finished result again, and write its page again"
     show = add("report", summary, "Make the report of a result, and report.html, from its files.")
     _add_result(show)
@@ -158,6 +166,7 @@ def _add_fit_arguments(fit: Parser) -> None:
     )
     fit.add_argument("--chains", type=whole_number(1), default=4, metavar="N", help="chains to draw (%(default)s)")
     _add_seed(fit)
+    _add_cluster(fit)
     fit.add_argument(
         "--sampler",
         choices=("auto", "nutpie", "pymc", "gibbs"),
@@ -218,7 +227,9 @@ def _add_table(command: Parser) -> None:
         "table",
         metavar="TABLE",
         type=Path,
-        help="CSV or other text, Parquet, Feather or Excel, packed (gz, bz2, xz, zip) or not; - is standard input",
+        nargs="+",
+        help="CSV or other text, Parquet, Feather or Excel, packed (gz, bz2, xz, zip) or not; - is standard input; or "
+        "several files of Parquet or .npy, which need not fit in memory",
     )
     written = command.add_argument_group("how the table is written", "found out from its first lines, if not given")
     written.add_argument("--header", metavar="N", type=whole_number(0), help="lines at its top that name the columns")
@@ -238,6 +249,11 @@ def _add_table(command: Parser) -> None:
         help="refuse missing values instead of integrating over them",
     )
     command.add_argument("--id", metavar="COLUMN", help="column that tells the rows apart, kept beside the results")
+
+
+def _add_cluster(command: Parser) -> None:
+    cluster_help = "read TABLE in parts, by the workers of a Dask cluster: its scheduler's address, or local"
+    command.add_argument("--cluster", metavar="ADDRESS", help=cluster_help)
 
 
 def _add_columns_and_output(command: Parser, directory: str) -> None:

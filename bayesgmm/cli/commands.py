@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bayesgmm import __version__
 from bayesgmm.cli.arguments import Settings, parser
 from bayesgmm.cli.parsing import chosen, columns_of, component_counts, names_in, parsed, text_options
-from bayesgmm.cli.sources import STDIN, stem
+from bayesgmm.cli.sources import STDIN, files_in, in_parts, stem
 from bayesgmm.errors import BayesGMMError, DegenerateFitError, InputError
 from bayesgmm.names import one_line
 
@@ -98,15 +98,16 @@ def _request(arguments: argparse.Namespace, table: ReadTable, source: str) -> _R
 
     for text in table.notes:
         note(text)
-    given = {name: value for name, value in vars(arguments).items() if name != "command"}
-    record = {
-        "bayesgmm": __version__,
-        "command": arguments.command,
-        "arguments": {"source": source} | given,
-        "table": {"format": table.format, "notes": table.notes},
-    }
+    record = _record(arguments) | {"table": {"format": table.format, "notes": table.notes}}
+    record["arguments"] = {"source": source} | record["arguments"]
     output = Output(arguments.json, arguments.quiet)
     return _Request(arguments.command, table.features, table.errors, table.own, source, arguments.out, record, output)
+
+
+def _record(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the summary repeats of the command."""
+    given = {name: value for name, value in vars(arguments).items() if name != "command"}
+    return {"bayesgmm": __version__, "command": arguments.command, "arguments": given}
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -133,7 +134,11 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.em_only and several:
         raise InputError("--em-only takes one number of components; bayesgmm select compares several by EM")
     settings = Settings(**chosen(arguments, *(setting.name for setting in fields(Settings))))
-    arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-k{arguments.components.replace(':', '-')}")
+    name = stem(arguments.table[0])
+    arguments.out = arguments.out or Path(f"bayesgmm-{name}-k{arguments.components.replace(':', '-')}")
+    if arguments.cluster is not None or in_parts(arguments.table):
+        return _fit_in_parts(arguments, counts, settings)
+    arguments.table = arguments.table[0]
     given = None if arguments.priors is None else _priors_given(arguments.priors)
 
     from bayesgmm.cli import files
@@ -152,6 +157,25 @@ def _fit(arguments: argparse.Namespace) -> None:
         _fit_several(request, counts, settings, _priors(given, None, 0))
     else:
         _fit_one(request, counts[0], settings, _priors(given, request.table, counts[0]))
+
+
+def _fit_in_parts(arguments: argparse.Namespace, counts: Sequence[int], settings: Settings) -> None:
+    """Fit a table that need not fit in memory."""
+    if len(counts) > 1:
+        raise InputError("a table in parts takes one number of components")
+    arguments.table = files_in(arguments.table)
+
+    from bayesgmm.cli import files
+    from bayesgmm.cli.console import Output
+    from bayesgmm.cli.in_parts import fit, refuse_what_is_for_one_file
+    from bayesgmm.covariance import CovarianceModel
+
+    CovarianceModel.named(settings.covariance)
+    refuse_what_is_for_one_file(arguments)
+    _check_output(arguments)
+    if arguments.force:
+        _forget(arguments.out / files.UNFINISHED)
+    fit(arguments, counts[0], settings, _record(arguments), Output(arguments.json, arguments.quiet))
 
 
 def _priors_given(path: Path) -> dict[str, Any]:
@@ -195,6 +219,9 @@ def _select(arguments: argparse.Namespace) -> None:
     every = arguments.covariance.lower() == "all"
     covariances = arguments.covariance if every else names_in(arguments.covariance, "--covariance")
     criteria = names_in(arguments.criteria, "--criteria")
+    if in_parts(arguments.table):
+        raise InputError("bayesgmm select takes one table that fits in memory; bayesgmm fit takes several files")
+    arguments.table = arguments.table[0]
     arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-select")
 
     from bayesgmm.cli import files
@@ -249,7 +276,7 @@ def _check_output(arguments: argparse.Namespace, *others: Path) -> None:
     """Check before any work that the results have a place."""
     from bayesgmm.cli import files
 
-    if arguments.table != STDIN:
+    if isinstance(arguments.table, Path) and arguments.table != STDIN:
         files.refuse_to_overwrite_input(arguments.table, arguments.out)
     if not arguments.force:
         for directory in (arguments.out, *others):
@@ -313,13 +340,13 @@ def _fit_one(request: _Request, n_components: int, settings: Settings, priors: P
         written = files.write_analysis(analysis, request.own, request.out, request.record, tell)
     output = request.output
     output.page(report.fit_page(analysis, request.source, output.console.width))
-    output.sentences([*sentences(analysis), *_endings(request.out, written.files, written.summary["not_drawn"])])
+    output.sentences([*sentences(analysis), *files.endings(request.out, written.files, written.summary["not_drawn"])])
     output.value(written.summary)
 
 
 def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None:
     """Fit one number of components by EM alone, write everything, and print it."""
-    from bayesgmm.cli import em_only
+    from bayesgmm.cli import em_only, files
     from bayesgmm.em.fit import fit_em
     from bayesgmm.errors import ConvergenceWarning
 
@@ -334,8 +361,8 @@ def _fit_by_em(request: _Request, n_components: int, settings: Settings) -> None
     output = request.output
     p = fit.mixture.responsibilities(request.table, error_sd=request.errors)
     output.page(em_only.page(fit, p, request.source, output.console.width))
-    endings = _endings(request.out, written.files, written.summary["not_drawn"])
-    output.sentences([*em_only.sentences(fit, seconds), *endings])
+    endings = files.endings(request.out, written.files, written.summary["not_drawn"])
+    output.sentences([*em_only.sentences(fit, seconds, len(request.table)), *endings])
     output.value(written.summary)
 
 
@@ -398,26 +425,36 @@ def _size(request: _Request) -> dict[str, Any]:
 
 def _show_selection(request: _Request, written: Written, names: Sequence[str]) -> None:
     """Print a selection that has been written."""
+    from bayesgmm.cli import files
     from bayesgmm.cli.finished import show_selection
 
     show_selection(request.out, written.summary, request.output)
-    request.output.sentences(_endings(request.out, names, written.summary["not_drawn"]))
+    request.output.sentences(files.endings(request.out, names, written.summary["not_drawn"]))
     request.output.value(written.summary)
 
 
-def _endings(out: Path, names: Sequence[str], not_drawn: dict[str, str]) -> Iterator[str]:
-    """What was written, and what was not."""
-    yield f"Written to {out}: {', '.join(names)}."
-    for name, why in not_drawn.items():
-        yield f"{name} could not be drawn ({why}); everything else is complete."
-
-
 def _assign(arguments: argparse.Namespace) -> None:
+    if arguments.cluster is not None or in_parts(arguments.table):
+        return _assign_in_parts(arguments)
+    arguments.table = arguments.table[0]
+
     from bayesgmm.cli.finished import assign_rows
 
     options = {"ids": arguments.id, "options": text_options(arguments), "error_prefix": arguments.error_prefix}
     refuse = arguments.fail_on_missing
     assign_rows(arguments.result, arguments.table, options, arguments.out, fail_on_missing=refuse)
+
+
+def _assign_in_parts(arguments: argparse.Namespace) -> None:
+    """Label the rows of a table that need not fit in memory."""
+    if arguments.out is None:
+        raise InputError("of a table in parts the labels are written to files; give --out a directory")
+
+    from bayesgmm.cli.console import Output
+    from bayesgmm.cli.in_parts import assign, refuse_what_is_for_one_file
+
+    refuse_what_is_for_one_file(arguments)
+    assign(arguments.result, files_in(arguments.table), arguments.out, arguments.cluster, Output())
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def write(
     ----------
     fit : EMFit
     table : DataFrame
-        The rows that were fitted.
+        The rows that were fitted, or of a table in parts some of them.
     errors : DataFrame or None
         Standard deviations of their errors.
     own : DataFrame
@@ -73,6 +73,8 @@ def write(
     }
     drawn, not_drawn = files.draw(pictures, directory)
     source, ids = files.source_of(run), files.ids_of(own, run)
+    if len(table) < fit.n_observations:
+        source += f": a random sample of {len(table)} of its {fit.n_observations} rows"
     web_page, no_page = files.draw_page(lambda: facts_of_fit(fit, table, source, ids=ids, run=run), directory)
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
@@ -121,12 +123,18 @@ def page(fit: EMFit, p: np.ndarray, source: str, width: int) -> Iterator[Table |
     width : int
         Of the page, in columns.
     """
-    components = counted(fit.n_components, "component")
-    yield f"{described(len(p), fit.features, source)}; {components}, covariance {model_name(fit)}, EM without posterior"
+    table, components = described(fit.n_observations, fit.features, source), counted(fit.n_components, "component")
+    yield f"{table}; {components}, covariance {model_name(fit)}, EM without posterior"
     yield ""
     if fit.mixture.noise_weight is not None:
         p = np.column_stack((p, 1 - p.sum(axis=1)))
-    lines = [("rows", [str(n) for n in np.bincount(p.argmax(axis=1), minlength=p.shape[1])[: fit.n_components]])]
+    of_sample = len(p) < fit.n_observations
+    lines = [
+        (
+            "rows shown" if of_sample else "rows",
+            [str(n) for n in np.bincount(p.argmax(axis=1), minlength=p.shape[1])[: fit.n_components]],
+        )
+    ]
     diagonal = fit.covariance_model.diagonal
     for quantity, feature, values in quantities(fit.mixture, fit.features[:_FEATURES], diagonal=diagonal):
         name = quantity if feature is None else f"{quantity} {short(feature)}"
@@ -135,11 +143,11 @@ def page(fit: EMFit, p: np.ndarray, source: str, width: int) -> Iterator[Table |
         yield part
         yield ""
     if fit.n_components > 1:
-        yield _least_certain(p, [*map(str, range(fit.n_components)), "none"])
+        yield _least_certain(p, [*map(str, range(fit.n_components)), "none"], of_sample=of_sample)
         yield ""
 
 
-def _least_certain(p: np.ndarray, names: Sequence[str]) -> Table:
+def _least_certain(p: np.ndarray, names: Sequence[str], *, of_sample: bool) -> Table:
     """The rows whose component is least certain."""
     order = np.argsort(-p, axis=1, kind="stable")
     certainty = p.max(axis=1)
@@ -151,14 +159,21 @@ def _least_certain(p: np.ndarray, names: Sequence[str]) -> Table:
     for row in np.argsort(certainty, kind="stable")[: min(max(doubtful, 3), _ROWS)]:
         cells = (cell for k in order[row, :2] for cell in (names[k], f"{p[row, k]:.2f}"))
         table.add_row(str(row), *cells)
+    counting = "rows are those shown, counted from 0" if of_sample else "rows count from 0, without the header"
     table.caption = (
-        f"{counted(doubtful, 'row')} of {len(p)} whose component has a probability below 0.9; rows count from 0, "
-        "without the header; all are in responsibilities.csv"
+        f"{counted(doubtful, 'row')} of {len(p)} whose component has a probability below 0.9; {counting}; "
+        f"all are in {files.ROWS}"
     )
     return table
 
 
-def sentences(fit: EMFit, seconds: float) -> Iterator[str]:
-    """How the fit went, and what it leaves open."""
+def sentences(fit: EMFit, seconds: float, n_shown: int) -> Iterator[str]:
+    """How the fit went, and what it leaves open; of a table in parts only some rows, ``n_shown``, are shown."""
     yield from (remark.text for remark in em_remarks(fit, seconds))
+    if n_shown < fit.n_observations:
+        yield (
+            f"These are estimates without intervals, from all {fit.n_observations} rows. Pictures, page and "
+            f"{files.ROWS} show {n_shown} of them, drawn at random; bayesgmm assign labels all."
+        )
+        return
     yield "These are estimates without intervals; without --em-only the posterior says how sure to be of them."

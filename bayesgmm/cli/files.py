@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -317,6 +317,13 @@ def write_selection(
     summary = write_summary(directory, run | content)
     shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
     return Written([*page, "selection.csv", *drawn, *posteriors, SUMMARY], summary)
+
+
+def endings(out: Path, names: Sequence[str], not_drawn: dict[str, str]) -> Iterator[str]:
+    """What was written, and what was not."""
+    yield f"Written to {out}: {', '.join(names)}."
+    for name, why in not_drawn.items():
+        yield f"{name} could not be drawn ({why}); everything else is complete."
 
 
 def write_table(table: pd.DataFrame, path: Path, digits: int | None = None) -> None:

@@ -132,7 +132,7 @@ def show_result(directory: Path, output: Output) -> None:
         p = rows[[f"p_{k}" for k in range(K)]].to_numpy()
         fit = em_only.written_fit(directory)
         output.page(em_only.page(fit, p, result.source, output.console.width))
-        output.sentences(em_only.sentences(fit, result.summary["seconds"]["em"]))
+        output.sentences(em_only.sentences(fit, result.summary["seconds"]["em"], len(rows)))
     else:
         output.page(report.fit_page(result.analysis, result.source, output.console.width))
         output.sentences(sentences(result.analysis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import glob
 import gzip
 import lzma
 import shutil
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bayesgmm.errors import InputError
+from bayesgmm.names import counted
 
 STDIN = Path("-")
 _ZIP = b"PK\x03\x04"
@@ -102,16 +104,51 @@ def opened(path: str | Path) -> Iterator[Source]:
 
 
 def stem(path: Path) -> str:
-    """The name of a table's file without its endings.
+    """The name of a table's file without its endings; of a pattern, that of the directory.
 
     Examples
     --------
-    >>> stem(Path("data/geyser.csv.gz")), stem(STDIN)
-    ('geyser', 'stdin')
+    >>> stem(Path("data/geyser.csv.gz")), stem(STDIN), stem(Path("data/*.parquet"))
+    ('geyser', 'stdin', 'data')
     """
     if path == STDIN:
         return "stdin"
+    if glob.has_magic(path.name):
+        path = path.absolute().parent
     return Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip") else path.stem
+
+
+def in_parts(tables: Sequence[Path]) -> bool:
+    """Whether a table is to be read in parts: several files, a pattern of names, a directory of Parquet, or .npy.
+
+    Examples
+    --------
+    >>> in_parts([Path("data/*.parquet")]), in_parts([Path("table.csv")])
+    (True, False)
+    """
+    if len(tables) > 1:
+        return True
+    (only,) = tables
+    if only.is_dir():
+        return any(only.glob("*.parquet"))
+    return only.suffix == ".npy" or (glob.has_magic(str(only)) and not only.exists())
+
+
+def files_in(tables: Sequence[Path]) -> list[Path]:
+    """The files of a table in parts, or patterns of their names; of a directory, all that are Parquet."""
+    return [path / "*.parquet" if path.is_dir() else path for path in tables]
+
+
+def name_of(tables: Sequence[Path]) -> str:
+    """What a table in parts is called.
+
+    Examples
+    --------
+    >>> name_of([Path("data/*.parquet")]), name_of([Path("a/x.npy"), Path("a/y.npy"), Path("a/z.npy")])
+    ('data/*.parquet', 'a/x.npy and 2 more files')
+    """
+    more = len(tables) - 1
+    return f"{tables[0]} and {counted(more, 'more file')}" if more else str(tables[0])
 
 
 def _as_it_is(path: Path) -> IO[bytes]:

@@ -340,9 +340,10 @@ def _seed_of_run(parts: Parts, n_components: int, model: CovarianceModel, chosen
     if chosen.out is None:
         return seed
     run = {"columns": list(parts.features), "parts": described_parts(parts), "n_components": n_components}
-    begun = claim(Path(chosen.out), run | {"covariance": model.name} | _described(chosen))
-    seed = seed if chosen.rng is not None else begun.get("seed", seed)
-    return int(claim(Path(chosen.out), {"seed": seed})["seed"])
+    run |= {"covariance": model.name} | _described(chosen)
+    run |= {"rng": int(chosen.rng)} if isinstance(chosen.rng, (int, np.integer)) else {}
+    begun = claim(Path(chosen.out), run)
+    return int(claim(Path(chosen.out), {"seed": begun.get("seed", seed) if chosen.rng is None else seed})["seed"])
 
 
 def _described(chosen: FitSettings) -> dict[str, Any]:

@@ -52,6 +52,24 @@ def test_a_stage_that_has_ended_or_was_followed_by_another_is_not_named(lines, m
     assert capsys.readouterr().err == ""
 
 
+def test_of_a_long_stage_the_pace_is_told_now_and_then(lines, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "NOTICEABLE", 1000.0)
+    monkeypatch.setattr(progress, "AGAIN", 20.0)
+    clock = iter([0.0, 10.0, 20.0, 30.0, 40.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    for done in range(5):
+        lines("pass 3", done * 1_000_000, 5_000_000)
+    assert capsys.readouterr().err == "pass 3: 40%, 1e+05/s, 30 s left\npass 3: 80%, 1e+05/s, 10 s left\n"
+
+
+def test_of_many_stages_the_last_have_bars():
+    display = Progress(console=Console(quiet=True))
+    bars = progress.Bars(display)
+    for n in range(12):
+        bars(f"pass {n}", 20_000, 20_000)
+    assert [task.visible for task in display.tasks] == [False] * 4 + [True] * 8
+
+
 def test_every_stage_has_a_bar_of_its_own():
     display = Progress(console=Console(quiet=True))
     bars = progress.Bars(display)

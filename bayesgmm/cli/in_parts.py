@@ -1,0 +1,114 @@
+"""What commands do with a table in parts: files that are read when their rows are needed, here or by a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.cli import em_only, files
+from bayesgmm.cli.arguments import Settings
+from bayesgmm.cli.console import Output, note
+from bayesgmm.cli.finished import Result
+from bayesgmm.cli.parsing import columns_of
+from bayesgmm.cli.sources import name_of
+from bayesgmm.clusters.stream import assign_to_files
+from bayesgmm.em.fit import fit_em
+from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.parts import Parts
+from bayesgmm.progress import Progress
+from bayesgmm.sources import open_table, random_rows
+
+_SHOWN = 10_000  # rows of the random sample that pictures, page and tables of rows are of
+_OF_A_TEXT = ("header", "separator", "decimal", "thousands", "missing", "error_prefix", "id", "fail_on_missing")
+
+
+def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
+    """Refuse options that are about a table in memory.
+
+    Raises
+    ------
+    InputError
+        Naming the first.
+    """
+    names = *_OF_A_TEXT, "noise", "priors"
+    for name in names:
+        if getattr(arguments, name, None) not in (None, False):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is for a table that fits in memory, not for one in parts; leave it out")
+
+
+def fit(
+    arguments: argparse.Namespace, n_components: int, settings: Settings, record: dict[str, Any], output: Output
+) -> None:
+    """Fit one number of components by EM, write everything, and print it."""
+    source, out = name_of(arguments.table), arguments.out
+    with output.progress() as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
+        with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
+            if not arguments.em_only:
+                note("a table in parts is fitted by EM alone, without the posterior")
+            started = time.perf_counter()
+            options: dict[str, Any] = {"rng": settings.seed, "progress": progress}
+            found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
+            seconds = time.perf_counter() - started
+            rows = pd.DataFrame(random_rows(table, _SHOWN, **options), columns=list(table.features))
+        progress("files", 0, 0)
+        record["arguments"] |= {"source": source}
+        record |= {"n_parts": len(table.parts), "n_shown": len(rows)}
+        written = em_only.write(found, rows, None, rows, out, record, seconds)
+        shutil.rmtree(out / files.UNFINISHED, ignore_errors=True)
+    output.page(em_only.page(found, found.mixture.responsibilities(rows), source, output.console.width))
+    output.sentences(em_only.sentences(found, seconds, len(rows)))
+    output.sentences(files.endings(out, written.files, written.summary["not_drawn"]))
+    output.value(written.summary)
+
+
+def assign(directory: Path, tables: Sequence[Path], out: Path, cluster: str | None, output: Output) -> None:
+    """Label the rows of a table in parts by a result, into files, and print how many have which label."""
+    result = Result.of(directory).of_one_mixture()
+    partition, source = None, _mixtures(result)
+    if isinstance(source, Posterior) and result.summary["ambiguous"]:
+        partition = result.analysis.assignments.partition
+    columns = result.summary["features"] if all(Path(path).suffix != ".npy" for path in tables) else None
+    with output.progress() as progress, _opened(tables, columns, cluster, progress) as table:
+        assigned = assign_to_files(
+            source, table, out, ci_prob=result.summary.get("ci_prob"), partition=partition, progress=progress
+        )
+    output.sentences(assigned.text.splitlines())
+
+
+def _mixtures(result: Result) -> Any:
+    """The fit of a result, or its posterior."""
+    return em_only.written_fit(result.directory) if result.by_em else result.analysis.posterior
+
+
+@contextmanager
+def _opened(
+    tables: Sequence[Path], columns: Sequence[str] | None, cluster: str | None, progress: Progress
+) -> Iterator[Parts]:
+    """A table in parts, whose rows are with the workers of a cluster if there is to be one."""
+    with contextlib.ExitStack() as stack:
+        client = None
+        if cluster is not None:
+            progress("connecting", 0, 1)
+            client = stack.enter_context(_connected(cluster))
+            progress("connecting", 1, 1)
+        yield open_table([str(path) for path in tables], columns, client=client)
+
+
+def _connected(cluster: str) -> contextlib.AbstractContextManager[Any]:
+    try:
+        from bayesgmm.cluster import connected
+    except ImportError:
+        raise InputError("--cluster needs Dask: pip install 'bayesgmm[cluster]'") from None
+    return connected(cluster)

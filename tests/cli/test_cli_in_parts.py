@@ -1,0 +1,125 @@
+"""Tables in parts on the command line: fitted, taken up again, labelled; and what cannot be had of them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import refusal, run
+from distributed import LocalCluster
+
+import bayesgmm as bg
+from bayesgmm.cli import em_only, in_parts
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Rows of two clusters in three files."""
+    path = tmp_path_factory.mktemp("rows")
+    X, _ = bg.fit_em(bg.datasets.old_faithful(), 2, rng=0).mixture.sample(3_000, rng=0)
+    for i, part in enumerate(np.array_split(X, 3)):
+        pd.DataFrame(part, columns=["eruptions", "waiting"]).to_parquet(path / f"{i}.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(parts, tmp_path_factory):
+    """Where a fit was written, and what was printed."""
+    out = tmp_path_factory.mktemp("results") / "fit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_parts, "_SHOWN", 500)
+        status, printed, said = run("fit", parts / "*.parquet", "-k", 2, "--out", out)
+    assert status == 0
+    assert said == "bayesgmm: note: a table in parts is fitted by EM alone, without the posterior\n"
+    return out, printed
+
+
+def test_a_fit_is_that_of_all_rows_and_shows_some(parts, result):
+    out, printed = result
+    fit = bg.fit_em(str(parts / "*.parquet"), 2, rng=0)
+    written = em_only.written_fit(out)
+    assert written.log_likelihood == fit.log_likelihood
+    np.testing.assert_array_equal(written.mixture.means, fit.mixture.means)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["n_observations"], summary["n_parts"], summary["n_shown"]) == (3_000, 3, 500)
+    assert len(pd.read_csv(out / "responsibilities.csv")) == 500
+    assert "3000 rows, 2 columns (eruptions, waiting)" in " ".join(printed.split())
+    assert "from all 3000 rows. Pictures, page and responsibilities.csv show 500" in " ".join(printed.split())
+    assert "a random sample of 500 of its 3000 rows" in (out / "report.html").read_text("utf-8")
+    assert not (out / "unfinished").exists()
+
+
+def test_the_report_is_the_same_again(result):
+    out, printed = result
+    status, again, _ = run("report", out)
+    assert status == 0
+    assert again == printed[: printed.index("Written to")]
+
+
+def test_a_fit_that_was_stopped_goes_on(parts, tmp_path, monkeypatch):
+    stages = []
+
+    def stop(table, *given, **options):
+        def progress(*step):
+            if step[0] == "pass 2":
+                raise KeyboardInterrupt
+
+        return bg.fit_em(table, *given, **options | {"progress": progress})
+
+    command = "fit", parts, "-k", 2, "--out", tmp_path / "out", "--em-only"
+    with monkeypatch.context() as patch:
+        patch.setattr(in_parts, "fit_em", stop)
+        status, _, said = run(*command)
+    assert status == 130
+    assert "the same command goes on" in said
+    assert "n_components 2 has done, and in this one it is 3" in refusal(*command[:2], "-k", 3, *command[4:])
+    monkeypatch.setattr(
+        in_parts,
+        "fit_em",
+        lambda *given, **options: bg.fit_em(*given, **options | {"progress": lambda *step: stages.append(step[0])}),
+    )
+    assert run(*command)[0] == 0
+    assert "pass 2" in stages
+    assert not {"rows looked at", "EM climbs", "pass 1"} & set(stages)
+
+
+def test_rows_are_labelled_by_a_fit_and_by_a_posterior(parts, result, finished, tmp_path):
+    X = pd.read_parquet(parts)
+    status, printed, _ = run("assign", result[0], parts, "--out", tmp_path / "by_fit")
+    assert status == 0
+    assert printed.startswith("3000 rows by label")
+    mixture = em_only.written_fit(result[0]).mixture
+    np.testing.assert_array_equal(pd.read_parquet(tmp_path / "by_fit")["label"], mixture.predict(X))
+    files = [parts / f"{i}.parquet" for i in range(3)]
+    assert run("assign", finished[0], *files, "--out", tmp_path / "by_draws")[0] == 0
+    found = pd.read_parquet(tmp_path / "by_draws")
+    assert (found["lower"] <= found["upper"]).all()
+    assert (found["label"] == mixture.predict(X)).mean() > 0.98
+
+
+def test_the_workers_of_a_cluster_read_files(parts, result, tmp_path):
+    with LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as local:
+        address = local.scheduler_address
+        assert run("fit", parts, "-k", 2, "--em-only", "--cluster", address, "--out", tmp_path / "out")[0] == 0
+    one, other = (em_only.written_fit(directory) for directory in (tmp_path / "out", result[0]))
+    assert one.log_likelihood == other.log_likelihood
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "{}", "-k", "1:3"], "a table in parts takes one number of components"),
+        (["fit", "{}", "-k", "2", "--id", "waiting"], "--id is for a table that fits in memory"),
+        (["fit", "{}", "-k", "2", "--noise"], "--noise is for a table that fits in memory"),
+        (["fit", "{}/*.npy", "-k", "2"], "no file is called"),
+        (["fit", "{}", "-k", "2", "--columns", "depth"], "has no column 'depth'"),
+        (["fit", "a.csv", "b.csv", "-k", "2"], r"a.csv is no table that can be read in parts"),
+        (["select", "{}"], "select takes one table that fits in memory"),
+        (["assign", "{result}", "{}"], "give --out a directory"),
+    ],
+    ids=["range", "id", "noise", "pattern", "column", "text", "select", "assign"],
+)
+def test_what_cannot_be_had_of_a_table_in_parts_is_said(parts, result, tmp_path, arguments, message):
+    filled = [argument.format(parts, result=result[0]) for argument in arguments]
+    out = ["--out", tmp_path / "out"] if filled[0] == "fit" else []
+    assert message in run(*filled, *out)[2].splitlines()[-1]
