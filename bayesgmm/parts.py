@@ -5,17 +5,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from threading import Lock
+from typing import ClassVar
+from weakref import finalize
 
 import numpy as np
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import in_threads
-
-_RECENT = 2  # pieces that stay loaded, for threads that read neighbouring rows
+from bayesgmm.expectation import in_threads, n_threads
 
 
 def pieces(starts: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -29,20 +30,33 @@ def pieces(starts: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, 
 
 
 class Recent:
-    """Arrays that are loaded when they are asked for, of which the last ones stay loaded."""
+    """Arrays that are loaded when they are asked for.
+
+    Of all that any of these have loaded the last ones stay, one for each thread and one more: threads read neighbouring
+    rows, which may be of two parts. A table of many files has no more in memory than one of a few.
+    """
+
+    _loaded: ClassVar[OrderedDict[tuple[int, int], np.ndarray]] = OrderedDict()
 
     def __init__(self, load: Callable[[int], np.ndarray]) -> None:
         self.load, self.lock = load, Lock()
-        self.loaded: OrderedDict[int, np.ndarray] = OrderedDict()
+        finalize(self, Recent._forget, id(self))
 
     def __call__(self, i: int) -> np.ndarray:
         """The array of this number."""
+        loaded, key = Recent._loaded, (id(self), i)
         with self.lock:
-            if i not in self.loaded:
-                self.loaded[i] = self.load(i)
-                while len(self.loaded) > _RECENT:
-                    self.loaded.popitem(last=False)
-            return self.loaded[i]
+            array = loaded.pop(key, None)
+            loaded[key] = array = self.load(i) if array is None else array
+            while len(loaded) > n_threads() + 1:
+                with suppress(KeyError):  # emptied by another thread
+                    loaded.popitem(last=False)
+            return array
+
+    @classmethod
+    def _forget(cls, owner: int) -> None:
+        for key in [key for key in list(cls._loaded) if key[0] == owner]:
+            cls._loaded.pop(key, None)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Laws of tables in parts: wherever rows are stored, they give the same fit to the last digit."""
 
+import gc
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -10,7 +12,8 @@ import pytest
 import zarr
 
 import bayesgmm as bg
-from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows
+from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, n_threads
+from bayesgmm.parts import Recent
 from bayesgmm.passes import InMemory, Request, Streamed, survey
 
 N, D = 70_000, 2
@@ -191,6 +194,20 @@ def test_random_rows_are_rows_of_the_table_each_once(X):
     assert (np.diff(found) > 0).all()
     assert len(found) == 3_000
     np.testing.assert_array_equal(bg.random_rows(chunks_of(X[:50], 7), 60, rng=0), X[:50])
+
+
+def test_what_stays_loaded_does_not_grow_with_the_number_of_files(tmp_path):
+    for i in range(12):
+        pq.write_table(pa.table({"a": np.arange(10.0) + i}), tmp_path / f"{i:02d}.parquet")
+    before = set(Recent._loaded)
+    table = bg.open_table(f"{tmp_path}/*.parquet")
+    for start in range(0, 120, 10):
+        assert table.read(start, start + 10)[0, 0] == start / 10
+    assert len(Recent._loaded) <= n_threads() + 1
+    assert set(Recent._loaded) - before
+    del table
+    gc.collect()
+    assert set(Recent._loaded) <= before
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):

@@ -201,7 +201,7 @@ class RowsUnderDraws:
 
     def empty_block(self, n: int, S: int) -> Block:
         """Room for n rows under S draws: an odd number of cache lines a row, so that rows do not compete for them."""
-        width = (-(-S // EIGHT) | 1) * EIGHT
+        width = _width(S)
         return Block(np.empty((n, self.mixture.n_components, width)), np.empty((n, width)), np.empty((n, width)))
 
     def each_block(self, task: Callable[[np.ndarray, Block], None]) -> None:
@@ -211,7 +211,7 @@ class RowsUnderDraws:
         overwritten.
         """
         N, order = self.n_rows, np.argsort(self.groups.of_row, kind="stable")
-        n = int(_BLOCK_BYTES / (8 * self.n_draws * self.mixture.n_components))
+        n = int(_BLOCK_BYTES / (8 * _width(self.n_draws) * self.mixture.n_components))
         n = min(max(n // _TILE * _TILE, min(n, _TILE) // 4 * 4, 4), max(N, 1))
         buffers: deque[Block] = deque()
 
@@ -263,6 +263,11 @@ class RowsUnderDraws:
 
         self.each_block(task)
         return out
+
+
+def _width(S: int) -> int:
+    """Numbers that a line of S draws takes in a block."""
+    return (-(-S // EIGHT) | 1) * EIGHT
 
 
 def log_mean_exp(lines: np.ndarray) -> np.ndarray:
