@@ -7,6 +7,8 @@ import codecs
 import glob
 import gzip
 import lzma
+import math
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +28,7 @@ STDIN = Path("-")
 _ZIP = b"PK\x03\x04"
 _KINDS = {b"PAR1": "parquet", b"ARROW1": "feather", _ZIP: "excel"}
 _BLOCK = 1 << 20  # bytes
+_SHARE_OF_MEMORY = 0.25  # that a table may take: a posterior and what follows from it take as much again
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def stem(path: Path) -> str:
 def in_parts(tables: Sequence[Path]) -> bool:
     """Whether a table is to be read in parts: several files, a pattern of names, a directory of Parquet, or .npy.
 
+    So is a file of Parquet that would take much of the memory.
+
     Examples
     --------
     >>> in_parts([Path("data/*.parquet")]), in_parts([Path("table.csv")])
@@ -131,7 +136,28 @@ def in_parts(tables: Sequence[Path]) -> bool:
     (only,) = tables
     if only.is_dir():
         return any(only.glob("*.parquet"))
-    return only.suffix == ".npy" or (glob.has_magic(str(only)) and not only.exists())
+    if only.suffix == ".npy" or (glob.has_magic(str(only)) and not only.exists()):
+        return True
+    return only.suffix == ".parquet" and _values_in(only) * 8 > _memory() * _SHARE_OF_MEMORY
+
+
+def _values_in(path: Path) -> int:
+    """How many values a Parquet file has; 0 where that cannot be found out, which whoever reads it will say."""
+    try:
+        from pyarrow.parquet import read_metadata
+
+        metadata = read_metadata(path)
+        return metadata.num_rows * metadata.num_columns
+    except (ImportError, OSError, ValueError):
+        return 0
+
+
+def _memory() -> float:
+    """Bytes of memory that this machine has; infinite where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def files_in(tables: Sequence[Path]) -> list[Path]:
