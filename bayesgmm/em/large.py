@@ -25,7 +25,7 @@ from bayesgmm.passes import Asking, Survey, survey, together
 SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are taken from
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
 _STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
-_STEERED_PASSES = 30  # at most, before EM takes over; usually five to ten
+_STEERED_PASSES = 100  # at most, before EM takes over, which is slower still; usually four to ten
 _CONTENDERS = 3  # maxima of the sample that are climbed from over all rows
 _HOPELESS = 4.0  # standard errors by which a maximum of the sample may be behind
 

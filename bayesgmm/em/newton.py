@@ -17,8 +17,7 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 from bayesgmm.passes import Asking
 
-_MEMORY = 10  # differences that the curvature is corrected by
-_PASSES_OF_A_ROUND = 8  # after which the sample's curvature is taken anew, where the climb has come to
+_PASSES_OF_A_ROUND = 15  # after which the sample's curvature is taken anew, where the climb has come to
 _SHORTEST = 1e-3  # share of a step that is tried before a round is given up
 _LEAST_BEND = 1e-9  # of the largest
 _SUFFICIENT = 1e-4  # share of the rise that the slope promises
@@ -113,7 +112,7 @@ def _climb(whitened: _Whitened, tolerance: float, max_passes: int) -> Asking[tup
             return whitened.mixture(u), n_passes, False
         change, bend = t * step, slope - other_slope
         if change @ bend > 1e-12 * np.sqrt((change @ change) * (bend @ bend)):
-            pairs = [*pairs, (change, bend)][-_MEMORY:]
+            pairs.append((change, bend))
         u, height, slope = u + change, other, other_slope
     return whitened.mixture(u), n_passes, True
 
