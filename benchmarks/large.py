@@ -86,7 +86,7 @@ def add_timed(some, others):
 
 
 def beyond_compute(table, center):
-    """Seconds of a pass by the clock, without those between the beginning of the first look at rows and the last's end."""
+    """Seconds of a pass by the clock before the first look at rows begins, and after the last has ended."""
     start = time.time()
     look = Timed(_Totals((request(1, COLUMNS),), center, None))
     _, began, ended = table.fold(look, add_timed, 500_000 // 4096 * 4096, lambda done, total: None)
