@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bayesgmm as bg
-from bayesgmm.passes import held_out
+from bayesgmm.passes import held_out, survey
 from bayesgmm.selection.run import Seeds
 
 N, SIZES, MODELS = 60_000, (1, 2, 3, 4), ("full", "tied")
@@ -91,6 +91,39 @@ def test_a_choice_has_the_same_digits_wherever_rows_are(X, tmp_path):
     np.testing.assert_array_equal(one.held_out.se_of_gain, other.held_out.se_of_gain)
     for key, fit in one.fits.items():
         np.testing.assert_array_equal(fit.mixture.covariances, other.fits[key].mixture.covariances)
+
+
+def test_a_choice_that_was_killed_goes_on_to_the_same_digits(X, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    run = {"X": tmp_path / "x.npy", "n_components": (1, 2, 3), "n_starts": 3, "rng": 0}
+    whole = bg.select(**run)
+
+    def killed(*step):
+        if step[0] == "pass 3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bg.select(**run, out=tmp_path / "run", progress=killed)
+    read = []
+    again = bg.select(**run, out=tmp_path / "run", progress=lambda stage, done, total: read.append(stage))
+    assert not {"rows looked at", "pass 1", "pass 2"} & set(read)
+    assert "pass 3" in read
+    numbers = ["log_likelihood", "icl", "held_out_log_density"]
+    np.testing.assert_array_equal(again.table[numbers], whole.table[numbers])
+
+
+def test_what_is_kept_of_a_choice_is_not_that_of_a_file_that_has_changed(X, tmp_path, monkeypatch):
+    monkeypatch.setattr("bayesgmm.em.large.SAMPLE_ROWS", 2_000)
+    run = {"X": tmp_path / "x.npy", "n_components": 2, "criteria": "bic", "n_starts": 3, "rng": 0}
+    np.save(tmp_path / "x.npy", X)
+    before = bg.select(**run, out=tmp_path / "run").best("bic")
+    sampled = {row.tobytes() for row in survey(bg.open_table(tmp_path / "x.npy"), 2_000, Seeds.of(0).fits).sample}
+    other = X.copy()
+    other[next(i for i, row in enumerate(X) if row.tobytes() not in sampled)] += 3.0
+    np.save(tmp_path / "x.npy", other)
+    after = bg.select(**run, out=tmp_path / "run").best("bic")
+    assert after.log_likelihood != before.log_likelihood
+    assert after.log_likelihood == bg.select(**run).best("bic").log_likelihood
 
 
 def test_without_that_criterion_no_rows_are_held_out(X):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesgmm.checkpoints import Checkpoints
+from bayesgmm.checkpoints import Checkpoints, described_parts
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import Grid, Key, fit_grid
 from bayesgmm.em.large import refuse_what_is_for_rows, sample_of
@@ -181,9 +181,9 @@ def select(
     seeds, told = Seeds.of(rng), progress or silent
     directory = None if out is None else Path(out)
 
-    def run_on(table: Observations) -> Run:
+    def run_on(table: Observations, origin: Sequence[str] = ()) -> Run:
         grid = Grid(table, tuple(models), tuple(counts), n_starts)
-        return Run(grid, criteria, seeds, settings, Checkpoints.of(directory, table, n_starts, *seeds), told)
+        return Run(grid, criteria, seeds, settings, Checkpoints.of(directory, table, n_starts, *seeds, *origin), told)
 
     if isinstance(table, Parts):
         refuse_what_is_for_rows(of_rows | {"noise": noise})
@@ -191,7 +191,7 @@ def select(
         sample = sample_of(
             table, seeds.fits, of_stage(told, "rows looked at"), seed_of_held_out(criteria, seeds), directory
         )
-        return select_from_parts(run_on(sample.table), table, sample)
+        return select_from_parts(run_on(sample.table, described_parts(table)), table, sample)
     if "held_out" in criteria:
         raise InputError("'held_out' is for tables in parts; of one in memory 'cv' holds out every row in turn")
     if overfitted and table.noise is not None:
