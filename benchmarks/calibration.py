@@ -5,7 +5,7 @@ the rank of the truth must be uniform (Talts et al. 2018). All quantities are bl
 verdict is by the simultaneous band of the ECDF of ranks (Saeilynoja, Buerkner & Vehtari 2022), its width by simulation.
 With --imperfect a fifth of the values are missing and the others measured with errors, and two true values are among
 the quantities: one that was held out, and one that was measured.
-Run: python benchmarks/calibration.py [--fits 500] [--covariance VVV] [--prior inverse-wishart] [--sampler nutpie]
+Run: python benchmarks/calibration.py [--fits 500] [--first 0] [--covariance VVV] [--prior inverse-wishart] [--sampler nutpie]
 [--imperfect] [--picture x.png]
 """
 
@@ -113,6 +113,8 @@ def deviation(ranks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fits", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first table; the others' follow")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--covariance", default="VVV")
     parser.add_argument("--prior", choices=COVARIANCES, default="inverse-wishart")
     parser.add_argument("--sampler", choices=("auto", "nutpie", "gibbs"), default="nutpie")
@@ -122,15 +124,16 @@ def main():
     started = time.perf_counter()
     how = {name: getattr(arguments, name) for name in ("covariance", "prior", "sampler")}
     task = partial(one, **how, with_imperfect=arguments.imperfect)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(task, range(arguments.fits), chunksize=5)
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        seeds = range(arguments.first, arguments.first + arguments.fits)
+        results = pool.map(task, seeds, chunksize=5)
     ranks = {name: np.array([r[name] for r, _ in results]) for name in results[0][0]}
     converged = sum(good for _, good in results)
     rng = np.random.default_rng(0)
     null = np.array([deviation(rng.integers(DRAWS + 1, size=arguments.fits)).max() for _ in range(4000)])
     limit = np.quantile(null, 0.95)
     print(
-        f"{arguments.fits} {'imperfect ' * arguments.imperfect}tables of {N} x {D} from {K} components, "
+        f"{arguments.fits} {'imperfect ' * arguments.imperfect}tables from seed {arguments.first} on, of {N} x {D} from {K} components, "
         f"{arguments.covariance}, {arguments.prior} prior; "
         f"{converged} posteriors converged; {time.perf_counter() - started:.0f} s"
     )

@@ -1,4 +1,4 @@
-"""Time of one E-step over tables with missing values or errors, beside the same table complete and exact, and rivals.
+"""Time of one E-step over tables with missing values, errors or noise, beside the same table without, and rivals.
 
 On one thread; the least of several times, of the processor and taken in turns, stands for all. Counted are the
 multiply-adds of the dense formulas: D^2 + 3 D a row and component for exact values, D^3 / 2 + 2 D^2 with errors by row.
@@ -18,11 +18,13 @@ import numpy as np
 import bayesgmm as bg
 from bayesgmm import native
 from bayesgmm.expectation import Parameters, Pass, empty_statistics
-from bayesgmm.observations import any_rows
+from bayesgmm.observations import any_rows, observations
 
 TURNS, ROUNDS = 15, 200_000
 HOLES = [(100_000, 10, 10), (20_000, 20, 5), (20_000, 4, 3)]  # rows, features, components
 ERRORS = [(100_000, 2, 3), (50_000, 5, 5), (20_000, 10, 10), (5_000, 20, 5)]
+NOISE = [(100_000, 1, 2), (100_000, 2, 3), (100_000, 5, 5), (100_000, 10, 10)]
+NOISE_WEIGHT = 0.1
 RIVALS = ["extreme-deconvolution", "astroML", "pygmmis"]
 RIVAL_CASES = [(4_000, 2, 3), (1_000, 10, 3)]
 
@@ -37,7 +39,7 @@ def mixture_and_rows(N, D, K):
 def e_step(mixture, table):
     """One E-step as a task, and the share of rows that are read alone."""
     center = mixture.mean
-    parameters = Parameters(mixture.log_scale, mixture.means - center, mixture.precisions_cholesky)
+    parameters = Parameters(mixture.log_scale, mixture.means - center, mixture.precisions_cholesky, np.log(NOISE_WEIGHT))
     over = Pass(table.rows(center), parameters, diagonal=False)
     statistics, sums = empty_statistics(over.K, over.D), native.Sums()
     into, patterns = native.Statistics(*map(native.address, statistics)), table.patterns
@@ -92,6 +94,12 @@ def errors(N, D, K):
     report(N, D, K, tables, mixture, counts)
 
 
+def noise(N, D, K):
+    _, mixture, X = mixture_and_rows(N, D, K)
+    tables = {"complete": any_rows(X), "with noise": observations(X, noise=True)}
+    report(N, D, K, tables, mixture, dict.fromkeys(tables, D * (D + 3)))
+
+
 def rivals(python, N, D, K):
     rng, mixture, X = mixture_and_rows(N, D, K)
     sd = rng.uniform(0.1, 1.0, size=X.shape)
@@ -119,6 +127,8 @@ def main():
         holes(*case)
     for case in ERRORS:
         errors(*case)
+    for case in NOISE:
+        noise(*case)
     print("Errors by row: rivals' EM step a row and component, over this E-step")
     for case in RIVAL_CASES:
         rivals(arguments.python, *case)

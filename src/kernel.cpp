@@ -186,27 +186,42 @@ UNROLL for (int r = 0; r < GROUP; r += WIDTH) store(d + j * GROUP + r, load(b.x_
 }
 
 // Joint densities become weighted responsibilities; their maximum, the log-sum-exp; certainty, log of the largest.
-void normalise(int64_t joints, const Block& b) {
+//
+// Noise has line K. Densities are taken relative to its own, which so needs no exponential, or where a component is e^50
+// times as dense, to one that is e^50 times less dense than the component; then noise adds no digit to the sum. Returns the
+// sum of its weighted responsibilities.
+template <bool NOISE>
+double normalise(int64_t K, const Block& b) {
     constexpr int R = MANY_REGISTERS ? 4 : 2;
+    constexpr double FAR = 50.0;
+    lanes count = lanes{};
     for (int64_t at = 0; at < b.B; at += R * WIDTH) {
-        lanes largest[R], total[R], log[R], r[R];
-        EACH largest[i] = load(b.log_prob + at + i * WIDTH);
+        lanes largest[R], from[R], of_noise[R], total[R], log[R], r[R];
+        EACH largest[i] = from[i] = load(b.log_prob + at + i * WIDTH);
         EACH total[i] = lanes{};
         double* line = b.joint + at;
-        for (int64_t k = 0; k < joints; k++, line += b.width) {
-            EACH r[i] = load(line + i * WIDTH) - largest[i];
-            exp_nonpositive<R>(r);
+        if (NOISE) EACH {
+            const lanes noise = load(line + K * b.width + i * WIDTH);
+            from[i] = maximum(largest[i] - FAR, noise);
+            of_noise[i] = from[i] > noise ? lanes{} : splat(1.0);
+            largest[i] = maximum(largest[i], noise) - from[i];
+        }
+        for (int64_t k = 0; k < K; k++, line += b.width) {
+            EACH r[i] = load(line + i * WIDTH) - from[i];
+            exp_bounded<R>(r);
             EACH store(line + i * WIDTH, r[i]);
             EACH total[i] += r[i];
         }
+        if (NOISE) EACH total[i] += of_noise[i];
         log_above_one<R>(total, log);
-        EACH total[i] = load(b.weight + at + i * WIDTH) / total[i];
-        EACH store(b.certainty + at + i * WIDTH, -log[i]);
-        EACH store(b.log_prob + at + i * WIDTH, largest[i] + log[i]);
+        EACH r[i] = load(b.weight + at + i * WIDTH) / total[i];
+        if (NOISE) EACH count += of_noise[i] * r[i];
+        EACH store(b.certainty + at + i * WIDTH, NOISE ? largest[i] - log[i] : -log[i]);
+        EACH store(b.log_prob + at + i * WIDTH, from[i] + log[i]);
         line = b.joint + at;
-        for (int64_t k = 0; k < joints; k++, line += b.width)
-            EACH store(line + i * WIDTH, load(line + i * WIDTH) * total[i]);
+        for (int64_t k = 0; k < K; k++, line += b.width) EACH store(line + i * WIDTH, load(line + i * WIDTH) * r[i]);
     }
+    return sum(count);
 }
 
 INLINE double dot(const double* a, const double* b, int64_t n) {
@@ -214,15 +229,6 @@ INLINE double dot(const double* a, const double* b, int64_t n) {
     for (int64_t i = 0; i < n; i += 2 * WIDTH) {
         s += load(a + i) * load(b + i);
         t += load(a + i + WIDTH) * load(b + i + WIDTH);
-    }
-    return sum(s + t);
-}
-
-INLINE double total(const double* a, int64_t n) {
-    lanes s = lanes{}, t = lanes{};
-    for (int64_t i = 0; i < n; i += 2 * WIDTH) {
-        s += load(a + i);
-        t += load(a + i + WIDTH);
     }
     return sum(s + t);
 }
@@ -444,12 +450,12 @@ struct Work {
         else
             memcpy(line, rows.noise + begin, size_t(n) * 8);
         for (int64_t i = n; i < b.B; i++) line[i] = LOWEST;
-        for (int64_t i = 0; i < b.B; i += WIDTH) {
-            const lanes joint = maximum(load(line + i) + m.log_noise, splat(LOWEST));
-            store(line + i, joint);
-            store(b.log_prob + i, maximum(load(b.log_prob + i), joint));
-        }
+        for (int64_t i = 0; i < b.B; i += WIDTH)
+            store(line + i, maximum(load(line + i) + m.log_noise, splat(LOWEST)));
     }
+
+    // Weighted responsibilities and densities of the block, once its lines are filled; the sum of the noise's.
+    double normalise() const { return rows.noise ? LEVEL::normalise<true>(m.K, b) : LEVEL::normalise<false>(m.K, b); }
 
     // Rows of a known component have no other, and are no noise.
     void set_known(int64_t begin, int64_t n) {
@@ -521,10 +527,9 @@ Status accumulate(const Rows& rows, const View& view, const Mixture& m, int64_t 
         for (int64_t i = n; i < w.B; i++) b.weight[i] = 0.0;
         w.joint(begin, begin + n);
         if (rows.labels) w.set_known(begin, n);
-        normalise(w.joints, b);
+        sums.noise += w.normalise();
         sums.log_likelihood += dot(b.log_prob, b.weight, w.B);
         sums.certainty += dot(b.certainty, b.weight, w.B);
-        if (rows.noise) sums.noise += total(b.joint_of(m.K), w.B);
         if (moments) w.moments(packed);
     }
     memset(s.counts, 0, size_t(m.K) * 8);
@@ -541,7 +546,7 @@ Status log_prob(const Rows& rows, const View& view, const Mixture& m, int64_t st
     for (int64_t begin = start; begin < stop; begin += w.B) {
         const int64_t end = begin + w.B < stop ? begin + w.B : stop;
         w.joint(begin, end);
-        normalise(w.joints, w.b);
+        w.normalise();
         if (view.order)
             for (int64_t i = begin; i < end; i++) out[view.order[i]] = w.b.log_prob[i - begin];
         else
@@ -675,7 +680,7 @@ void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
         double* line = tile.joint + at;
         for (int64_t k = 0; k < K; k++, line += TILE_WIDTH) {
             EACH r[i] = t[i] = load(line + i * WIDTH) - largest[i];
-            exp_nonpositive<R>(r);
+            exp_bounded<R>(r);
             EACH store(line + i * WIDTH, r[i]);
             EACH total[i] += r[i];
             EACH entropy[i] -= r[i] * t[i];
@@ -795,7 +800,7 @@ double sum_exp(double* x, int64_t n) {
     for (int64_t at = 0; at < all; at += R * WIDTH) {
         lanes y[R];
         EACH y[i] = load(x + at + i * WIDTH);
-        exp_nonpositive<R>(y);
+        exp_bounded<R>(y);
         EACH total[i] += y[i];
     }
     return sum((total[0] + total[1]) + (total[2] + total[3]));
