@@ -128,6 +128,11 @@ class Observations:
         return None if self.patterns is None else Patterns.of(self.missing, self.errors)
 
     @cached_property
+    def missing_patterns(self) -> Patterns:
+        """The rows in groups that share their missing columns, whatever their errors."""
+        return Patterns.of(self.missing)
+
+    @cached_property
     def empty(self) -> np.ndarray:
         """Positions of the rows without any value."""
         return np.empty(0, np.int64) if self.complete else np.flatnonzero(self.missing.all(axis=1))
@@ -137,7 +142,7 @@ class Observations:
         N, D = self.values.shape
         if self.complete:
             return Missing(self.features, (0.0,) * D, N, 0, 1, ())
-        n_patterns, n_rows = len(Patterns.of(self.missing).n_observed), int(self.missing.any(axis=1).sum())
+        n_patterns, n_rows = self.missing_patterns.n, int(self.missing.any(axis=1).sum())
         share, empty = self.missing.mean(axis=0).tolist(), self.empty.tolist()
         return Missing(self.features, tuple(share), N, n_rows, n_patterns, tuple(empty))
 
@@ -190,12 +195,9 @@ class Observations:
 
     def missing_columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The missing columns of each group of rows that share them, and the rows' positions; not of empty rows."""
-        patterns = Patterns.of(self.missing)
-        for columns, n_observed, rows in zip(
-            patterns.columns, patterns.n_observed, np.split(patterns.order, patterns.start[1:-1]), strict=True
-        ):
-            if n_observed < self.n_features:
-                yield columns[n_observed:], rows
+        for rows, columns, _ in self.missing_patterns.groups():
+            if len(columns) < self.n_features:
+                yield np.setdiff1d(np.arange(self.n_features), columns), rows
 
     def rows(
         self, center: np.ndarray, labels: np.ndarray | None = None, sample_weight: np.ndarray | None = None

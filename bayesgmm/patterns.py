@@ -28,17 +28,14 @@ class Patterns:
         How many columns have values.
     columns : (n, D)
         These columns, then the others, each ascending.
-    errors : (n, D, D) or None
-        Covariances of the errors of each group's values; None where the values are exact.
     row_errors : (N or 1, D) or (N or 1, D, D), or None
-        Variances or covariances of the errors of the table's rows, or of all of them: where lone rows find theirs.
+        Variances or covariances of the errors of the table's rows, or of all of them; None where values are exact.
     """
 
     order: np.ndarray
     start: np.ndarray
     n_observed: np.ndarray
     columns: np.ndarray
-    errors: np.ndarray | None
     row_errors: np.ndarray | None
 
     @classmethod
@@ -65,15 +62,12 @@ class Patterns:
         _, first, size = np.unique(group, return_index=True, return_counts=True)
         first, lone = rows[first], np.sort(np.concatenate(alone))
         lone = lone[np.argsort(-missing[lone].sum(axis=1), kind="stable")]
-        if errors is not None:
-            errors = np.ascontiguousarray(errors)
         return cls(
             order=np.concatenate((rows[np.argsort(group, kind="stable")], lone)),
             start=np.concatenate(([0], np.cumsum(size))).astype(np.int64),
             n_observed=D - missing[first].sum(axis=1),
             columns=np.argsort(missing[first], axis=1, kind="stable"),
-            errors=None if errors is None else covariances_of(errors[first if len(errors) > 1 else first * 0]),
-            row_errors=errors,
+            row_errors=None if errors is None else np.ascontiguousarray(errors),
         )
 
     @property
@@ -86,11 +80,25 @@ class Patterns:
         """Number of rows that have a value."""
         return len(self.order)
 
+    @cached_property
+    def errors(self) -> np.ndarray | None:
+        """Covariances (n, D, D) of the errors of each group's values; None where the values are exact."""
+        return None if self.row_errors is None else covariances_of(self._errors_at(self.order[self.start[:-1]]))
+
+    def group(self, g: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The columns that rows of group g have values in, and the covariance (D, D) of these values' errors."""
+        errors = None if self.row_errors is None else covariances_of(self._errors_at(self.order[self.start[[g]]]))[0]
+        return self.columns[g, : self.n_observed[g]], errors
+
     def groups(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Of each group the positions of its rows, the columns that have values, and the errors' covariances (D, D)."""
+        """Of each group the positions of its rows, the columns that have values, and the errors' covariance (D, D)."""
         for g, (start, stop) in enumerate(pairwise(self.start.tolist())):
-            errors = None if self.errors is None else self.errors[g]
-            yield self.order[start:stop], self.columns[g, : self.n_observed[g]], errors
+            yield self.order[start:stop], *self.group(g)
+
+    def _errors_at(self, rows: np.ndarray) -> np.ndarray:
+        """Variances (n, D) or covariances (n, D, D) of the errors of some rows."""
+        assert self.row_errors is not None
+        return self.row_errors[rows if len(self.row_errors) > 1 else rows * 0]
 
     @cached_property
     def compiled(self) -> native.Patterns:

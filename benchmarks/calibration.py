@@ -5,8 +5,8 @@ the rank of the truth must be uniform (Talts et al. 2018). All quantities are bl
 verdict is by the simultaneous band of the ECDF of ranks (Saeilynoja, Buerkner & Vehtari 2022), its width by simulation.
 With --imperfect a fifth of the values are missing and the others measured with errors, and two true values are among
 the quantities: one that was held out, and one that was measured.
-Run: python benchmarks/calibration.py [--fits 500] [--first 0] [--covariance VVV] [--prior inverse-wishart] [--sampler nutpie]
-[--imperfect] [--picture x.png]
+Run: python benchmarks/calibration.py [--fits 500] [--first 0] [--covariance VVV] [--prior inverse-wishart]
+[--sampler nutpie] [--imperfect] [--picture x.png]
 """
 
 import argparse
@@ -133,8 +133,8 @@ def main():
     null = np.array([deviation(rng.integers(DRAWS + 1, size=arguments.fits)).max() for _ in range(4000)])
     limit = np.quantile(null, 0.95)
     print(
-        f"{arguments.fits} {'imperfect ' * arguments.imperfect}tables from seed {arguments.first} on, of {N} x {D} from {K} components, "
-        f"{arguments.covariance}, {arguments.prior} prior; "
+        f"{arguments.fits} {'imperfect ' * arguments.imperfect}tables of {N} x {D} from {K} components, seeds from "
+        f"{arguments.first}, {arguments.covariance}, {arguments.prior} prior; "
         f"{converged} posteriors converged; {time.perf_counter() - started:.0f} s"
     )
     print(f"{'quantity':32} {'deviation':>9} {'95% band':>9} {'p':>6}")

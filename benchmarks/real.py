@@ -39,7 +39,9 @@ def mixture_and_rows(N, D, K):
 def e_step(mixture, table):
     """One E-step as a task, and the share of rows that are read alone."""
     center = mixture.mean
-    parameters = Parameters(mixture.log_scale, mixture.means - center, mixture.precisions_cholesky, np.log(NOISE_WEIGHT))
+    parameters = Parameters(
+        mixture.log_scale, mixture.means - center, mixture.precisions_cholesky, np.log(NOISE_WEIGHT)
+    )
     over = Pass(table.rows(center), parameters, diagonal=False)
     statistics, sums = empty_statistics(over.K, over.D), native.Sums()
     into, patterns = native.Statistics(*map(native.address, statistics)), table.patterns

@@ -1,6 +1,7 @@
 """Laws of rows with missing values or errors: exact arithmetic, marginals, complete rows in the limit."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -182,8 +183,11 @@ def test_groups_have_so_many_rows_and_all_others_are_alone(least):
     assert {kinds[rows[0]] for rows in together} == {
         kind for kind in kinds if kinds.count(kind) >= least and not all(kind[:3])
     }
-    for rows, n, columns, errors in zip(together, patterns.n_observed, patterns.columns, patterns.errors, strict=True):
+    for g, (rows, n, columns, errors) in enumerate(
+        zip(together, patterns.n_observed, patterns.columns, patterns.errors, strict=True)
+    ):
         assert len({kinds[row] for row in rows}) == 1
+        np.testing.assert_array_equal(patterns.group(g)[1], errors)
         np.testing.assert_array_equal(np.diag(errors)[columns[:n]], variances[rows[0], columns[:n]])
     assert sorted(patterns.order) == np.flatnonzero(~missing.all(axis=1)).tolist()
     assert (np.diff(missing[patterns.order[patterns.start[-1] :]].sum(axis=1)) <= 0).all()
@@ -195,6 +199,17 @@ def test_variances_of_rows_that_are_alone_are_not_expanded():
     assert patterns.start.tolist() == [0]
     assert patterns.errors.shape == (0, 4, 4)
     assert patterns.row_errors is errors
+
+
+def test_looking_at_groups_does_not_expand_the_variances_of_all():
+    errors = np.random.default_rng(9).random((2000, 20))
+    table = any_rows(np.zeros((2000, 20)), error_sd=np.sqrt(errors))
+    tracemalloc.start()
+    for _, columns, S in table.groups.groups():
+        assert S.shape == (20, len(columns))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * 2000 * 20 * 20 / 2
 
 
 @pytest.mark.parametrize("D", [*range(1, 13), 19, 40])

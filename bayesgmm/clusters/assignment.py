@@ -287,14 +287,14 @@ def _tail_probability(draws: RowsUnderDraws, log_prob: np.ndarray, rng: np.rando
     if draws.log_noise is not None and draws.mixture.noise is None:
         return np.full(draws.n_rows, np.nan)
     drawn, groups, D = _predictive_rows(draws, rng), draws.groups, draws.mixture.n_features
-    present = np.unique(groups.of_row)
-    complete = [g for g in present if len(groups.columns[g]) == D and groups.errors[g] is None]
-    others = [g for g in present if g not in complete and len(groups.columns[g])]
+    present = [g for g in np.unique(groups.of_row).tolist() if len(groups[g][0])]
+    complete = [g for g in present if draws.table.errors is None and len(groups[g][0]) == D]
+    others = [g for g in present if g not in complete]
     out = np.ones(draws.n_rows)
 
     def rank(some: list[int], draws: RowsUnderDraws, log_prob: np.ndarray, drawn: np.ndarray) -> None:
         for g in some:
-            new = replace(draws, table=measured(drawn, groups.columns[g], groups.errors[g], rng))
+            new = replace(draws, table=measured(drawn, *groups[g], rng))
             rows = np.flatnonzero(groups.of_row == g)
             rank = np.searchsorted(np.sort(new.log_predictive()), log_prob[rows], side="right")
             out[rows] = (1 + rank) / (1 + len(drawn))

@@ -102,7 +102,8 @@ class Imputation:
         rows = replace(self._rows, lanes=Lanes(mixtures))
         out = np.repeat(rows.table.values[None], m, axis=0)
         each = np.arange(m)
-        for some, given in _inferred(rows):
+        for some, group in _inferred(rows):
+            given = Conditional.of(rows, group)
             R = rows.block(some).responsibilities  # (n, K, m)
             root = _square_root(given.covariances)
             k = (rng.random((len(some), 1, m)) > np.cumsum(R, axis=1)[:, :-1]).sum(axis=1)  # (n, m)
@@ -190,8 +191,8 @@ def impute(
     known = rows.table.values
     values, lower, upper, sd = known.copy(), known.copy(), known.copy(), np.zeros_like(known)
 
-    def task(item: tuple[np.ndarray, Conditional]) -> None:
-        some, given = item
+    def task(item: tuple[np.ndarray, int]) -> None:
+        some, given = item[0], Conditional.of(rows, item[1])
         weights = rows.block(some).responsibilities.reshape(len(some), -1) / rows.n_draws  # (n, K S)
         means, sds = given.means(known[some]), np.sqrt(np.einsum("skii->ski", given.covariances))
         for i, j in enumerate(given.columns):
@@ -225,14 +226,14 @@ class Conditional(NamedTuple):
     covariances: np.ndarray
 
     @classmethod
-    def of(
-        cls, mixture: GaussianMixture, columns: np.ndarray, observed: np.ndarray, errors: np.ndarray | None
-    ) -> Conditional:
-        """Condition each component, with errors of the covariance (D, D) on the observed values.
+    def of(cls, rows: RowsUnderDraws, group: int) -> Conditional:
+        """Condition each component of each draw on what is observed of a group of rows.
 
         The covariance of what remains is a sum of squares, so that nothing cancels where errors are small.
         """
+        mixture, (observed, errors) = rows.mixture, rows.groups[group]
         S, D = mixture.covariances, mixture.n_features
+        columns = _unknown(rows, group)
         E = np.zeros((D, D)) if errors is None else errors
         E = E[np.ix_(observed, observed)]
         within = S[..., observed[:, None], observed] + E
@@ -248,22 +249,24 @@ class Conditional(NamedTuple):
         return self.mixture.means[..., self.columns] + np.einsum("skuo,nsko->nsku", self.gain, offsets)
 
 
-def _inferred(rows: RowsUnderDraws) -> Iterator[tuple[np.ndarray, Conditional]]:
-    """Positions of rows with unknown values, not too many at a time, and the distribution of these values."""
-    (S, K, D), groups = rows.mixture.means.shape, rows.groups
-    order = np.argsort(groups.of_row, kind="stable")
-    edges = np.flatnonzero(np.diff(groups.of_row[order], prepend=-1, append=-1))
+def _unknown(rows: RowsUnderDraws, group: int) -> np.ndarray:
+    """The columns (u,) with unknown values of rows of a group: missing, or measured with an error."""
+    observed, errors = rows.groups[group]
+    unknown = np.ones(rows.table.n_features, bool)
+    unknown[observed] = False if errors is None else np.diag(errors)[observed] > 0
+    return np.flatnonzero(unknown)
+
+
+def _inferred(rows: RowsUnderDraws) -> Iterator[tuple[np.ndarray, int]]:
+    """Positions of rows with unknown values, not too many at a time, all of a group, and its number."""
+    (S, K, D), of_row = rows.mixture.means.shape, rows.groups.of_row
+    order = np.argsort(of_row, kind="stable")
+    edges = np.flatnonzero(np.diff(of_row[order], prepend=-1, append=-1))
+    most = max(int(_CHUNK_BYTES / (8 * S * K * D)), 1)
     for begin, end in pairwise(edges.tolist()):
-        group = groups.of_row[order[begin]]
-        observed, errors = groups.columns[group], groups.errors[group]
-        unknown = np.ones(D, bool)
-        unknown[observed] = False if errors is None else np.diag(errors)[observed] > 0
-        if not unknown.any():
-            continue
-        given = Conditional.of(rows.mixture, np.flatnonzero(unknown), observed, errors)
-        most = max(int(_CHUNK_BYTES / (8 * S * K * D)), 1)
-        for start in range(begin, end, most):
-            yield order[start : min(start + most, end)], given
+        group = int(of_row[order[begin]])
+        if len(_unknown(rows, group)):
+            yield from ((order[start : min(start + most, end)], group) for start in range(begin, end, most))
 
 
 class _Mixed(NamedTuple):

@@ -69,28 +69,30 @@ class Lanes:
         return np.ascontiguousarray(np.moveaxis(flat, 1, -1))
 
 
-class Groups(NamedTuple):
-    """Rows that share which columns have values, and the covariances of their errors.
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which rows of a table share the columns that they have values in, and their errors.
 
-    ``of_row`` (N,), the group of each row; of each group its ``columns`` and its ``errors`` (D, D), None where there
-    are none.
+    Rows without a value are one group, the last.
     """
 
-    of_row: np.ndarray
-    columns: list[np.ndarray]
-    errors: list[np.ndarray | None]
+    table: Observations
 
-    @classmethod
-    def of(cls, table: Observations) -> Groups:
-        """The groups of a table; its rows without a value are one, too."""
-        patterns = table.groups
+    @cached_property
+    def of_row(self) -> np.ndarray:
+        """The group of each row, (N,)."""
+        patterns = self.table.groups
+        of_row = np.full(self.table.n_observations, 0 if patterns is None else patterns.n)
+        if patterns is not None:
+            of_row[patterns.order] = np.repeat(np.arange(patterns.n), np.diff(patterns.start))
+        return of_row
+
+    def __getitem__(self, group: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The columns that rows of a group have values in, and the covariance (D, D) of their errors, if any."""
+        patterns = self.table.groups
         if patterns is None:
-            return cls(np.zeros(table.n_observations, np.int64), [np.arange(table.n_features)], [None])
-        groups = [*patterns.groups(), (table.empty, np.empty(0, np.int64), None)]
-        of_row = np.empty(table.n_observations, np.int64)
-        for g, (rows, _, _) in enumerate(groups):
-            of_row[rows] = g
-        return cls(of_row, [columns for _, columns, _ in groups], [errors for _, _, errors in groups])
+            return np.arange(self.table.n_features), None
+        return patterns.group(group) if group < patterns.n else (np.empty(0, np.int64), None)
 
 
 class Block(NamedTuple):
@@ -147,7 +149,7 @@ class RowsUnderDraws:
     @cached_property
     def groups(self) -> Groups:
         """The rows that can be looked at together."""
-        return Groups.of(self.table)
+        return Groups(self.table)
 
     def thinned(self, step: int) -> RowsUnderDraws:
         """The rows under every ``step``-th draw."""
@@ -187,7 +189,7 @@ class RowsUnderDraws:
     def _fill(self, room: Block, X: np.ndarray, group: int, eights: slice) -> None:
         """Write what rows of one group are under eights of draws."""
         _, K, D = self.mixture.means.shape
-        columns, errors = self.groups.columns[group], self.groups.errors[group]
+        columns, errors = self.groups[group]
         complete = len(columns) == D and errors is None
         values = (self.lanes.factors if complete else self.lanes.covariances)[eights]
         rows = np.ascontiguousarray(X if complete else X[:, columns])

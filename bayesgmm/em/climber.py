@@ -140,11 +140,13 @@ class Climber:
         """
         if self.table.complete:
             return outcomes.moments[0, : outcomes.weights.shape[1]]
+        patterns = self.table.missing_patterns
         expected = self.mixture(outcomes, 0).responsibilities(self.table) * self.table.weight_of_rows[:, None]
-        known = (~self.table.missing).astype(float)
+        of_pattern = np.add.reduceat(expected[patterns.order], patterns.start[:-1])  # (n, K)
+        known = (~self.table.missing[patterns.order[patterns.start[:-1]]]).astype(float)
         if self.model.diagonal:
-            return (expected.T @ known).min(axis=1)
-        return np.array([(known.T @ (known * r[:, None])).min() for r in expected.T])
+            return (of_pattern.T @ known).min(axis=1)
+        return np.array([(known.T @ (known * r[:, None])).min() for r in of_pattern.T])
 
 
 def make_climber(
