@@ -636,6 +636,32 @@ struct DrawsTile {
         entropy = log_prob + TILE_WIDTH;
         joint = entropy + TILE_WIDTH;
     }
+
+    // Rows of X (n, D) from `begin` on, as many as there is room for; how many they are.
+    int64_t load_rows(const double* X, int64_t begin, int64_t n, int64_t D, const double* center) const {
+        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS;
+        for (int64_t j = 0; j < D; j++)
+            for (int64_t i = 0; i < rows; i++) x[j * TILE_ROWS + i] = X[(begin + i) * D + j] - center[j];
+        return rows;
+    }
+
+    // A log joint density of component k, and in log_prob the largest so far.
+    INLINE void put(int64_t k, int64_t to, lanes scale, lanes square) const {
+        const lanes q = maximum(scale - 0.5 * square, splat(LOWEST));
+        store(joint + k * TILE_WIDTH + to, q);
+        store(log_prob + to, k ? maximum(load(log_prob + to), q) : q);
+    }
+
+    void write(int64_t K, int64_t rows, int64_t begin, int64_t g, const Memberships& out) const {
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
+                const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
+                store_anywhere(out.log_prob + row * out.width + to, load(log_prob + from));
+                store_anywhere(out.entropy + row * out.width + to, load(entropy + from));
+                for (int64_t k = 0; k < K; k++)
+                    store_anywhere(out.responsibilities + (row * K + k) * out.width + to, load(joint + k * TILE_WIDTH + from));
+            }
+    }
 };
 
 // Log joint densities of R rows under WIDTH draws, and in log_prob the largest of them.
@@ -663,9 +689,7 @@ void joint_of_draws(const Draws& m, const double* at, int64_t row, int64_t draw,
         }
         UNROLL for (int r = 0; r < R; r++) {
             const int64_t to = (row + r) * EIGHT + draw;
-            q[r] = maximum(scale - 0.5 * q[r], splat(LOWEST));
-            store(tile.joint + k * TILE_WIDTH + to, q[r]);
-            store(tile.log_prob + to, k ? maximum(load(tile.log_prob + to), q[r]) : q[r]);
+            tile.put(k, to, scale, q[r]);
         }
     }
 }
@@ -695,13 +719,13 @@ void normalise_draws(int64_t K, int64_t n, const DrawsTile& tile) {
     }
 }
 
-void under_draws(const double* X, int64_t n, const Draws& m, const DrawsTile& tile, const Memberships& out) {
+Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
     constexpr int R = MANY_REGISTERS ? 8 : 4;
     const int64_t size = entries_of_draws(m.K, m.D);
+    const DrawsTile tile(m.K, m.D);
+    if (missing(tile.memory, tile.d)) return NO_MEMORY;
     for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
-        const int64_t rows = n - begin < TILE_ROWS ? n - begin : TILE_ROWS;
-        for (int64_t j = 0; j < m.D; j++)
-            for (int64_t i = 0; i < rows; i++) tile.x[j * TILE_ROWS + i] = X[(begin + i) * m.D + j] - m.center[j];
+        const int64_t rows = tile.load_rows(X, begin, n, m.D, m.center);
         for (int64_t g = 0; g < m.groups; g++) {
             for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
                 int64_t row = 0;
@@ -709,84 +733,80 @@ void under_draws(const double* X, int64_t n, const Draws& m, const DrawsTile& ti
                 for (; row < rows; row++) joint_of_draws<1>(m, m.values + g * size, row, draw, tile);
             }
             normalise_draws(m.K, rows * EIGHT, tile);
-            for (int64_t i = 0; i < rows; i++)
-                for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
-                    const int64_t row = begin + i, from = i * EIGHT + draw, to = g * EIGHT + draw;
-                    store_anywhere(out.log_prob + row * out.width + to, load(tile.log_prob + from));
-                    store_anywhere(out.entropy + row * out.width + to, load(tile.entropy + from));
-                    for (int64_t k = 0; k < m.K; k++)
-                        store_anywhere(out.responsibilities + (row * m.K + k) * out.width + to,
-                                       load(tile.joint + k * TILE_WIDTH + from));
-                }
+            tile.write(m.K, rows, begin, g, out);
         }
     }
-}
-
-Status memberships(const double* X, int64_t n, const Draws& m, const Memberships& out) {
-    const DrawsTile tile(m.K, m.D);
-    if (missing(tile.memory, tile.d)) return NO_MEMORY;
-    under_draws(X, n, m, tile, out);
     return DONE;
 }
 
-INLINE lanes log_positive(lanes x) {
-    const lanes inverse = 1.0 / x;
-    const lanes above[1] = {maximum(x, inverse)};
-    lanes log[1];
-    log_above_one<1>(above, log);
-    return x < inverse ? -log[0] : log[0];
-}
+// Components under eight draws as the columns that are seen have them, errors included: factors of their covariances.
+struct SeenDraws {
+    static constexpr int R = EIGHT / WIDTH;  // vectors that eight draws are
+    using Steps = General<R>;
+    const Draws& m;
+    const Seen& seen;
+    const int64_t d, size;
+    Array<double> L, room, y, v, scale;  // of each component L, its pivots, log joint density at the mean; of a tile y
 
-// Eight draws as the columns that are seen have them, errors included, in the order of `Draws.values`. L has room for a
-// Cholesky factor of WIDTH draws.
-void see_draws(const Draws& m, int64_t g, const Seen& seen, lanes* L, double* values) {
-    constexpr double HALF_LOG_2PI = 0.91893853320467274178;
-    const int64_t d = seen.n;
-    const auto at = [](int64_t i, int64_t j) { return i * (i + 1) / 2 + j; };  // of a lower triangle
-    for (int64_t k = 0; k < m.K; k++)
-        for (int64_t draw = 0; draw < EIGHT; draw += WIDTH) {
-            const double* from = m.values + (g * m.K + k) * entries_of_draws(1, m.D) + draw;
-            const double *mean = from + EIGHT, *S = mean + m.D * EIGHT;
-            double* to = values + k * entries_of_draws(1, d) + draw;
-            double *inverse = to + (1 + d) * EIGHT;  // of L: the columns of the precision's factor are its rows
-            lanes scale = load_anywhere(from);
-            for (int64_t i = 0; i < d; i++) {
-                const int64_t ci = seen.columns[i];
-                store_anywhere(to + (1 + i) * EIGHT, load_anywhere(mean + ci * EIGHT));
+    SeenDraws(const Draws& m, const Seen& seen)
+        : m(m), seen(seen), d(seen.n), size(d * EIGHT), L(m.K * d * size), room(m.K * size + size), y(TILE_ROWS * size),
+          v(size), scale(m.K * EIGHT) {}
+    bool no_memory() const { return missing(L, room, y, v, scale); }
+
+    const double* values(int64_t g, int64_t k) const { return m.values + (g * m.K + k) * entries_of_draws(1, m.D); }
+
+    void factor(int64_t g) {
+        for (int64_t k = 0; k < m.K; k++) {  // room for more than the pivots is where those of the next one come
+            const double *from = values(g, k), *S = from + (1 + m.D) * EIGHT;
+            double* T = L + k * d * size;
+            for (int64_t i = 0; i < d; i++)
                 for (int64_t j = 0; j <= i; j++) {
-                    const int64_t cj = seen.columns[j];
-                    lanes t = load_anywhere(S + at(ci, cj) * EIGHT);
-                    if (seen.errors) t += seen.errors[ci * m.D + cj];
-                    for (int64_t l = 0; l < j; l++) t -= L[at(i, l)] * L[at(j, l)];
-                    if (j < i) {
-                        L[at(i, j)] = t * load_anywhere(inverse + at(j, j) * EIGHT);
-                        continue;
-                    }
-                    scale -= 0.5 * log_positive(t) + HALF_LOG_2PI;
-                    for (int w = 0; w < WIDTH; w++) t[w] = 1.0 / __builtin_sqrt(t[w]);
-                    store_anywhere(inverse + at(i, i) * EIGHT, t);
-                    for (int64_t l = 0; l < i; l++) {
-                        lanes u = lanes{};
-                        for (int64_t p = l; p < i; p++) u -= L[at(i, p)] * load_anywhere(inverse + at(p, l) * EIGHT);
-                        store_anywhere(inverse + at(i, l) * EIGHT, u * t);
-                    }
+                    const int64_t ci = seen.columns[i], cj = seen.columns[j];
+                    const double error = seen.errors ? seen.errors[ci * m.D + cj] : 0.0;
+                    for (int64_t w = 0; w < EIGHT; w += WIDTH)
+                        store(T + i * size + j * EIGHT + w, load_anywhere(S + (ci * (ci + 1) / 2 + cj) * EIGHT + w) + error);
                 }
-            }
-            store_anywhere(to, scale);
+            lanes q[R];
+            EACH q[i] = splat(double(d) * LOG_2PI);
+            Steps::eliminate(d, 0, T, room + k * size, q);
+            EACH store(scale + k * EIGHT + i * WIDTH, load_anywhere(from + i * WIDTH) - 0.5 * q[i]);
         }
-}
+    }
+
+    // Log joint densities of a tile of rows, and in log_prob the largest of them.
+    void joint(int64_t g, int64_t rows, const DrawsTile& tile) {
+        for (int64_t k = 0; k < m.K; k++) {
+            const double* mean = values(g, k) + EIGHT;
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t j = 0; j < d; j++)
+                    for (int64_t w = 0; w < EIGHT; w += WIDTH)
+                        store(y + row * size + j * EIGHT + w,
+                              tile.x[j * TILE_ROWS + row] - load_anywhere(mean + seen.columns[j] * EIGHT + w));
+            Steps::solve(d, rows, L + k * d * size, room + k * size, y, v);
+            for (int64_t row = 0; row < rows; row++) {
+                lanes q[R];
+                EACH q[i] = lanes{};
+                Steps::add_square(d, y + row * size, room + k * size, q);
+                EACH tile.put(k, row * EIGHT + i * WIDTH, load(scale + k * EIGHT + i * WIDTH), q[i]);
+            }
+        }
+    }
+};
 
 Status memberships_seen(const double* X, int64_t n, const Draws& m, const Seen& seen, const Memberships& out) {
-    const int64_t d = seen.n;
-    const DrawsTile tile(m.K, d);
-    const Array<double> values(entries_of_draws(m.K, d)), center(d);
-    const Array<lanes> L(d * (d + 1) / 2);
-    if (missing(tile.memory, tile.d, values, center, L)) return NO_MEMORY;
-    for (int64_t j = 0; j < d; j++) center[j] = m.center[seen.columns[j]];
+    const DrawsTile tile(m.K, seen.n);
+    SeenDraws draws(m, seen);
+    const Array<double> center(seen.n);
+    if (missing(tile.memory, tile.d, center) || draws.no_memory()) return NO_MEMORY;
+    for (int64_t j = 0; j < seen.n; j++) center[j] = m.center[seen.columns[j]];
     for (int64_t g = 0; g < m.groups; g++) {
-        see_draws(m, g, seen, L, values);
-        under_draws(X, n, {m.K, d, 1, center, values}, tile,
-                    {out.responsibilities + g * EIGHT, out.log_prob + g * EIGHT, out.entropy + g * EIGHT, out.width});
+        draws.factor(g);
+        for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
+            const int64_t rows = tile.load_rows(X, begin, n, seen.n, center);
+            draws.joint(g, rows, tile);
+            normalise_draws(m.K, rows * EIGHT, tile);
+            tile.write(m.K, rows, begin, g, out);
+        }
     }
     return DONE;
 }

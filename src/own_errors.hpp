@@ -205,10 +205,17 @@ struct General {
 
     static void factor(const Source<R>& source, double* L, double* room, lanes (&q)[R]) {
         const int64_t D = source.D;
+        form(source, L);
+        eliminate(D, 1, L, room, q);
+        add_square(D, L + D * D * V, room, q);
+    }
+
+    // The lower triangle of T in L becomes its factor, whose inverse multiplies the rows y below, `more` in number; q gains
+    // log|T|. `room` has the pivots first.
+    static void eliminate(int64_t D, int64_t more, double* L, double* room, lanes (&q)[R]) {
         double *pivots = room, *v = room + D * V;
         lanes one[R];
         EACH one[i] = splat(1.0);
-        form(source, L);
         LogProduct<R> determinant;
         for (int64_t j = 0; j < D; j++) {
             double *row = L + j * D * V, *pivot = row + j * V;
@@ -220,15 +227,28 @@ struct General {
             EACH inverse[i] = 1.0 / p[i];
             EACH store(pivots + j * V + i * WIDTH, p[i]);
             EACH store(pivot + i * WIDTH, inverse[i]);
-            reduce<I, R>(pivot + D * V, row + D * V, D, v, j, inverse, D - j);
+            reduce<I, R>(pivot + D * V, row + D * V, D, v, j, inverse, D - 1 - j + more);
         }
         determinant.add_to(q);
-        const double* border = L + D * D * V;
+    }
+
+    // q gains the square of a row y below the factor, d'T^-1 d of the d that it was.
+    static void add_square(int64_t D, const double* y, const double* pivots, lanes (&q)[R]) {
         for (int64_t at = 0; at < D * V; at += V)
             EACH {
-                const lanes y = load(border + at + i * WIDTH);
-                q[i] += y * y * load(pivots + at + i * WIDTH);
+                const lanes t = load(y + at + i * WIDTH);
+                q[i] += t * t * load(pivots + at + i * WIDTH);
             }
+    }
+
+    // Rows y below a factor that is there already.
+    static void solve(int64_t D, int64_t rows, const double* L, const double* pivots, double* y, double* v) {
+        for (int64_t j = 0; j < D; j++, L += D * V) {
+            lanes inverse[R];
+            EACH inverse[i] = load(L + j * V + i * WIDTH);
+            for (int64_t at = 0; at < j * V; at += WIDTH) store(v + at, load(L + at) * load(pivots + at));
+            reduce<I, R>(y + j * V, y, D, v, j, inverse, rows);
+        }
     }
 
     // The lower triangle of the bordered matrix.
