@@ -147,7 +147,8 @@ def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> 
     rankings = {name: [(model, int(K)) for model, K in order] for name, order in summary["rankings"].items()}
     title = report.described(summary["n_observations"], summary["features"], summary["arguments"]["source"])
     output.page(report.selection_page(fits, rankings, title, output.console.width, summary.get("ambiguous", ())))
-    output.sentences(summary["conclusions"])
+    noise = ["Rows may belong to no cluster in every fit: --noise."] if summary["arguments"].get("noise") else []
+    output.sentences([*noise, *summary["conclusions"]])
 
 
 def assign_rows(

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LEAST_NUMBERED = 10  # rows, below which a column that counts up by one may be a measurement
+_ERROR_NAMES = ("sd", "std", "se", "err", "error", "sigma", "e", "unc", "uncertainty")  # before a column's name
 _NUMBER_NAMES = ("id", "index", "nr", "no", "row")  # what columns that number the rows are called
 
 
@@ -123,6 +125,7 @@ def read_table(
         table = _table(file, rows, used, errors, units, notes)
         if columns is None:
             _refuse_row_numbers(table.features)
+            notes += _likely_errors(list(table.features)) if error_prefix is None else []
         notes += [f"column {name!r} is read without its sign {unit}" for name, unit in units.items() if unit]
         found = stand_ins(table.features.to_numpy(), list(table.features))
         notes += [f"{one}; if that stands for a missing value, give --missing={one.value:g}" for one in found]
@@ -160,6 +163,20 @@ def refuse_missing(table: ReadTable) -> None:
         place, column, n = table.gap
         more = f" (and {n - 1} more in the table)" if n > 1 else ""
         raise InputError(f"{place}, column {column!r}: the value is missing{more}; fill it in or leave the row out")
+
+
+def _likely_errors(columns: list[str]) -> list[str]:
+    """Notes on columns that are fitted like others, but are named as errors of others would be."""
+    found: dict[str, list[str]] = {}
+    for name, of in product(columns, columns):
+        prefix = name.removesuffix(of)
+        if name.endswith(of) and prefix.rstrip("_ .-").lower() in _ERROR_NAMES:
+            found.setdefault(prefix, []).append(repr(name))
+    return [
+        f"fitted like all columns: {listed(names)}; if these are standard deviations of the errors of others, give "
+        f"--error-prefix {shlex.quote(prefix)}"
+        for prefix, names in found.items()
+    ]
 
 
 def _as_text(columns: Sequence[str] | None, ids: str | None, error_prefix: str | None) -> Any:

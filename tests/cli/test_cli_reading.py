@@ -124,6 +124,20 @@ def test_errors_are_in_columns_named_after_those_of_the_values(file):
     assert list(table.features.columns) == ["b"]
 
 
+@pytest.mark.parametrize(("prefix", "given"), [("sd_", "sd_"), ("Err ", "'Err '"), ("e", "e")])
+def test_columns_named_like_errors_of_others_are_noted(file, prefix, given):
+    table = read_table(file(f"mass,{prefix}mass,radius,{prefix}radius\n1,0.1,2,0.3\n2,0.2,2.5,0.1\n"))
+    assert table.features.shape == (2, 4)
+    (note,) = table.notes
+    assert f"'{prefix}mass' and '{prefix}radius'" in note
+    assert note.endswith(f"give --error-prefix {given}")
+
+
+@pytest.mark.parametrize("others", ["sd_mass,radius", "mass,max_mass", "mass,massive"])
+def test_other_columns_are_not_taken_for_errors(file, others):
+    assert read_table(file(f"{others}\n1,0.1\n2,0.2\n")).notes == ()
+
+
 def test_errors_that_cannot_be_are_refused(file):
     for content, said in (
         ("b,e_b\n1,0.1\n2,\n", "line 3 of t.csv, column 'e_b': the error of a value is missing"),
