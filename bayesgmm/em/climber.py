@@ -12,8 +12,9 @@ import numpy as np
 from bayesgmm.covariance import CovarianceModel, first_dependent, precision_cholesky, precisions_cholesky
 from bayesgmm.em import ascent
 from bayesgmm.em.initialize import mean_and_covariance
+from bayesgmm.em.spurious import THIN, least_width, log_chance_subsets, log_subsets, widths
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import NO_LABELS, Parameters, expected_statistics
+from bayesgmm.expectation import NO_LABELS, Parameters, expected_statistics, log_joint
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations
@@ -24,6 +25,7 @@ SHORT_TOLERANCE = 1e-2  # nats, of a short run that sees a sample of the rows
 _SHORT = 30  # iterations of a short run
 _SHORT_ROWS = 500, 100  # rows per component, and more per feature, beyond which short runs see a sample
 _ROUNDED = 1 / math.sqrt(12)  # of a step: the sd that rounding alone gives a feature; flagged two standard errors below
+_NOTHING = 1e-300  # a weight whose log is finite
 _SPREAD_ROWS = 50_000  # that the origin and the units of the moments are taken from
 
 
@@ -109,20 +111,17 @@ class Climber:
         """Which component makes the maximum of a single climb spurious, and why; None if none does."""
         if self.problem.penalty.rows > 0:
             return None  # priors keep the likelihood bounded
-        D, free = self.table.n_features, ~self.problem.fixed.has_covariance
+        D, weights = self.table.n_features, outcomes.weights[0]
         counts, errors = self._least_counts(outcomes), self.table.least_errors
         observed = outcomes.covariances[0] + (0.0 if errors is None else np.diag(errors))
-        precision = np.einsum("kjj->kj", precisions_cholesky(observed)[0])
-        width = self.problem.reference / precision  # (K, D) sds given the features before, relative to the data's
-        n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
-        rounding_sd = _ROUNDED * (1 - 2 / np.sqrt(2 * n_rows)).clip(0) * np.sqrt((1 - D / n_rows).clip(0))
-        rounded = (precision * np.multiply.outer(rounding_sd, self.table.resolution) > 1) & (width < 0.5)
-        relative_rows = counts / (D + 1)
-        least_width = np.where(relative_rows < 3, np.maximum(0.1 / np.maximum(relative_rows, 1) ** 4, 1e-2), 1e-7)
-        few, narrow = relative_rows < 1, width.min(axis=1) < least_width
-        if self.model.volume == "E":
-            few, narrow = np.zeros_like(few), np.zeros_like(narrow)  # equal volumes keep the likelihood bounded
-        spurious = free & (rounded.any(axis=1) | few | narrow)
+        rounded = self._rounded(observed, outcomes, counts)
+        few, singular, by_chance = np.zeros((3, len(weights)), dtype=np.bool_)
+        if self.model.volume == "V":  # equal volumes keep the likelihood bounded
+            width = widths(observed, weights)
+            few, singular = counts < D + 1, width < least_width(counts, D)
+            for k in np.flatnonzero((width < THIN) & ~few & ~singular).tolist():
+                by_chance[k] = self._is_chance(outcomes, k, float(counts[k]))
+        spurious = ~self.problem.fixed.has_covariance & (rounded.any(axis=1) | few | singular | by_chance)
         if not spurious.any():
             return None
         k = int(spurious.argmax())
@@ -131,7 +130,48 @@ class Climber:
             return f"component {k} is narrower than the steps in which {feature!r} is recorded"
         if few[k]:
             return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-        return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
+        if singular[k]:
+            return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
+        return f"component {k} is thin, but among so many rows chance puts some {counts[k]:.1f} as close together"
+
+    def _rounded(self, observed: np.ndarray, outcomes: ascent.Outcomes, counts: np.ndarray) -> np.ndarray:
+        """Which components are narrower in which features than rounding alone would make them, (K, D).
+
+        The sd of a feature is that given all others, and counts if it is less than half the table's.
+        """
+        D, weights, offsets = self.table.n_features, outcomes.weights[0], outcomes.offsets[0]
+        share = weights / weights.sum()
+        apart = offsets - share @ offsets
+        whole = np.einsum("k,kij->ij", share, observed) + np.einsum("k,ki,kj->ij", share, apart, apart)
+        if self.model.diagonal:
+            whole = np.diag(np.diag(whole))
+        precision = (precisions_cholesky(np.concatenate((observed, whole[None])))[0] ** 2).sum(axis=2)  # (K + 1, D)
+        n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+        sd = _ROUNDED * (1 - 2 / np.sqrt(2 * n_rows)).clip(0) * np.sqrt((1 - D / n_rows).clip(0))
+        narrow = precision[:-1] * np.multiply.outer(sd, self.table.resolution) ** 2 > 1
+        return narrow & (4 * precision[-1] < precision[:-1])
+
+    def _is_chance(self, outcomes: ascent.Outcomes, k: int, n_rows: float) -> bool:
+        """Whether some subset of the rows would be expected to gain as much as component k's by chance alone.
+
+        The gain is over the density that the other components have there. Labelled rows are not chosen.
+        """
+        weights, table, D = outcomes.weights[0], self.table, self.table.n_features
+        P = precisions_cholesky(outcomes.covariances[0])[0]
+        log_weight = np.log(np.maximum(weights, _NOTHING))
+        log_scale = log_weight + np.log(np.einsum("kjj->kj", P)).sum(axis=1) - D / 2 * math.log(2 * math.pi)
+        joint = log_joint(table.rows(self.center), Parameters(log_scale, outcomes.offsets[0], P), self.model.diagonal)
+        others = np.logaddexp.reduce(np.delete(joint, k, axis=1), axis=1)
+        if table.noise_density is not None:
+            others = np.logaddexp(others, math.log(max(1 - weights.sum(), _NOTHING)) + table.noise_density)
+        log_odds, log_rest = joint[:, k] - others, math.log(max(1 - weights[k], _NOTHING))
+        gains, free = np.logaddexp(log_odds, 0.0) + log_rest, np.ones(len(joint), dtype=np.bool_)
+        if self.labels.size:
+            free = self.labels < 0
+            gains = np.where(free, gains, np.where(self.labels == k, log_odds + log_rest - log_weight[k], 0.0))
+        weight = table.weight_of_rows * (self.problem.total / table.total_weight)
+        n_subsets = log_subsets(float(weight @ free), float((weight * free) @ np.exp(-np.logaddexp(-log_odds, 0.0))))
+        return log_chance_subsets(n_rows, n_subsets, weight @ gains + n_subsets, D, self.model) > 0
 
     def _least_counts(self, outcomes: ascent.Outcomes) -> np.ndarray:
         """Expected number of rows (K,) of each component; with missing values, of those that a covariance rests on.
