@@ -154,24 +154,41 @@ class Climber:
     def _is_chance(self, outcomes: ascent.Outcomes, k: int, n_rows: float) -> bool:
         """Whether some subset of the rows would be expected to gain as much as component k's by chance alone.
 
-        The gain is over the density that the other components have there. Labelled rows are not chosen.
+        The gain is over the mixture in which it is merged with another one, whichever loses least. Labelled rows are
+        not chosen.
         """
-        weights, table, D = outcomes.weights[0], self.table, self.table.n_features
-        P = precisions_cholesky(outcomes.covariances[0])[0]
-        log_weight = np.log(np.maximum(weights, _NOTHING))
-        log_scale = log_weight + np.log(np.einsum("kjj->kj", P)).sum(axis=1) - D / 2 * math.log(2 * math.pi)
-        joint = log_joint(table.rows(self.center), Parameters(log_scale, outcomes.offsets[0], P), self.model.diagonal)
-        others = np.logaddexp.reduce(np.delete(joint, k, axis=1), axis=1)
-        if table.noise_density is not None:
-            others = np.logaddexp(others, math.log(max(1 - weights.sum(), _NOTHING)) + table.noise_density)
-        log_odds, log_rest = joint[:, k] - others, math.log(max(1 - weights[k], _NOTHING))
-        gains, free = np.logaddexp(log_odds, 0.0) + log_rest, np.ones(len(joint), dtype=np.bool_)
+        weights, offsets, covariances = outcomes.weights[0], outcomes.offsets[0], outcomes.covariances[0]
+        table, others = self.table, np.delete(np.arange(len(weights)), k)
+        pair = weights[k] + weights[others]
+        share, apart = weights[k] / np.maximum(pair, _NOTHING), offsets[k] - offsets[others]
+        means = offsets[others] + share[:, None] * apart
+        between = (share * (1 - share))[:, None, None] * apart[:, :, None] * apart[:, None]
+        within = covariances[others] + share[:, None, None] * (covariances[k] - covariances[others])
+        merged = self._log_joint(pair, means, within + between)
+        joint, noise = self._log_joint(weights, offsets, covariances), np.full(len(merged), -np.inf)
+        free = np.ones(len(joint), dtype=np.bool_)
         if self.labels.size:
             free = self.labels < 0
-            gains = np.where(free, gains, np.where(self.labels == k, log_odds + log_rest - log_weight[k], 0.0))
+            known = self.labels[:, None]
+            joint[(known >= 0) & (known != np.arange(len(weights)))] = -np.inf
+            merged[(known >= 0) & (known != others) & (known != k)] = -np.inf
+        if table.noise_density is not None:
+            noise = np.where(free, math.log(max(1 - weights.sum(), _NOTHING)) + table.noise_density, -np.inf)
+        whole = np.logaddexp(np.logaddexp.reduce(joint, axis=1), noise)
         weight = table.weight_of_rows * (self.problem.total / table.total_weight)
-        n_subsets = log_subsets(float(weight @ free), float((weight * free) @ np.exp(-np.logaddexp(-log_odds, 0.0))))
-        return log_chance_subsets(n_rows, n_subsets, weight @ gains + n_subsets, D, self.model) > 0
+        losses = []
+        for i, j in enumerate(others.tolist()):
+            rest = np.logaddexp.reduce(np.delete(joint, [j, k], axis=1), axis=1)
+            losses.append(float(weight @ (whole - np.logaddexp(np.logaddexp(rest, noise), merged[:, i]))))
+        n_subsets = log_subsets(float(weight @ free), float((weight * free) @ np.exp(joint[:, k] - whole)))
+        return log_chance_subsets(n_rows, n_subsets, min(losses) + n_subsets, table.n_features, self.model) > 0
+
+    def _log_joint(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+        """Log weight plus log density (N, K) of components with these parameters at each row."""
+        P, D = precisions_cholesky(covariances)[0], self.table.n_features
+        log_scale = np.log(np.maximum(weights, _NOTHING)) + np.log(np.einsum("kjj->kj", P)).sum(axis=1)
+        log_scale -= D / 2 * math.log(2 * math.pi)
+        return log_joint(self.table.rows(self.center), Parameters(log_scale, offsets, P))
 
     def _least_counts(self, outcomes: ascent.Outcomes) -> np.ndarray:
         """Expected number of rows (K,) of each component; with missing values, of those that a covariance rests on.
