@@ -20,7 +20,7 @@ from bayesgmm.tables import StandIn
 
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
 RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
-_ODDS = 24.0  # against a better maximum, per hit of a best one that has no rivals but one
+_ODDS = 6.0  # against a better maximum, per hit of the best and per maximum that could be it
 _TELLING = 10  # climbs, fewer than which say nothing of other maxima
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
 _FEW_ROWS = 1.5  # fewer are no component but a single row
@@ -138,7 +138,7 @@ def chance_of_better(n_rivals: int, hits: int) -> float:
     hits : int
         Number of climbs that ended at the best.
     """
-    odds = (n_rivals + 1) ** 2 / (_ODDS * hits)
+    odds = (n_rivals + 1) / (_ODDS * hits)
     return odds / (1 + odds)
 
 
