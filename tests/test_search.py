@@ -1,6 +1,8 @@
 """Laws of the search for maxima: what it finds, when it ends, and what it says of itself."""
 
 import math
+from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -116,6 +118,26 @@ def test_the_highest_maxima_have_their_parameters():
     for maximum in fit.maxima[:20]:
         assert maximum.mixture.log_likelihood(X) == pytest.approx(maximum.log_likelihood, abs=1e-6)
     assert all(maximum.mixture is None for maximum in fit.maxima[20:] if maximum.log_likelihood != fit.log_likelihood)
+
+
+@pytest.mark.parametrize("concentration", [(1, 5, 60), (60, 5, 1), (3, 200, 3)])
+def test_a_fit_under_priors_that_tell_components_apart_is_their_maximum(concentration):
+    """From its own parameters nothing is gained, and in no other order of the components."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(center, 1, (n, 2)) for center, n in ((0, 20), (6, 90), (12, 45))])
+    priors = replace(bg.Priors.weakly_informative(X, 3), concentration=np.array(concentration, dtype=float))
+    fit = bg.fit_em(X, 3, priors=priors, rng=0)
+    height = fit.log_likelihood_path[-1]
+    for order in permutations(range(3)):
+        again = bg.fit_em(X, 3, priors=priors, starts=[fit.mixture.permute(list(order))])
+        assert again.log_likelihood_path[-1] <= height + 1e-5
+        if order == (0, 1, 2):
+            np.testing.assert_allclose(again.mixture.weights, fit.mixture.weights, atol=1e-5)
+            np.testing.assert_allclose(again.mixture.means, fit.mixture.means, atol=1e-4)
+    largest = int(np.argmax(concentration))
+    assert fit.mixture.weights.argmax() == largest
+    with pytest.raises(bg.InputError, match="align_to cannot order"):
+        bg.fit_em(X, 3, priors=priors, align_to=fit)
 
 
 @pytest.mark.parametrize("covariance", ["tied", "spherical", "EEI", "EEV", "full"])

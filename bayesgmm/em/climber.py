@@ -73,6 +73,27 @@ class Climber:
         K = self.problem.penalty.concentration.size
         return K == 1 and self.table.complete and self.table.noise is None
 
+    @property
+    def prefers_an_order(self) -> bool:
+        """Whether priors tell components apart by their concentrations, and nothing else does."""
+        known = self.labels.size or self.problem.fixed.has_weight.any() or self.problem.fixed.has_mean.any()
+        concentration = self.problem.penalty.concentration
+        return bool(np.ptp(concentration) > 0) and not known and not self.problem.fixed.has_covariance.any()
+
+    def in_best_order(self, moments: np.ndarray) -> np.ndarray:
+        """Moments (S, size) with the components in the order that the priors like best.
+
+        The more concentrated weight goes to the larger component, since sums of products are largest then.
+        """
+        if not self.prefers_an_order:
+            return moments
+        (S, _), (K, D) = moments.shape, self.problem.fixed.offsets.shape
+        parts = np.split(moments, [K, K + K * D], axis=1)
+        rank = np.argsort(np.argsort(self.problem.penalty.concentration, kind="stable"))
+        order = np.argsort(parts[0], axis=1, kind="stable")[:, rank]
+        own = np.arange(S)[:, None]
+        return np.concatenate([part.reshape(S, K, -1)[own, order].reshape(S, -1) for part in parts], axis=1)
+
     def limited(self, max_iterations: int) -> Climber:
         """The same climber with ``max_iterations``, unless it has fewer already."""
         fewer = min(max_iterations, self.problem.max_iterations)

@@ -146,7 +146,8 @@ def fit_em(
         but at most 200, fewer where the table is long or has many features. ``fit.search`` says what was found how
         often, and ``fit.search_end`` why the search ended.
     align_to : EMFit or GaussianMixture, optional
-        Order the components like those nearest to them in this fit or mixture, instead of by their means.
+        Order the components like those nearest to them in this fit or mixture, instead of by their means. Under priors
+        with a concentration for each component they keep the order that the priors like best, and cannot be aligned.
     max_iterations : int
         Per start.
     tolerance : float
@@ -285,6 +286,8 @@ def fit_quietly(X: Any, n_components: int, covariance: str | CovarianceModel = "
         tolerance=float(chosen.tolerance),
         max_iterations=int(chosen.max_iterations),
     )
+    if chosen.align_to is not None and climber.prefers_an_order:
+        raise InputError("align_to cannot order components whose priors have concentrations of their own")
     if chosen.starts is not None:
         starts, blobs = _starts_under(chosen.priors, chosen.starts, table, K), climber.problem.row_variance
         plan = Plan(user_starts(starts, table, climber.center, blobs, K))
@@ -329,7 +332,7 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
     )
     passes = KeptPasses(Streamed(parts, climber.center), checkpoints, chosen.progress)
     fit = answer(passes, on_all_rows(sample, climber, spread, of_sample))
-    if chosen.align_to is None and "fixed" in fit.constraints:
+    if chosen.align_to is None and ("fixed" in fit.constraints or climber.prefers_an_order):
         return fit
     return replace(fit, mixture=fit.mixture.permute(order(fit.mixture, chosen.align_to)))
 
@@ -385,7 +388,7 @@ def fit_by_plan(
     mixture = climber.mixture(best, 0, names)
     sums = float(end["log_likelihood"]), float(end["map_log_responsibility"])
     log_likelihood, map_log_responsibility = climber.log_likelihood(mixture) if "reg_covar" in constraints else sums
-    if align_to is not None or not (as_started or {"labels", "fixed"} & set(constraints)):
+    if align_to is not None or not (as_started or climber.prefers_an_order or {"labels", "fixed"} & set(constraints)):
         mixture = mixture.permute(order(mixture, align_to))
     result.path.flags.writeable = False
     return EMFit(

@@ -135,11 +135,12 @@ class _Found:
 
     def climb(self, batch: Candidates) -> None:
         """Climb from named moments to the end."""
-        outcomes, _ = self.climber.climb(np.stack([moments for _, moments in batch]))
+        starts = self.climber.in_best_order(np.stack([moments for _, moments in batch]))
+        outcomes, _ = self.climber.climb(starts)
         (N, D), diagonal = self.climber.table.values.shape, self.climber.model.diagonal
         self.work += multiply_adds(N, self._K, D, diagonal) * float(outcomes.progress["iteration"].sum())
-        for i, (kind, moments) in enumerate(batch):
-            end = self._add(moments, ascent.Outcomes(*(part[i : i + 1] for part in outcomes)))
+        for i, (kind, _) in enumerate(batch):
+            end = self._add(starts[i], ascent.Outcomes(*(part[i : i + 1] for part in outcomes)))
             self.starts.append(_start(kind, end, 0))
 
     def next_starts(self, seeding: Seeding, rng: np.random.Generator) -> Candidates:
@@ -208,7 +209,7 @@ def _search_by_sample(
 ) -> SearchResult:
     """Run briefly over a sample of the rows from all starts, and climb over all rows from the best of them."""
     kinds = [kind for kind, _ in candidates]
-    moments = np.stack([z for _, z in candidates])
+    moments = climber.in_best_order(np.stack([z for _, z in candidates]))
     N, K, D = climber.table.n_observations, climber.problem.penalty.concentration.size, climber.table.n_features
     large = parallel_pays(N, K, D, climber.model.diagonal)
     n_finalists = min(_FINALISTS_LARGE if large else max(_FINALISTS, len(kinds) // 4), len(kinds))
@@ -357,7 +358,9 @@ def finish_leader(climber: Climber, climbs: list[_Climb], rng: np.random.Generat
         climb = climbs[leader]
         if not climb.finished:
             climbs[leader] = _continued(climber, climb, climb.outcomes.moments)
-        elif (higher := _past_saddle(climber, climb, rng) or _to_border(climber, climb)) is not None:
+        elif (
+            higher := _past_saddle(climber, climb, rng) or _to_border(climber, climb) or _in_order(climber, climb)
+        ) is not None:
             climbs[leader] = higher
         else:
             settled.add(leader)
@@ -418,6 +421,16 @@ def _to_border(climber: Climber, climb: _Climb) -> _Climb | None:
             root = np.linalg.solve(P.T, axes * np.where(flat, _SHRINK, 1.0))
             covariances[k], shrunk = root @ root.T, True
     if not shrunk:
+        return None
+    return _if_higher(_continued(climber, climb, moments), climb, climber.problem.tolerance)
+
+
+def _in_order(climber: Climber, climb: _Climb) -> _Climb | None:
+    """The climb gone on with its components in another order, where the priors like that better."""
+    if not climber.prefers_an_order or climber.problem.tolerance == 0.0:
+        return None
+    moments = climber.in_best_order(climb.outcomes.moments)
+    if np.array_equal(moments, climb.outcomes.moments):
         return None
     return _if_higher(_continued(climber, climb, moments), climb, climber.problem.tolerance)
 
