@@ -14,16 +14,15 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode, find_mode, start_near
 from bayesgmm.bayes.priors.covariances import ConjugatePrior
 from bayesgmm.em.fit import fit_quietly
-from bayesgmm.em.result import RIVALS, EMFit, Maximum, merge_maxima
+from bayesgmm.em.result import RIVALS, TELLING, EMFit, Maximum, chance_of_better
 from bayesgmm.errors import DegenerateFitError
 from bayesgmm.mixture import GaussianMixture
 
 _WEIGHTLESS = 7.0  # nats of evidence by Laplace below the best mode's at which a mode is left out
 _SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
-_BATCH = 10  # starts, so few that all are climbed from to the end
-_CLIMBS = 3, 20  # batches at least and at most
-UNSURE = 0.05  # chance of a maximum not met so far above which the search goes on, and the verdict says so
+UNSURE = 0.05  # chance of a higher maximum above which the verdict says so
 _BETTER = 0.5  # nats by which another maximum of the likelihood is worth a word
+_CLIMBED = 10  # maxima of the posterior from which the likelihood is climbed
 
 
 class Searched(NamedTuple):
@@ -38,8 +37,10 @@ class Searched(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """Chance that a further climb ends at a maximum not met so far: the share of those met once (Good 1953)."""
-        return sum(maximum.hits == 1 for maximum in self.maxima) / max(self.climbs, 1)
+        """Chance that a longer search would find a higher maximum; NaN where too few climbs tell of others."""
+        if not self.maxima:
+            return 0.0
+        return math.nan if self.climbs < TELLING else chance_of_better(len(self.maxima), self.maxima[0].hits)
 
     @property
     def text(self) -> str:
@@ -48,35 +49,28 @@ class Searched(NamedTuple):
             return ""
         n, hits = len(self.maxima), self.maxima[0].hits
         others = f", one of {n} within {RIVALS:.0f} nats," if n > 1 else ""
-        once = sum(maximum.hits == 1 for maximum in self.maxima)
-        return f"The highest maximum{others} was reached by {hits} of {self.climbs} climbs" + (
-            f"; {once} {'were' if once > 1 else 'was'} met only once, so that a further climb finds another with a "
-            f"chance of about {self.chance:.0%}."
-            if once
-            else "."
-        )
+        reached = f"The highest maximum{others} was reached by {hits} of {self.climbs} climbs"
+        unsure = f"; the chance that there is a higher one is about {self.chance:.0%}"
+        return f"{reached}{unsure if self.chance > UNSURE else ''}."
 
 
 def search_modes(density: Density, fit: EMFit, rng: np.random.Generator) -> Searched:
-    """Climb from ten random starts at a time until hardly any maximum is left to be met, but at most 200 times."""
+    """Search the posterior as `fit_em` searches the likelihood, until a higher maximum is unlikely."""
     X, K, model = density.table, fit.n_components, fit.covariance_model
     priors = density.priors if isinstance(density.priors.covariances, ConjugatePrior) else None
-    maxima: tuple[Maximum, ...] = ()
-    searched, climbs = Searched(), 0
     if K == 1 and X.complete and X.noise is None:
-        return searched
-    for batch in range(_CLIMBS[1]):
+        return Searched()
+    try:
+        found = fit_quietly(X, K, model, priors=priors, rng=rng).maxima
+    except DegenerateFitError:
+        return Searched()
+    sound = [maximum for maximum in found if not maximum.spurious]
+    near = tuple(m for m in sound if m.log_likelihood > sound[0].log_likelihood - RIVALS)
+    searched = Searched(near, sum(maximum.hits for maximum in found))
+    if near and not fit.penalised:
+        starts = [maximum.mixture for maximum in near[:_CLIMBED] if maximum.mixture is not None]
         with suppress(DegenerateFitError):
-            new = fit_quietly(X, K, model, priors=priors, n_starts=_BATCH, rng=rng).maxima
-            maxima = merge_maxima([*maxima, *(maximum for maximum in new if not maximum.spurious)])
-            climbs += sum(maximum.hits for maximum in new)
-        near = (m for m in maxima if m.log_likelihood > maxima[0].log_likelihood - RIVALS)
-        searched = Searched(tuple(near), climbs)
-        if batch + 1 >= _CLIMBS[0] and searched.chance <= UNSURE:
-            break
-    if searched.maxima and not fit.penalised:
-        with suppress(DegenerateFitError):
-            best = fit_quietly(X, K, model, starts=[maximum.mixture for maximum in searched.maxima[:_BATCH]])
+            best = fit_quietly(X, K, model, starts=starts)
             if not best.spurious:
                 return searched._replace(log_likelihood=best.log_likelihood)
     return searched
@@ -88,7 +82,7 @@ def better_fit(fit: EMFit, searched: Searched) -> str:
         return ""
     return (
         f"The fit is not the highest maximum of the likelihood: {searched.log_likelihood:.1f} was found, and it has "
-        f"{fit.log_likelihood:.1f}. Refit with more starts (n_starts=200)."
+        f"{fit.log_likelihood:.1f}. Refit with more starts (n_starts=1000)."
     )
 
 

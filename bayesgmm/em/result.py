@@ -21,7 +21,7 @@ from bayesgmm.tables import StandIn
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
 RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
 _ODDS = 6.0  # against a better maximum, per hit of the best and per maximum that could be it
-_TELLING = 10  # climbs, fewer than which say nothing of other maxima
+TELLING = 10  # climbs, fewer than which say nothing of other maxima
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
 _FEW_ROWS = 1.5  # fewer are no component but a single row
 _WIDE = 30.0  # times the sd that any other component has in a feature; no published fit comes near
@@ -299,7 +299,7 @@ class EMFit:
         """
         if self.search_end is SearchEnd.ONLY:
             return 0.0
-        if self.search_end is SearchEnd.GIVEN or self._n_climbs < _TELLING:
+        if self.search_end is SearchEnd.GIVEN or self._n_climbs < TELLING:
             return math.nan
         best = self._maximum
         near = (m for m in self.maxima if abs(m.log_likelihood - best.log_likelihood) < RIVALS)
