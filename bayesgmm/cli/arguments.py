@@ -60,6 +60,10 @@ _SELECT_EPILOG = """what is written to DIR:
   summary.json     the conclusions and the run in numbers, with everything it was given; written last
 Finished parts are kept in DIR/unfinished until the end: after an interruption the same command goes on from there.
 
+Several files, a pattern of their names (in quotes), a directory of Parquet files, .npy, and a file of Parquet that is
+large beside the memory are read in parts: all fits climb in the same readings, and a tenth of the rows is held out to
+judge them. Page and pictures are then of a random sample of the rows.
+
 BIC and ICL are about clusters, the held-out log density and LOO about prediction, the
 evidence is about mixture and prior together.
 Exit status: 0 done, 1 the result cannot be written, 2 input that cannot be used, 130 interrupted, 141 nobody reads on.
@@ -193,10 +197,9 @@ def _add_select_arguments(select: Parser) -> None:
     )
     select.add_argument(
         "--criteria",
-        default="bic,icl,cv",
         metavar="A,B,...",
         help="some of bic, icl, aic, cv (held-out density), loo, evidence (the last two draw from the posteriors of "
-        "the contenders); the first decides (%(default)s)",
+        "the contenders), held_out (of a table in parts); the first decides (bic,icl,cv, or held_out,icl,bic in parts)",
     )
     select.add_argument(
         "--posterior", choices=("contenders", "all"), help="draw posteriors of the five contenders, or of every fit"
@@ -207,11 +210,12 @@ def _add_select_arguments(select: Parser) -> None:
         help="how many components of a large mixture hold rows, if its prior allows empty ones?",
     )
     _add_columns_and_output(select, "bayesgmm-TABLE-select")
+    _add_cluster(select)
     _add_noise(select)
     numbers = (
         ("--starts", 1, None, "starts of each fit (as many as it takes)"),
         ("--folds", 2, 10, "parts held out in turn (%(default)s)"),
-        ("--replicates", 0, 100, "resampled tables on which to repeat the choice (%(default)s)"),
+        ("--replicates", 0, None, "resampled tables on which to repeat the choice (100; none of a table in parts)"),
     )
     for name, least, default, meaning in numbers:
         select.add_argument(name, type=whole_number(least), default=default, metavar="N", help=meaning)

@@ -162,7 +162,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 def _fit_in_parts(arguments: argparse.Namespace, counts: Sequence[int], settings: Settings) -> None:
     """Fit a table that need not fit in memory."""
     if len(counts) > 1:
-        raise InputError("a table in parts takes one number of components")
+        raise InputError("a table in parts is fitted with one number of components; bayesgmm select compares several")
     arguments.table = files_in(arguments.table)
 
     from bayesgmm.cli import files
@@ -218,11 +218,11 @@ def _select(arguments: argparse.Namespace) -> None:
     counts = component_counts(arguments.components)
     every = arguments.covariance.lower() == "all"
     covariances = arguments.covariance if every else names_in(arguments.covariance, "--covariance")
-    criteria = names_in(arguments.criteria, "--criteria")
-    if in_parts(arguments.table):
-        raise InputError("bayesgmm select takes one table that fits in memory; bayesgmm fit takes several files")
+    criteria = None if arguments.criteria is None else names_in(arguments.criteria, "--criteria")
+    arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table[0])}-select")
+    if arguments.cluster is not None or in_parts(arguments.table):
+        return _select_in_parts(arguments, {"n_components": counts, "covariances": covariances, "criteria": criteria})
     arguments.table = arguments.table[0]
-    arguments.out = arguments.out or Path(f"bayesgmm-{stem(arguments.table)}-select")
 
     from bayesgmm.cli import files
     from bayesgmm.cli.console import note
@@ -236,7 +236,7 @@ def _select(arguments: argparse.Namespace) -> None:
         note(f"{missing}, and integrated over")
     if arguments.noise and arguments.overfitted:
         raise InputError("--overfitted has no --noise; leave one of them out")
-    if arguments.folds > len(request.table) and "cv" in criteria:
+    if arguments.folds > len(request.table) and "cv" in (criteria or ["cv"]):
         raise InputError(f"--folds {arguments.folds} is more than the {len(request.table)} rows of the table")
     if arguments.force:
         _forget(arguments.out / files.UNFINISHED)
@@ -260,6 +260,26 @@ def _select(arguments: argparse.Namespace) -> None:
         record = request.record | _size(request)
         written = files.write_selection(request.table, selection, arguments.out, record)
     _show_selection(request, written, written.files)
+
+
+def _select_in_parts(arguments: argparse.Namespace, grid: dict[str, Any]) -> None:
+    """Compare a grid of fits to a table that need not fit in memory."""
+    arguments.table = files_in(arguments.table)
+
+    from bayesgmm.cli import files
+    from bayesgmm.cli.console import Output
+    from bayesgmm.cli.finished import show_selection
+    from bayesgmm.cli.in_parts import compare, refuse_what_is_for_one_file
+
+    refuse_what_is_for_one_file(arguments)
+    _check_output(arguments)
+    if arguments.force:
+        _forget(arguments.out / files.UNFINISHED)
+    output = Output(arguments.json, arguments.quiet)
+    written = compare(arguments, grid, _record(arguments), output)
+    show_selection(arguments.out, written.summary, output)
+    output.sentences(files.endings(arguments.out, written.files, written.summary["not_drawn"]))
+    output.value(written.summary)
 
 
 def _read(arguments: argparse.Namespace) -> _Request:

@@ -73,8 +73,6 @@ def write(
     }
     drawn, not_drawn = files.draw(pictures, directory)
     source, ids = files.source_of(run), files.ids_of(own, run)
-    if len(table) < fit.n_observations:
-        source += f": a random sample of {len(table)} of its {fit.n_observations} rows"
     web_page, no_page = files.draw_page(lambda: facts_of_fit(fit, table, source, ids=ids, run=run), directory)
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)

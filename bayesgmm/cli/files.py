@@ -268,8 +268,9 @@ def ids_of(own: pd.DataFrame, run: dict[str, Any]) -> list[str] | None:
 
 
 def source_of(run: dict[str, Any]) -> str:
-    """The name of the table, by what is known of a run."""
-    return str(run.get("arguments", {}).get("source", ""))
+    """The name of the table, by what is known of a run; of a table in parts how many of its rows are shown."""
+    name, shown, n = str(run.get("arguments", {}).get("source", "")), run.get("n_shown"), run.get("n_observations")
+    return name if shown == n or shown is None else f"{name}: a random sample of {shown} of its {n} rows"
 
 
 def write_selection(

@@ -26,6 +26,7 @@ from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress
+from bayesgmm.selection import select
 from bayesgmm.sources import open_table, random_rows
 
 _SHOWN = 10_000  # rows of the random sample that pictures, page and tables of rows are of
@@ -61,16 +62,42 @@ def fit(
             options: dict[str, Any] = {"rng": settings.seed, "progress": progress}
             found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
             seconds = time.perf_counter() - started
-            rows = pd.DataFrame(random_rows(table, _SHOWN, **options), columns=list(table.features))
+            rows = _some_rows(table, settings.seed, progress)
         progress("files", 0, 0)
-        record["arguments"] |= {"source": source}
-        record |= {"n_parts": len(table.parts), "n_shown": len(rows)}
+        record = _told(record, source, table, rows)
         written = em_only.write(found, rows, None, rows, out, record, seconds)
         shutil.rmtree(out / files.UNFINISHED, ignore_errors=True)
     output.page(em_only.page(found, found.mixture.responsibilities(rows), source, output.console.width))
     output.sentences(em_only.sentences(found, seconds, len(rows)))
     output.sentences(files.endings(out, written.files, written.summary["not_drawn"]))
     output.value(written.summary)
+
+
+def compare(
+    arguments: argparse.Namespace, grid: dict[str, Any], record: dict[str, Any], output: Output
+) -> files.Written:
+    """Compare a grid of fits, given as arguments of `bayesgmm.select`, and write the comparison."""
+    out, options = arguments.out, {"posterior": arguments.posterior, "overfitted": arguments.overfitted}
+    options |= {"n_starts": arguments.starts, "n_replicates": arguments.replicates, "rng": arguments.seed}
+    with output.progress() as progress:
+        with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
+            selection = select(table, **grid, **options, out=out / files.UNFINISHED, progress=progress)
+            rows = _some_rows(table, arguments.seed, progress)
+        progress("files", 0, 0)
+        record = _told(record, name_of(arguments.table), table, rows)
+        return files.write_selection(rows, selection, out, record)
+
+
+def _some_rows(table: Parts, seed: int, progress: Progress) -> pd.DataFrame:
+    """The rows that are shown."""
+    return pd.DataFrame(random_rows(table, _SHOWN, rng=seed, progress=progress), columns=list(table.features))
+
+
+def _told(record: dict[str, Any], source: str, table: Parts, rows: pd.DataFrame) -> dict[str, Any]:
+    """What the summary says of the command and of its table, of which some rows are shown."""
+    size = {"n_observations": table.n_observations, "n_features": table.n_features, "features": table.features}
+    arguments = record["arguments"] | {"source": source}
+    return record | {"arguments": arguments} | size | {"n_parts": len(table.parts), "n_shown": len(rows)}
 
 
 def assign(directory: Path, tables: Sequence[Path], out: Path, cluster: str | None, output: Output) -> None:

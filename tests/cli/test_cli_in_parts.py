@@ -97,6 +97,34 @@ def test_rows_are_labelled_by_a_fit_and_by_a_posterior(parts, result, finished, 
     assert (found["label"] == mixture.predict(X)).mean() > 0.98
 
 
+def test_sizes_are_compared_and_a_comparison_that_was_stopped_goes_on(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_parts, "_SHOWN", 500)
+    command = "select", parts, "-k", "1:3", "--starts", 4, "--out"
+    status, printed, said = run(*command, tmp_path / "whole")
+    assert (status, said) == (0, "")
+    assert "3000 rows, 2 columns (eruptions, waiting)" in " ".join(printed.split())
+    assert "a random sample of 500 of its 3000 rows" in (tmp_path / "whole" / "report.html").read_text("utf-8")
+    stages = []
+
+    def stopped(*given, **options):
+        def progress(*step):
+            if step[0] == "pass 3":
+                raise KeyboardInterrupt
+
+        return bg.select(*given, **options | {"progress": progress})
+
+    def told(*given, **options):
+        return bg.select(*given, **options | {"progress": lambda *step: stages.append(step[0])})
+
+    monkeypatch.setattr(in_parts, "select", stopped)
+    assert run(*command, tmp_path / "out")[0] == 130
+    monkeypatch.setattr(in_parts, "select", told)
+    assert run(*command, tmp_path / "out")[0] == 0
+    assert "pass 3" in stages
+    assert not {"rows looked at", "pass 1", "pass 2"} & set(stages)
+    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / name / "selection.csv") for name in ("whole", "out")))
+
+
 def test_the_workers_of_a_cluster_read_files(parts, result, tmp_path):
     with LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as local:
         address = local.scheduler_address
@@ -108,13 +136,13 @@ def test_the_workers_of_a_cluster_read_files(parts, result, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "{}", "-k", "1:3"], "a table in parts takes one number of components"),
+        (["fit", "{}", "-k", "1:3"], "with one number of components; bayesgmm select compares several"),
         (["fit", "{}", "-k", "2", "--id", "waiting"], "--id is for a table that fits in memory"),
         (["fit", "{}", "-k", "2", "--noise"], "--noise is for a table that fits in memory"),
         (["fit", "{}/*.npy", "-k", "2"], "no file is called"),
         (["fit", "{}", "-k", "2", "--columns", "depth"], "has no column 'depth'"),
         (["fit", "a.csv", "b.csv", "-k", "2"], r"a.csv is no table that can be read in parts"),
-        (["select", "{}"], "select takes one table that fits in memory"),
+        (["select", "{}", "--criteria", "cv"], "'cv' fits a table in parts once without every fold"),
         (["assign", "{result}", "{}"], "give --out a directory"),
     ],
     ids=["range", "id", "noise", "pattern", "column", "text", "select", "assign"],
