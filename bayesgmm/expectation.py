@@ -157,14 +157,14 @@ class Totals:
 
     Attributes
     ----------
-    high, low : (3 + K (1 + D + D^2),)
+    high, low : (3 + K (1 + D + D^2) + n_further,)
         Numbers whose sums are the log-likelihood and the sum of the rows' largest log responsibilities, in nats, the
-        expected count of the noise, and the statistics.
+        expected count of the noise, the statistics, and what else a pass finds.
     """
 
-    def __init__(self, K: int, D: int) -> None:
+    def __init__(self, K: int, D: int, n_further: int = 0) -> None:
         self.shape = K, D
-        self.high, self.low = np.zeros((2, 3 + K * (1 + D + D * D)))
+        self.high, self.low = np.zeros((2, 3 + K * (1 + D + D * D) + n_further))
 
     def add(self, other: Totals) -> None:
         """Add the totals of other rows."""
@@ -189,8 +189,14 @@ class Totals:
     def statistics(self) -> Statistics:
         """The expected statistics."""
         K, D = self.shape
-        counts, first, scatter = np.split(self.high[3:], (K, K + K * D))
+        counts, first, scatter, _ = np.split(self.high[3:], np.cumsum([K, K * D, K * D * D]))
         return Statistics(counts, first.reshape(K, D), scatter.reshape(K, D, D))
+
+    @property
+    def further(self) -> np.ndarray:
+        """What else the pass has found, (n_further,)."""
+        K, D = self.shape
+        return self.high[3 + K * (1 + D + D * D) :]
 
 
 class Pass:

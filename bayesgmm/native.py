@@ -306,6 +306,7 @@ _ROWS = (POINTER(Rows), POINTER(Mixture), c_int64, c_int64)  # with the range [s
 accumulate = _function("accumulate", *_ROWS, c_int64, POINTER(Statistics), POINTER(Sums))
 totals = _function("totals", *_ROWS, c_int64, c_int64, c_void_p, c_void_p)
 add_totals = _function("add_totals", c_int64, *[c_void_p] * 4)
+products = _function("products", *_ROWS, c_int64, c_int64, c_int64, c_void_p, c_void_p)
 log_prob = _function("log_prob", *_ROWS, c_void_p)
 log_joint = _function("log_joint", *_ROWS, c_void_p)
 ranges = _function("ranges", c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p)

@@ -15,6 +15,7 @@ from bayesgmm.expectation import NO_LABELS, Rows, column_ranges
 from bayesgmm.measurement import error_variances
 from bayesgmm.names import counted
 from bayesgmm.noise import Noise, checked_noise
+from bayesgmm.parts import Parts
 from bayesgmm.patterns import Patterns
 from bayesgmm.tables import names_of, values_and_names
 
@@ -354,7 +355,7 @@ def check_names(X: Any, fitted: tuple[str, ...] | None) -> None:
     InputError
         With both lists of names.
     """
-    names = (X.features if X.named else None) if isinstance(X, Observations) else names_of(X)
+    names = (X.features if X.named else None) if isinstance(X, Observations | Parts) else names_of(X)
     if names is None or fitted is None or names == fitted:
         return
     if sorted(names) == sorted(fitted):

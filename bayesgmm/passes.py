@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, Totals, chunk_rows
 from bayesgmm.parts import Parts
+from bayesgmm.second_order import SecondOrderPass
 
 _BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
 SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
@@ -29,18 +31,34 @@ def held_out(seed: int, start: int, stop: int) -> np.ndarray:
     return drawn[begin : begin + stop - start] < _TENTH
 
 
+class Products(Enum):
+    """Which products of the rows' scores are wanted; the value says of what."""
+
+    NONE = "nothing"
+    BEND = "of what the Hessian of the log-likelihood needs"
+    SCORES = "of the same, and of the scores of all rows"
+
+
 class Request(NamedTuple):
-    """A mixture that is to be looked at, and whether its expected statistics are wanted."""
+    """A mixture that is to be looked at, and what is wanted of it beside the log-likelihood."""
 
     parameters: Parameters
     diagonal: bool
     moments: bool = True
+    products: Products = Products.NONE
 
     @property
     def chunk(self) -> int:
         """Rows that are summed at a time."""
         K, D = self.parameters.offsets.shape
         return chunk_rows(K, D, self.diagonal)
+
+    def of(self, rows: Rows) -> Pass:
+        """The pass over rows that finds it."""
+        if self.products is Products.NONE:
+            return Pass(rows, self.parameters, self.diagonal)
+        scores = self.products is Products.SCORES
+        return SecondOrderPass(rows, self.parameters, self.diagonal, scores)
 
 
 class Passes(Protocol):
@@ -88,7 +106,7 @@ class InMemory:
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture."""
-        return [Pass(self.rows, r.parameters, r.diagonal).totals(r.moments) for r in requests]
+        return [r.of(self.rows).totals(r.moments) for r in requests]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +149,7 @@ class _Totals:
         if self.without is not None:
             weight = (~held_out(self.without, start, start + len(values))).astype(np.float64)
         rows = Rows(values, weight, NO_LABELS, self.center)
-        return [Pass(rows, r.parameters, r.diagonal).alone(r.moments) for r in self.requests]
+        return [r.of(rows).alone(r.moments) for r in self.requests]
 
 
 def _add_totals(some: list[Totals], others: list[Totals]) -> None:

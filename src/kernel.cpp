@@ -510,6 +510,7 @@ struct Alike : Work {
 
 #include "filled.hpp"
 #include "own_errors.hpp"
+#include "products.hpp"
 
 // The functions of the table for one kind of rows.
 
@@ -860,7 +861,7 @@ int64_t multiply_adds(int64_t times) {
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {STRING(LEVEL), accumulate,       log_prob, log_joint,   ranges,
+const Kernels table = {STRING(LEVEL), accumulate,  log_prob,         log_joint, products,    ranges,
                        memberships,   memberships_seen, sum_exp,  lower_times, lower_transposed_times,
                        multiply_adds};
 }  // namespace LEVEL

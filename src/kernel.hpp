@@ -89,6 +89,11 @@ struct Kernels {
     Status (*log_prob)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, double* out);
     // out (N, K): log w_k + log N(x | mean_k, covariance_k) of the rows, nats.
     Status (*log_joint)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, double* out);
+    // out: of the rows' scores, whose parts are r_k T_k (see second_order.py), for k in 0..K-1 and l in 0..k the block of
+    // products sum w r_k r_l T_k T_l', which for l = k is sum w r_k (1 - r_k) T_k T_k' instead; and where `scores` is set
+    // then sum w r_k^2 T_k T_k' for each k. Otherwise rows that certainly belong to a component are left out. Rows have
+    // neither labels nor noise.
+    Status (*products)(const Rows&, const View&, const Mixture&, int64_t start, int64_t stop, bool scores, double* out);
     // low, high (D,): least and largest entry of each column of X (N, D); NaN where an entry is not finite.
     Status (*ranges)(const double* X, int64_t D, int64_t start, int64_t stop, double* low, double* high);
     // The n rows of X (n, D) under all draws.

@@ -23,13 +23,24 @@ LAYERS = [  # a module may import from its own layer and from those after it
     {"alignment"},
     {"mixture"},
     {"checkpoints"},
-    {"cluster", "covariance", "expectation", "observations", "parts", "passes", "sources", "datasets"},
+    {"cluster", "covariance", "datasets", "expectation", "observations", "parts", "passes", "second_order", "sources"},
     {"noise", "patterns", "measurement", "tables"},
     {"intervals"},
     {"names", "native", "errors", "files", "progress"},
 ]
 NUMPY_SIDE = {"errors", "files", "native", "observations", "mixture", "expectation", "covariance", "alignment", "em"}
-NUMPY_SIDE |= {"checkpoints", "clusters", "noise", "parts", "passes", "patterns", "measurement", "sources", "tables"}
+NUMPY_SIDE |= {
+    "checkpoints",
+    "second_order",
+    "clusters",
+    "noise",
+    "parts",
+    "passes",
+    "patterns",
+    "measurement",
+    "sources",
+    "tables",
+}
 IN_FUNCTIONS = {"pandas"}  # what the numpy side may import where it is asked for, as in to_dataframe
 HEAVY = {"pymc", "pytensor", "xarray", "arviz", "matplotlib", "sklearn", "pandas", "nutpie", "dask", "distributed"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")

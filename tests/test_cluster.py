@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import bayesgmm as bg
 from bayesgmm import cluster, sources
 from bayesgmm.expectation import NO_LABELS, Parameters, Rows, chunk_rows
-from bayesgmm.passes import SURVEY_ROWS, InMemory, Request, Streamed, survey
+from bayesgmm.passes import SURVEY_ROWS, InMemory, Products, Request, Streamed, survey
 
 N, D = 300_000, 2
 RAGGED = (1, 65_535, 0, 70_001, 7, N - 135_544)  # rows of partitions; borders at multiples of chunks, and elsewhere
@@ -61,10 +61,11 @@ def frame(X):
 
 def requests():
     rng = np.random.default_rng(1)
-    return [
+    plain = [
         Request(Parameters(np.full(K, -3.0), rng.normal(size=(K, D)), np.tile(np.eye(D), (K, 1, 1))), diagonal, moments)
         for K, diagonal, moments in ((3, False, True), (7, True, True), (2, False, False))
     ]
+    return [*plain, plain[0]._replace(products=Products.BEND), plain[1]._replace(products=Products.SCORES)]
 
 
 def numbers(totals):

@@ -14,7 +14,7 @@ import zarr
 import bayesgmm as bg
 from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, n_threads
 from bayesgmm.parts import Recent
-from bayesgmm.passes import InMemory, Request, Streamed, survey
+from bayesgmm.passes import InMemory, Products, Request, Streamed, survey
 
 N, D = 70_000, 2
 
@@ -72,6 +72,7 @@ def test_totals_have_the_same_digits_wherever_rows_are(X, sources, kind):
         Request(Parameters(np.full(K, -3.0), rng.normal(size=(K, D)), np.tile(np.eye(D), (K, 1, 1))), False, moments)
         for K, moments in ((3, True), (7, True), (2, False))
     ]
+    requests += [requests[0]._replace(products=Products.BEND), requests[1]._replace(products=Products.SCORES)]
     streamed = Streamed(bg.open_table(sources[kind]), center).totals(requests)
     here = InMemory(Rows(X, np.ones(1), NO_LABELS, center)).totals(requests)
     for one, other in zip(streamed, here, strict=True):

@@ -18,9 +18,9 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
 from bayesgmm.em.initialize import Seeding, user_starts
-from bayesgmm.em.large import on_all_rows, refuse_what_is_for_rows, sample_of
+from bayesgmm.em.large import on_all_rows, sample_of
 from bayesgmm.em.record import kept_fit
-from bayesgmm.em.result import EMFit
+from bayesgmm.em.result import EMFit, refuse_what_is_for_rows
 from bayesgmm.em.search import Plan, search
 from bayesgmm.errors import ConvergenceWarning, DegenerateFitError, InputError
 from bayesgmm.expectation import NO_LABELS

@@ -1,7 +1,13 @@
 """Standard errors of a maximum-likelihood mixture by its observed information.
 
-The information is that of the covariance model's free parameters, a difference quotient of the exact score, which is
+The information is that of the covariance model's free parameters, exact and from one pass over the rows (Louis 1982);
+where rows lack values, have errors of measurement or may be noise, a difference quotient of the exact score, which is
 the kernel's statistics (Fisher's identity). The delta method carries it to weights, means and covariances.
+
+References
+----------
+Louis, T. A. (1982). Finding the observed information matrix when using the EM algorithm. Journal of the Royal
+Statistical Society B, 44, 226-233. https://doi.org/10.1111/j.2517-6161.1982.tb01203.x
 """
 
 from __future__ import annotations
@@ -14,12 +20,14 @@ import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import Parameters, Totals
+from bayesgmm.expectation import Parameters, Rows, Statistics
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
-from bayesgmm.passes import InMemory, Request
+from bayesgmm.passes import InMemory, Passes, Products, Request
+from bayesgmm.second_order import SecondOrderTotals
 
-_STEP = 1e-4  # of the difference quotient, over the square root of the number of rows
+_STEP = 1e-4  # of the difference quotient of the rows' score, over the square root of their number
+_STEP_OF_BUILD = 1e-5  # of that of the covariances' derivatives
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,8 @@ class FreeParameters:
 
     Attributes
     ----------
+    at : GaussianMixture
+    model : CovarianceModel
     size : int
         Number n of free parameters.
     jacobian : (K + K D + K D D, n)
@@ -95,6 +105,7 @@ class FreeParameters:
     def __init__(self, mixture: GaussianMixture, model: CovarianceModel) -> None:
         copies = {"VVV": mixture.n_components, "EEE": 1}.get(model.name)
         spread = _Spectra(mixture, model) if copies is None else _Entries(mixture, copies)
+        self.at, self.model = mixture, model
         self._build, self._shape = _Build(mixture, spread), mixture.means.shape
         self.size = self._build.size
         self.jacobian = _jacobian(self._build, np.zeros(self.size))
@@ -107,25 +118,79 @@ class FreeParameters:
         InputError
             If there is none, as where a weight would be negative.
         """
-        K, D = self._shape
-        theta = self._build(phi.astype(complex)).real
-        weights, means, S, noise = np.split(theta, np.cumsum([K, K * D, K * D * D]).tolist())
-        S = S.reshape(K, D, D)
+        weights, means, S, noise = self._split(self._build(phi.astype(complex)).real)
         rest = noise[0] if noise.size else None
-        return GaussianMixture(weights, means.reshape(K, D), (S + np.swapaxes(S, 1, 2)) / 2, noise_weight=rest)
+        return GaussianMixture(weights, means, (S + np.swapaxes(S, 1, 2)) / 2, noise_weight=rest)
 
-    def gradient(self, phi: np.ndarray, totals: Totals, total_weight: float) -> np.ndarray:
-        """Gradient (n,) of the log-likelihood, from what the rows add up to under the mixture at phi."""
-        m, statistics = self.mixture(phi), totals.statistics
-        precision = m.precisions_cholesky @ np.swapaxes(m.precisions_cholesky, 1, 2)
-        d_means = np.einsum("kij,kj->ki", precision, statistics.first)
-        d_covariances = 0.5 * (
-            precision @ statistics.scatter @ precision - statistics.counts[:, None, None] * precision
-        )
-        d_noise = [] if m.noise_weight is None else [(total_weight - statistics.counts.sum()) / m.noise_weight]
-        by_theta = np.concatenate((statistics.counts / m.weights, d_means.ravel(), d_covariances.ravel(), d_noise))
+    def gradient(self, phi: np.ndarray, statistics: Statistics, total_weight: float) -> np.ndarray:
+        """Gradient (n,) of the log-likelihood, from the statistics that the rows have under the mixture at phi."""
         local = self.jacobian if self._build.linear else _jacobian(self._build, phi)
-        return local.T @ by_theta
+        return local.T @ self._by_entries(phi.astype(complex), statistics, total_weight).real
+
+    def curvature(self, totals: SecondOrderTotals, total_weight: float) -> np.ndarray:
+        """How the log-likelihood bends downwards (n, n) at the mixture, from what its rows add up to."""
+        nowhere, statistics = np.zeros(self.size, complex), totals.statistics
+        means = self.at.means
+
+        def expected(phi: np.ndarray) -> np.ndarray:
+            """Gradient by entries of what the log-likelihood of rows of known components is expected to be."""
+            shifted = self._split(self._build(phi))[1]
+            return self._by_entries(phi, _about(shifted, means, statistics), total_weight)
+
+        H = self.jacobian.T @ _jacobian(expected, nowhere.real) + self._build.bend(expected(nowhere).real)
+        own = own_coordinates(self.at, self.jacobian, totals.diagonal)
+        return -(H + H.T) / 2 - own.T @ totals.bend @ own
+
+    def _split(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, means, covariances and the noise's weight, if there is one, of all entries."""
+        K, D = self._shape
+        weights, means, S, noise = np.split(theta, np.cumsum([K, K * D, K * D * D]))
+        return weights, means.reshape(K, D), S.reshape(K, D, D), noise
+
+    def _by_entries(self, phi: np.ndarray, statistics: Statistics, total_weight: float) -> np.ndarray:
+        """Gradient of the log-likelihood by all entries of the mixture at phi, which may be complex."""
+        weights, _, S, noise = self._split(self._build(phi))
+        precision, (counts, first, scatter) = np.linalg.inv(S), statistics
+        d_means = np.einsum("kij,kj->ki", precision, first)
+        d_covariances = 0.5 * (precision @ scatter @ precision - counts[:, None, None] * precision)
+        d_noise = (total_weight - counts.sum()) / noise
+        return np.concatenate((counts / weights, d_means.ravel(), d_covariances.ravel(), d_noise))
+
+    def score_products(self, totals: SecondOrderTotals) -> np.ndarray:
+        """Sum (n, n) of the products of the rows' scores."""
+        own = own_coordinates(self.at, self.jacobian, totals.diagonal)
+        return own.T @ totals.scores @ own
+
+
+def own_coordinates(mixture: GaussianMixture, jacobian: np.ndarray, diagonal: bool) -> np.ndarray:
+    """Derivatives (K m, n) of the components' own coordinates, those of `second_order`.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+    jacobian : (K + K D + K D D, n)
+        Derivatives of its weights, means and covariances, flattened.
+    diagonal : bool
+        Whether the coordinates are those of diagonal covariances.
+    """
+    (K, D), n = mixture.means.shape, jacobian.shape[1]
+    weights, means, covariances = np.split(jacobian, np.cumsum([K, K * D]))
+    P = mixture.precisions_cholesky
+    shifts = np.swapaxes(P, 1, 2) @ means.reshape(K, D, n)
+    changes = -np.einsum("kai,kabn,kbj->kijn", P, covariances.reshape(K, D, D, n), P, optimize=True)
+    changes[:, np.arange(D), np.arange(D)] /= 2
+    entries = (np.arange(D),) * 2 if diagonal else np.triu_indices(D)
+    parts = (weights / mixture.weights[:, None])[:, None], shifts, changes[:, *entries]
+    return np.concatenate(parts, axis=1).reshape(-1, n)
+
+
+def _about(means: np.ndarray, other: np.ndarray, statistics: Statistics) -> Statistics:
+    """Statistics about these means (K, D), from those about others."""
+    counts, first, scatter = statistics
+    shift = other - means
+    crossed = first[:, :, None] * shift[:, None, :]
+    squared = counts[:, None, None] * shift[:, :, None] * shift[:, None, :]
+    return Statistics(counts, first + counts[:, None] * shift, scatter + crossed + np.swapaxes(crossed, 1, 2) + squared)
 
 
 def request_of(mixture: GaussianMixture, center: np.ndarray) -> Request:
@@ -135,24 +200,69 @@ def request_of(mixture: GaussianMixture, center: np.ndarray) -> Request:
     return Request(parameters, diagonal=False)
 
 
+def second_order(
+    passes: Passes, mixture: GaussianMixture, model: CovarianceModel, center: np.ndarray, scores: bool = False
+) -> SecondOrderTotals:
+    """What the Hessian of the log-likelihood needs to know of all rows, from one pass over them."""
+    products = Products.SCORES if scores else Products.BEND
+    request = request_of(mixture, center)._replace(diagonal=model.diagonal, products=products)
+    totals = passes.totals([request])[0]
+    assert isinstance(totals, SecondOrderTotals)
+    return totals
+
+
+def plain(rows: Rows) -> bool:
+    """Whether products of scores can be had of rows: they are complete and exact, and none may be noise."""
+    return rows.patterns is None and rows.noise is None and not rows.labels.size
+
+
 def curvature(free: FreeParameters, center: np.ndarray, table: Observations) -> np.ndarray:
     """How the table's log-likelihood bends downwards (n, n) at the mixture: at a maximum the observed information."""
-    passes, h = InMemory(table.rows(center)), _STEP / np.sqrt(table.total_weight)
+    rows = table.rows(center)
+    passes, h = InMemory(rows), _STEP / np.sqrt(table.total_weight)
+    if plain(rows):
+        return free.curvature(second_order(passes, free.at, free.model, center), table.total_weight)
     phi = np.zeros(free.size)
-    weight_of_noise = free.mixture(phi).noise_weight
+    weight_of_noise = free.at.noise_weight
     if weight_of_noise is not None and weight_of_noise <= h:
         raise InputError("the noise has no rows, and a weight at its border has no standard error; refit without noise")
 
     def score(shifted: np.ndarray) -> np.ndarray:
         totals = passes.totals([request_of(free.mixture(shifted), center)])
-        return free.gradient(shifted, totals[0], table.total_weight)
+        return free.gradient(shifted, totals[0].statistics, table.total_weight)
 
     H = np.array([(score(phi + h * e) - score(phi - h * e)) / (2 * h) for e in np.eye(phi.size)])
     return -(H + H.T) / 2
 
 
-def observed_information(mixture: GaussianMixture, model: CovarianceModel, table: Observations) -> StandardErrors:
+def observed_information(
+    mixture: GaussianMixture, model: CovarianceModel, table: Observations, robust: bool = False
+) -> StandardErrors:
     """Standard errors at a maximum of the table's likelihood, by inverting its curvature there.
+
+    Raises
+    ------
+    InputError
+        If the information is not positive definite, or robust ones cannot be had of these rows.
+    """
+    center = mixture.clusters.mean
+    if not robust:
+        free = FreeParameters(mixture, model)
+        return _standard_errors(free, curvature(free, center, table))
+    rows = table.rows(center)
+    if not plain(rows):
+        raise InputError(
+            "robust standard errors cannot be had where values are missing or measured with errors, or rows may be "
+            "noise; use bootstrap()"
+        )
+    totals = second_order(InMemory(rows), mixture, model, center, scores=True)
+    return of_totals(mixture, model, totals, table.total_weight, robust)
+
+
+def of_totals(
+    mixture: GaussianMixture, model: CovarianceModel, totals: SecondOrderTotals, total_weight: float, robust: bool
+) -> StandardErrors:
+    """Standard errors at a maximum of the likelihood, from what all rows add up to there.
 
     Raises
     ------
@@ -160,15 +270,27 @@ def observed_information(mixture: GaussianMixture, model: CovarianceModel, table
         If the information is not positive definite.
     """
     free = FreeParameters(mixture, model)
-    information = curvature(free, mixture.clusters.mean, table)
+    products = free.score_products(totals) if robust else None
+    return _standard_errors(free, free.curvature(totals, total_weight), products)
+
+
+def _standard_errors(
+    free: FreeParameters, information: np.ndarray, products: np.ndarray | None = None
+) -> StandardErrors:
+    """By the inverse of the information H, or by H^-1 J H^-1 where there are products J of the rows' scores."""
     values = np.linalg.eigvalsh(information)
     if not values[0] > 1e-10 * values[-1]:
         raise InputError(
             "the observed information is not positive definite here: the fit is not at a well-determined maximum "
             "(not converged, or with parameters that the data do not identify); use bootstrap()"
         )
-    root = np.linalg.solve(np.linalg.cholesky(information), free.jacobian.T)
-    return StandardErrors.of_root(root, mixture.n_components, mixture.n_features)
+    if products is None:
+        root = np.linalg.solve(np.linalg.cholesky(information), free.jacobian.T)
+    else:
+        spreads, axes = np.linalg.eigh(products)
+        root_of_products = np.sqrt(np.maximum(spreads, 0.0))[:, None] * axes.T
+        root = root_of_products @ np.linalg.solve(information, free.jacobian.T)
+    return StandardErrors.of_root(root, *free.at.means.shape)
 
 
 def _jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.ndarray:
@@ -197,6 +319,20 @@ class _Build:
         means = self.mixture.means + of_means.reshape(K, D) * _sds(self.mixture)
         covariances = self.covariances(of_covariances)
         return np.concatenate((weights[:K], means.ravel(), covariances.ravel(), weights[K:]))
+
+    def bend(self, by_entries: np.ndarray) -> np.ndarray:
+        """Second derivatives (size, size) at the mixture of the entries' product with constants, such as a gradient."""
+        H, n, h = np.zeros((self.size, self.size)), self.covariances.size, _STEP_OF_BUILD
+        if self.linear:
+            return H
+        K, D = self.mixture.means.shape
+        of_covariances = by_entries[K + K * D :][: K * D * D]
+
+        def slope(phi: np.ndarray) -> np.ndarray:
+            return of_covariances @ _jacobian(lambda phi: self.covariances(phi).ravel(), phi)
+
+        H[-n:, -n:] = [(slope(h * e) - slope(-h * e)) / (2 * h) for e in np.eye(n)]
+        return H
 
 
 class _Entries:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -86,13 +86,6 @@ def sample_of(
         return Sample(observations(table), N, found.n_rows)
     except InputError as error:
         raise InputError(f"in a random sample of {table.n_observations} rows, {error}") from error
-
-
-def refuse_what_is_for_rows(settings: Mapping[str, Any]) -> None:
-    """Refuse arguments with an entry for each row, which would have to be in parts as well."""
-    for name, value in settings.items():
-        if value is not None and value is not False:
-            raise InputError(f"{name} cannot be given with a table in parts; read the table into memory, if it fits")
 
 
 def on_all_rows(sample: Sample, climber: Climber, spread: np.ndarray, of_sample: EMFit) -> Asking[EMFit]:

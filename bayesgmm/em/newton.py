@@ -92,7 +92,8 @@ class _Whitened:
         except InputError:
             return -math.inf, np.zeros(len(u))
         (totals,) = yield [request_of(there, self.center)]
-        return totals.log_likelihood, self.whitener.T @ self.free.gradient(self.whitener @ u, totals, self.n_rows)
+        gradient = self.free.gradient(self.whitener @ u, totals.statistics, self.n_rows)
+        return totals.log_likelihood, self.whitener.T @ gradient
 
 
 def _climb(whitened: _Whitened, tolerance: float, max_passes: int) -> Asking[tuple[GaussianMixture, int, bool]]:

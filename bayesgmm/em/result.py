@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from bayesgmm.covariance import CovarianceModel
-from bayesgmm.em.information import StandardErrors, observed_information
+from bayesgmm.em.information import StandardErrors, observed_information, of_totals, second_order
 from bayesgmm.errors import InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import listed
 from bayesgmm.observations import NOTHING_MISSING, Missing, Observations, check_names, observations
+from bayesgmm.parts import Parts
+from bayesgmm.passes import Streamed
+from bayesgmm.sources import parts_of
 from bayesgmm.tables import StandIn
 
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
@@ -339,18 +342,28 @@ class EMFit:
         return tuple(reason for reason in reasons if reason is not None)
 
     def standard_errors(
-        self, X: Any, sample_weight: Any = None, error_sd: Any = None, error_covariance: Any = None, noise: Any = None
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        error_sd: Any = None,
+        error_covariance: Any = None,
+        noise: Any = None,
+        *,
+        robust: bool = False,
     ) -> StandardErrors:
         """Standard errors of all parameters, from the observed information at this maximum-likelihood fit.
 
         Parameters
         ----------
-        X : (N, D) table
-            The table that was fitted.
+        X : (N, D) table, or a table in parts
+            The table that was fitted; what `open_table` takes is read once.
         sample_weight, error_sd, error_covariance : optional
             As in the fit.
         noise : (N,), optional
             Log density of the noise at each row, where the fit was made with one.
+        robust : bool
+            Sandwich standard errors, which are right also where the rows are not from such a mixture: with the
+            information H and the sum J of the products of the rows' scores, H^-1 J H^-1 in place of H^-1 (White 1982).
 
         Returns
         -------
@@ -361,11 +374,20 @@ class EMFit:
         ------
         InputError
             If this is not the table that was fitted, the fit was made with labels, fixed parts, priors or
-            ``reg_covar``, or it is not at a maximum that the data determine well.
+            ``reg_covar``, or it is not at a maximum that the data determine well; or if robust ones are wanted where
+            values are missing or measured with errors, or there is noise.
 
         See Also
         --------
         bootstrap : standard errors and intervals without the large-sample approximation.
+
+        References
+        ----------
+        Louis, T. A. (1982). Finding the observed information matrix when using the EM algorithm. Journal of the Royal
+        Statistical Society B, 44, 226-233. https://doi.org/10.1111/j.2517-6161.1982.tb01203.x
+
+        White, H. (1982). Maximum likelihood estimation of misspecified models. Econometrica, 50, 1-25.
+        https://doi.org/10.2307/1912526
 
         Examples
         --------
@@ -376,8 +398,15 @@ class EMFit:
                [0.03, 0.46]])
         """
         unsupported, of_rows = ("labels", "fixed", "priors", "reg_covar"), (error_sd, error_covariance, noise)
+        if (parts := parts_of(X)) is not None:
+            given = {"sample_weight": sample_weight, "error_sd": error_sd, "error_covariance": error_covariance}
+            check_fitted_parts(self, parts, given | {"noise": noise}, unsupported, "standard_errors")
+            mixture, model, center = self.mixture, self.covariance_model, self.mixture.clusters.mean
+            totals = second_order(Streamed(parts, center), mixture, model, center, scores=robust)
+            check_log_likelihood(self, totals.log_likelihood)
+            return of_totals(mixture, model, totals, self.total_weight, robust)
         table = fitted_table(self, X, sample_weight, unsupported, "standard_errors", *of_rows)
-        return observed_information(self.mixture, self.covariance_model, table)
+        return observed_information(self.mixture, self.covariance_model, table, robust)
 
     def __repr__(self) -> str:
         share = self.mixture.noise_weight
@@ -461,14 +490,70 @@ def fitted_table(
     InputError
         If this is another table than was fitted, or the fit has a constraint that is not supported.
     """
-    if not isinstance(fit, EMFit):
-        raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
+    _check_is_fit(fit, user)
     noise = fit.mixture.noise if noise is None else noise
     table = observations(X, sample_weight, error_sd, error_covariance, noise)
     if table.noise is not None and fit.mixture.noise_weight is None:
         raise InputError("the fit was made without noise; refit with it")
     if table.noise is None and fit.mixture.noise_weight is not None:
         raise InputError("the fit was made with log densities of the noise at its rows; give them as noise=")
+    _check_shape(fit, table)
+    if abs(table.total_weight - fit.total_weight) > 1e-9 * fit.total_weight:
+        raise InputError("the row weights are not those of the fit; give the same sample_weight, or refit without")
+    if (table.errors is None) == ("errors" in fit.constraints):
+        made = "with" if table.errors is None else "without"
+        raise InputError(f"the fit was made {made} errors of measurement; give {user} the same, or refit")
+    _check_constraints(fit, unsupported, user)
+    if "labels" not in fit.constraints:
+        check_log_likelihood(fit, float((fit.mixture.log_prob(table) * table.sample_weight).sum()))
+    return table
+
+
+def check_fitted_parts(
+    fit: EMFit, parts: Parts, of_rows: Mapping[str, Any], unsupported: tuple[str, ...], user: str
+) -> None:
+    """Refuse a table in parts that is not as the one that was fitted, as far as can be told without its rows.
+
+    Parameters
+    ----------
+    fit, unsupported, user
+        As in `fitted_table`.
+    parts : Parts
+    of_rows : mapping
+        What was given with an entry for each row, by name; it would have to be in parts as well.
+    """
+    _check_is_fit(fit, user)
+    refuse_what_is_for_rows(of_rows)
+    _check_shape(fit, parts)
+    if fit.mixture.noise_weight is not None or "errors" in fit.constraints:
+        raise InputError(f"the fit was made with noise or errors of measurement; {user} needs its table in memory")
+    if abs(parts.n_observations - fit.total_weight) > 1e-9 * fit.total_weight:
+        raise InputError("the fit was made with weights of the rows, which cannot be given with a table in parts")
+    _check_constraints(fit, unsupported, user)
+
+
+def refuse_what_is_for_rows(settings: Mapping[str, Any]) -> None:
+    """Refuse arguments with an entry for each row, which would have to be in parts as well."""
+    for name, value in settings.items():
+        if value is not None and value is not False:
+            raise InputError(f"{name} cannot be given with a table in parts; read the table into memory, if it fits")
+
+
+def check_log_likelihood(fit: EMFit, log_likelihood: float) -> None:
+    """Refuse a table that has another log-likelihood under the fit than the table that was fitted."""
+    if abs(log_likelihood - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
+        raise InputError(
+            f"this is another table than was fitted, though as large: its log-likelihood under the fit is "
+            f"{log_likelihood:.2f}, not {fit.log_likelihood:.2f}; give the table that was fitted, or refit"
+        )
+
+
+def _check_is_fit(fit: Any, user: str) -> None:
+    if not isinstance(fit, EMFit):
+        raise InputError(f"{user} needs the fit that fit_em returned, not {type(fit).__name__}")
+
+
+def _check_shape(fit: EMFit, table: Observations | Parts) -> None:
     if table.n_features != fit.n_features:
         raise InputError(f"the table has {table.n_features} columns, the fit {fit.n_features}")
     check_names(table, fit.mixture.features)
@@ -476,19 +561,9 @@ def fitted_table(
         raise InputError(
             f"the table has {table.n_observations} rows, the fit {fit.n_observations}; give the table that was fitted"
         )
-    if abs(table.total_weight - fit.total_weight) > 1e-9 * fit.total_weight:
-        raise InputError("the row weights are not those of the fit; give the same sample_weight, or refit without")
-    if (table.errors is None) == ("errors" in fit.constraints):
-        made = "with" if table.errors is None else "without"
-        raise InputError(f"the fit was made {made} errors of measurement; give {user} the same, or refit")
+
+
+def _check_constraints(fit: EMFit, unsupported: tuple[str, ...], user: str) -> None:
     for name in unsupported:
         if name in fit.constraints:
             raise InputError(f"{user} cannot take account of {name}=, which the fit was made with; refit without")
-    if "labels" not in fit.constraints:
-        log_likelihood = float((fit.mixture.log_prob(table) * table.sample_weight).sum())
-        if abs(log_likelihood - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
-            raise InputError(
-                f"this is another table than was fitted, though as large: its log-likelihood under the fit is "
-                f"{log_likelihood:.2f}, not {fit.log_likelihood:.2f}; give the table that was fitted, or refit"
-            )
-    return table

@@ -13,9 +13,9 @@ import numpy as np
 from bayesgmm.checkpoints import Checkpoints, described_parts
 from bayesgmm.covariance import NAMES, CovarianceModel
 from bayesgmm.em.grid import Grid, Key, fit_grid
-from bayesgmm.em.large import refuse_what_is_for_rows, sample_of
+from bayesgmm.em.large import sample_of
 from bayesgmm.em.record import kept_fit
-from bayesgmm.em.result import EMFit
+from bayesgmm.em.result import EMFit, refuse_what_is_for_rows
 from bayesgmm.errors import InputError
 from bayesgmm.names import did_you_mean
 from bayesgmm.observations import Observations, observations, positive_integer
