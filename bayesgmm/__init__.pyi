@@ -18,6 +18,7 @@ from .bayes.posterior import (
     Labels as Labels,
     Posterior as Posterior,
     Sampling as Sampling,
+    TableSource as TableSource,
     as_mixture as as_mixture,
     posterior as posterior,
 )

@@ -102,7 +102,8 @@ def diagnose(posterior: Any) -> Diagnosis:
         raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
     K = drawn.n_components
     if drawn.sampling.approximate and drawn.verdict is not None:  # independent draws: chains say nothing
-        components = () if drawn.table is None else tuple(_components(drawn, _member_counts(drawn.draws, drawn.table)))
+        members = _member_counts(drawn)
+        components = () if members is None else tuple(_components(drawn, members))
         return Diagnosis(
             drawn.verdict.convergence,
             components,
@@ -152,7 +153,7 @@ def _findings(drawn: Posterior, diagnostics: Diagnostics) -> Iterator[Finding]:
     modes = [chains]
     if switch := _switching(drawn):
         yield switch
-    members = None if drawn.table is None else _member_counts(draws, drawn.table)
+    members = _member_counts(drawn)
     if not switch and (suspicious := _suspicious(draws, diagnostics.r_hat, drawn.features)):
         heights = _heights(drawn)
         modes = _modes(draws, heights)
@@ -310,13 +311,17 @@ def _sampling(
 # The components.
 
 
-def _member_counts(draws: GaussianMixture, table: Observations) -> MemberCounts:
-    """The rows held in up to a hundred draws of each chain."""
+def _member_counts(drawn: Posterior) -> MemberCounts | None:
+    """The rows held in up to a hundred draws of each chain, as many as a sample stands for; None without rows."""
+    draws, table = drawn.draws, drawn.table_or_sample
+    if table is None:
+        return None
     chains, T = draws.batch_shape
+    stands_for = 1.0 if drawn.source is None else drawn.source.n_observations / table.n_observations
     t = int(np.clip(_ENTRIES / (chains * table.n_observations * draws.n_components), 4, min(100, T)))
     thinned = draws[:, np.linspace(0, T - 1, t).astype(int)]
     counts = sum(R.sum(axis=1) for _, R in blocks_of_rows(thinned, table))
-    return MemberCounts(table, thinned, np.reshape(counts, thinned.weights.shape))
+    return MemberCounts(table, thinned, stands_for * np.reshape(counts, thinned.weights.shape))
 
 
 def _components(drawn: Posterior, members: MemberCounts) -> Iterator[Finding]:

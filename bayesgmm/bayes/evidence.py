@@ -179,6 +179,7 @@ def log_evidence(posterior: Any, method: str = "bridge", *, rng: Any = None) -> 
     """
     _check_method(method)
     drawn = as_posterior(posterior)
+    drawn.need_table("log_evidence")
     if drawn.table is None or drawn.em is None or drawn.priors is None:
         raise InputError(
             "log_evidence needs a posterior with its table, fit and priors, as sample_posterior returns it"

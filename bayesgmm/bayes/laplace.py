@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +13,15 @@ import numpy as np
 from bayesgmm.bayes.approximation import judged
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
+from bayesgmm.bayes.expected import hessian_of
 from bayesgmm.bayes.verdict import Verdict
 from bayesgmm.covariance import constrained_covariances
+from bayesgmm.em.information import plain, second_order
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.passes import InMemory
 
 _FLAT, _WIDER = 1e-3, 0.1  # of the errors' variance: a component is flat below the one, and widened by the other
+_EXACT_PAYS = 2e7  # multiply-adds of a pass, times coordinates, above which one pass beats a difference quotient
 
 
 class Mode(NamedTuple):
@@ -47,6 +53,28 @@ def start_near(density: Density, mixture: GaussianMixture) -> np.ndarray:
     return density.pack(replace(mixture, covariances=covariances))
 
 
+class Around(NamedTuple):
+    """What the log posterior is around a point."""
+
+    value: float  # nats
+    gradient: np.ndarray  # (n,)
+    hessian: Callable[[np.ndarray], np.ndarray]  # (n, n); where it is a difference quotient, by these steps (n,)
+
+
+def around(density: Density, theta: np.ndarray) -> Around:
+    """What the log posterior is around theta: exact where all rows are complete and exact, and enough to pay for it."""
+    value, gradient = density(theta)
+    rows = density.table.rows(density.center)
+    if not plain(rows) or density.n_dim * density.multiply_adds < _EXACT_PAYS:
+        return Around(value, gradient, lambda step: hessian(density, theta, step))
+
+    def exact(_step: np.ndarray) -> np.ndarray:
+        mixture = density.unpack(theta)
+        return hessian_of(density, theta, second_order(InMemory(rows), mixture, density.model, density.center))
+
+    return Around(value, gradient, exact)
+
+
 def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Hessian (n, n) of the log posterior: central differences of its exact gradient, by ``step`` (n,), symmetrised."""
     rows = []
@@ -59,35 +87,42 @@ def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray
 
 
 def find_mode(density: Density, theta: np.ndarray, max_steps: int = 20, tolerance: float = 1e-4) -> Mode:
+    """The mode that Newton's method finds from theta, and the curvature there, as `climb_to_mode`."""
+    return climb_to_mode(partial(around, density), theta, max_steps, tolerance)
+
+
+def climb_to_mode(
+    look: Callable[[np.ndarray], Around], theta: np.ndarray, max_steps: int = 20, tolerance: float = 1e-4
+) -> Mode:
     """The mode that Newton's method finds from theta, and the curvature there.
 
     Steps are shortened until the log posterior rises; the search ends when a step would gain less than ``tolerance``
     nats. Where the curvature is not negative definite (in directions that are weakly identified) each eigenvalue is
     replaced by its absolute value.
     """
-    value, gradient = density(theta)
+    here = look(theta)
     step = np.full(theta.shape, 1e-4)
     for _ in range(max_steps):
-        H = hessian(density, theta, step)
+        H = here.hessian(step)
         sizes = 1 / np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-12))  # units in which the curvatures are comparable
         values, vectors = np.linalg.eigh(-H * sizes[:, None] * sizes)
         values = np.maximum(np.abs(values), 1e-3)
         factor = (sizes[:, None] * vectors) / np.sqrt(values)
         step = 1e-3 * np.sqrt((factor**2).sum(axis=1))
-        whitened = factor.T @ gradient
+        whitened = factor.T @ here.gradient
         if 0.5 * whitened @ whitened < tolerance:
             break
         move, length = factor @ whitened, 1.0
         while length > 1e-6:
             candidate = theta + length * move
-            new_value, new_gradient = density(candidate)
-            if new_value > value:
+            there = look(candidate)
+            if there.value > here.value:
                 break
             length /= 2
         else:
             break
-        theta, value, gradient = candidate, new_value, new_gradient
-    return Mode(theta, _triangular(factor), value)
+        theta, here = candidate, there
+    return Mode(theta, _triangular(factor), here.value)
 
 
 def _triangular(factor: np.ndarray) -> np.ndarray:

@@ -199,6 +199,7 @@ def loo(
     if unknown:
         raise InputError(f"methods is a collection of any of {', '.join(REPAIRS)}; not {sorted(unknown)[0]!r}")
     drawn = as_posterior(posterior)
+    drawn.need_table("leave-one-out")
     if drawn.table is None:
         raise InputError("loo needs a posterior with its table, as sample_posterior returns it")
     if drawn.sampling.approximate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -86,11 +86,15 @@ def better_fit(fit: EMFit, searched: Searched) -> str:
     )
 
 
-def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mode]:
+def find_modes(
+    density: Density, mixtures: Sequence[GaussianMixture], find: Callable[[GaussianMixture], Mode] | None = None
+) -> list[Mode]:
     """Distinct modes near mixtures, the one of largest evidence by Laplace's approximation first.
 
-    Modes with less than a thousandth of the first one's evidence are left out.
+    Modes with less than a thousandth of the first one's evidence are left out. ``find`` gives the mode near a mixture;
+    otherwise it is the density's.
     """
+    find = find or (lambda mixture: find_mode(density, start_near(density, mixture)))
     modes_with_mixtures: list[tuple[Mode, GaussianMixture]] = []
 
     def is_new(mixture: GaussianMixture) -> bool:
@@ -98,7 +102,7 @@ def find_modes(density: Density, mixtures: Sequence[GaussianMixture]) -> list[Mo
         return all(_distance(mixture, other) > _SAME * mixture.n_components for other in others)
 
     for mixture in filter(is_new, mixtures):
-        mode = find_mode(density, start_near(density, mixture))
+        mode = find(mixture)
         if is_new(at_mode := density.unpack(mode.origin)):
             modes_with_mixtures.append((mode, at_mode))
     best = max(mode.log_integral for mode, _ in modes_with_mixtures)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.mixture import PARAMETERS, GaussianMixture
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations, any_rows, observations
+from bayesgmm.parts import Parts
 from bayesgmm.tables import made_up_names
 
 ERRORS = ("error_sd", "error_covariance")  # of which a tree has one beside its table, if there are errors
@@ -106,6 +107,57 @@ class Sampling:
         return self.method not in ("nuts", "gibbs")
 
 
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """The table in parts that a posterior is of, as it was when its rows were read.
+
+    Attributes
+    ----------
+    n_observations : int
+        Number of all rows N.
+    names : tuple of str
+        What its parts are called, such as files' names.
+    n_rows : tuple of int
+        Rows of each part.
+    marks : tuple of str
+        What tells whether a part is the same as before: a file's path, size and time of change; empty where nothing
+        does.
+    mean : tuple of D float
+        Of all rows.
+
+    Examples
+    --------
+    >>> import bayesgmm as bg
+    >>> X = bg.datasets.old_faithful().to_numpy()
+    >>> source = lambda: iter([X[:100], X[100:]])
+    >>> tree = bg.sample_posterior(source, bg.fit_em(source, 2, rng=0), rng=0)
+    >>> bg.posterior(tree).source.n_observations
+    272
+    """
+
+    n_observations: int
+    names: tuple[str, ...]
+    n_rows: tuple[int, ...]
+    marks: tuple[str, ...]
+    mean: tuple[float, ...]
+
+    @classmethod
+    def of(cls, parts: Parts, mean: np.ndarray) -> TableSource:
+        """The source of a table in parts whose rows have this mean (D,)."""
+        names, n_rows, marks = zip(*((part.name, part.n_rows, part.mark) for part in parts.parts), strict=True)
+        return cls(parts.n_observations, names, n_rows, marks, tuple(mean.tolist()))
+
+    @classmethod
+    def from_json(cls, text: str) -> TableSource:
+        """The source that `to_json` has written."""
+        n_observations, *others = (json.loads(text)[name] for name in cls.__slots__)
+        return cls(n_observations, *map(tuple, others))
+
+    def to_json(self) -> str:
+        """As a text, for a file."""
+        return json.dumps(asdict(self))
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """Draws of the posterior of a Gaussian mixture and everything known about them; frozen.
@@ -115,7 +167,7 @@ class Posterior:
     draws : GaussianMixture
         With batch shape (chain, draw).
     table : Observations or None
-        The table that the posterior is of, with its errors of measurement.
+        The table that the posterior is of, with its errors of measurement. None of a table in parts.
     features : tuple of str
         Names of the columns.
     em : GaussianMixture or None
@@ -135,6 +187,10 @@ class Posterior:
         Log density of each row under each draw, in nats, where it is stored.
     chain_labels : tuple
         The labels of the chains: 0, 1, ..., or some of these if only some chains were selected.
+    sample : Observations or None
+        Of a table in parts some rows, drawn at random: what is asked about rows, and not given any, is of these.
+    source : TableSource or None
+        The table in parts that the posterior is of.
 
     Examples
     --------
@@ -160,6 +216,8 @@ class Posterior:
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
     log_likelihood: Any = None
     chain_labels: tuple[Any, ...] = ()
+    sample: Observations | None = None
+    source: TableSource | None = None
 
     def __post_init__(self) -> None:
         if not self.features:
@@ -191,9 +249,15 @@ class Posterior:
         return int(np.prod(self.draws.batch_shape))
 
     @property
+    def table_or_sample(self) -> Observations | None:
+        """The table, or the sample of a table in parts."""
+        return self.sample if self.table is None else self.table
+
+    @property
     def rows(self) -> np.ndarray | None:
-        """The table's values (N, D), NaN where one is missing."""
-        return None if self.table is None else self.table.values
+        """Values (N, D) of the table, NaN where one is missing, or of the sample of a table in parts."""
+        table = self.table_or_sample
+        return None if table is None else table.values
 
     @cached_property
     def density(self) -> Density:
@@ -204,10 +268,25 @@ class Posterior:
         InputError
             Where the table or the priors are not known.
         """
+        self.need_table("the log posterior density")
         if self.table is None or self.priors is None:
             raise InputError("this needs a posterior with its table and priors, as sample_posterior returns it")
         table = observations(self.table)
         return Density(table, mean_and_covariance(table)[0], self.priors, self.covariance_model)
+
+    def need_table(self, user: str) -> None:
+        """Refuse a posterior of a table in parts for what needs every row.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.table is None and self.source is not None:
+            raise InputError(
+                f"{user} needs every row in memory, and this posterior is of a table in parts "
+                f"({self.source.n_observations} rows); for a random sample of them use fit_em and sample_posterior, "
+                "which give a posterior with its table"
+            )
 
     def with_draws(self, draws: GaussianMixture, labels: Labels) -> Posterior:
         """The same posterior with its components relabelled."""
@@ -269,13 +348,13 @@ def posterior(source: Any) -> Posterior:
     statistics = _of_draws(source, "sample_stats", group)
     log_likelihood = _of_draws(source, "log_likelihood", group).get("observations")
     noise = Noise(**json.loads(attributes["noise"])) if "noise" in attributes else None
-    table = None
-    if "observed_data" in source.children:
-        table = _table(source["observed_data"], _names(group, "feature"), noise)
+    names = _names(group, "feature")
+    table = _table(source["observed_data"], names, noise) if "observed_data" in source.children else None
+    sample = _table(source["sample"], names, noise) if "sample" in source.children else None
     return Posterior(
         draws=_mixture(group, noise),
         table=table,
-        features=_names(group, "feature"),
+        features=names,
         em=em,
         fit=fit,
         covariance_model=model.for_features(group.sizes["feature"]),
@@ -286,6 +365,8 @@ def posterior(source: Any) -> Posterior:
         statistics={str(name): array.values for name, array in statistics.items()},
         log_likelihood=None if log_likelihood is None else log_likelihood.variable,
         chain_labels=tuple(group["chain"].values.tolist()) if "chain" in group.coords else (),
+        sample=sample,
+        source=TableSource.from_json(attributes["source"]) if "source" in attributes else None,
     )
 
 

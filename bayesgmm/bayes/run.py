@@ -18,12 +18,13 @@ from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.laplace import Mode
 from bayesgmm.bayes.mode_weights import ModeWeights
 from bayesgmm.bayes.modes import Searched, better_fit
-from bayesgmm.bayes.posterior import Posterior, Sampling, posterior
+from bayesgmm.bayes.posterior import Posterior, Sampling, TableSource, posterior
 from bayesgmm.bayes.relabel import relabelling
 from bayesgmm.bayes.tree import tree_of, write_tree
 from bayesgmm.checkpoints import fingerprint
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
+from bayesgmm.observations import Observations
 
 
 class Size(NamedTuple):
@@ -52,6 +53,8 @@ class Run:
     sampler: str
     seed: int
     started: float
+    sample: Observations | None = None  # of a table in parts, of which the density knows but the prior
+    source: TableSource | None = None
 
     @property
     def starts(self) -> list[Mode]:
@@ -65,7 +68,7 @@ class Run:
         seconds = time.perf_counter() - self.started
         return Posterior(
             draws=relabelled.mixture,
-            table=self.density.table,
+            table=self.density.table if self.source is None else None,
             features=self.fit.features,
             em=self.fit.mixture,
             fit=self.fit,
@@ -74,6 +77,8 @@ class Run:
             labels=relabelled.labels,
             sampling=Sampling(self.method, self.sampler, self.seed, self.size.tune, seconds, chains.complete),
             statistics=chains.statistics,
+            sample=self.sample,
+            source=self.source,
         )
 
     def tree(self, drawn: Posterior, weights: ModeWeights | None, *, log_likelihood: bool = True) -> xr.DataTree:
@@ -85,7 +90,7 @@ class Run:
         """What is to be told of the draws, by name."""
         yield "priors", str(self.density.priors)
         yield "prior_values", self.density.priors.to_json()
-        yield "fingerprint", _fingerprint(self.density)
+        yield "fingerprint", _fingerprint(self.density, self.source)
         sampling = drawn.sampling
         yield from {"method": self.method, "sampler": self.sampler, "seed": self.seed, "tune": self.size.tune}.items()
         yield "sampling_seconds", sampling.seconds
@@ -120,9 +125,10 @@ def interrupted(size: Size, drawn: Posterior) -> str:
     return f"interrupted with {draws} of {size.draws} draws in {chains} of {size.chains} chains"
 
 
-def _fingerprint(density: Density) -> str:
+def _fingerprint(density: Density, source: TableSource | None) -> str:
     """What tells posteriors of another table, model or prior apart."""
-    return fingerprint(density.table, density.model.name, density.priors.to_json())
+    of_source = () if source is None else (source.to_json(),)
+    return fingerprint(density.table, density.model.name, density.priors.to_json(), *of_source)
 
 
 class Earlier(NamedTuple):
@@ -133,7 +139,7 @@ class Earlier(NamedTuple):
     complete: bool
 
 
-def earlier_draws(file: Path, density: Density) -> Earlier:
+def earlier_draws(file: Path, density: Density, source: TableSource | None = None) -> Earlier:
     """The posterior in a file, or an `InputError` where it is not one of the same table, model and priors."""
     try:
         with xr.open_datatree(file, engine="h5netcdf") as stored:
@@ -141,7 +147,7 @@ def earlier_draws(file: Path, density: Density) -> Earlier:
         drawn, fingerprint_of_file = posterior(tree), tree.attrs["fingerprint"]
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{file} is there already and holds no posterior; give another out=, or remove it") from error
-    if fingerprint_of_file != _fingerprint(density):
+    if fingerprint_of_file != _fingerprint(density, source):
         raise InputError(
             f"{file} holds the posterior of another table, model or prior; give another out=, or remove it"
         )

@@ -15,6 +15,7 @@ import xarray as xr
 from scipy.special import softmax
 
 from bayesgmm.alignment import cheapest_order, divergence
+from bayesgmm.bayes import many_rows
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
 from bayesgmm.bayes.diagnosis import diagnose, separate_modes
@@ -24,7 +25,7 @@ from bayesgmm.bayes.laplace import Mode, laplace_draws
 from bayesgmm.bayes.mode_weights import ModeWeights, weigh_modes
 from bayesgmm.bayes.modes import UNSURE, Searched, candidates, find_modes, search_modes
 from bayesgmm.bayes.nuts import LEAST_TUNE
-from bayesgmm.bayes.posterior import Posterior
+from bayesgmm.bayes.posterior import Posterior, posterior
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.run import Earlier, Outlet, Run, Size, earlier_draws, interrupted
 from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
@@ -32,16 +33,20 @@ from bayesgmm.bayes.tree import write_tree
 from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.em.initialize import mean_and_covariance
-from bayesgmm.em.result import EMFit, fitted_table
+from bayesgmm.em.result import EMFit, check_fitted_parts, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import positive_integer
+from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress, of_stage
+from bayesgmm.sources import parts_of
 
 _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
     "nutpie": by_nutpie,
     "pymc": by_pymc,
     "gibbs": by_gibbs,
 }
+_METHODS = ("auto", "nuts", "laplace", "variational")
+_UNSUPPORTED = ("labels", "fixed")  # constraints of a fit
 _FEWEST_AGAIN = 200  # draws of a chain, below which they are too few whichever sampler they are from
 _LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
 
@@ -51,7 +56,7 @@ def sample_posterior(
     fit: EMFit,
     priors: Priors | None = None,
     *,
-    method: str = "nuts",
+    method: str = "auto",
     draws: int = 1000,
     tune: int = 500,
     chains: int = 4,
@@ -67,18 +72,21 @@ def sample_posterior(
 
     Parameters
     ----------
-    X : (N, D) table
-        The table that was fitted. Missing values are integrated over, as missing at random.
+    X : (N, D) table, or a table in parts
+        The table that was fitted. Missing values are integrated over, as missing at random. Of a table in parts, which
+        is what `open_table` takes, all rows are read some ten times.
     fit : EMFit
         Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
-    method : {"nuts", "laplace", "variational"}
-        "laplace" draws from the normal approximation at the posterior mode instead, in milliseconds, and tells by a
-        Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log importance weights.
-        "variational" draws from the mean-field approximation, which is judged in the same way, and resamples the draws
-        by their importance weights where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV
-        under inverse-Wishart priors, of fits without noise.
+    method : {"auto", "nuts", "laplace", "variational"}
+        "auto" is "nuts" in memory, and "laplace" for tables in parts, for which there is no other. "laplace" draws from
+        the normal approximation at the posterior mode instead, in milliseconds, and tells by a Pareto k (Vehtari et al.
+        2024) how far to trust it; ``sample_stats`` then holds log importance weights. Of a table in parts 200 draws are
+        checked so, in one pass over all rows, which also moves the approximation to the posterior's mean, and no
+        weights are kept. "variational" draws from the mean-field approximation, which is judged in the same way, and
+        resamples the draws by their importance weights where these can be trusted; it is available for EII, VII, EEI,
+        VVI, EEE and VVV under inverse-Wishart priors, of fits without noise.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain, and chains. At least 10 tuning draws are needed to find a step size.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
@@ -109,6 +117,9 @@ def sample_posterior(
     xarray.DataTree
         Groups ``posterior`` (weights, means, covariances, and the noise_weight of a fit with noise), ``sample_stats``,
         ``log_likelihood`` (pointwise, marginal over the assignments, in nats), ``observed_data`` and ``em`` (the fit).
+        For a table in parts there is instead of the two in the middle a ``sample`` of 10 000 rows or so, which is what
+        `diagnose`, `assign` without rows, and pictures look at, and an attribute ``source`` that says which table it
+        was.
         Its attributes are ``priors`` (in words), ``verdict`` (a name of `Convergence`, such as "CONVERGED") and
         ``convergence`` (the verdict in words, see `diagnose`), ``seed``, and what `relabel` tells of the labels
         (``relabelling``, "none" where the prior tells the components apart, ``switch_rate``, ``ambiguous_rate``,
@@ -169,14 +180,26 @@ def sample_posterior(
     )
     if sampler != "auto" and sampler not in _SAMPLERS:
         raise InputError(f"unknown sampler {sampler!r}; use 'auto', {', '.join(map(repr, _SAMPLERS))}")
-    if method not in ("nuts", "laplace", "variational"):
-        raise InputError(f"unknown method {method!r}; use 'nuts', 'laplace' or 'variational'")
-    started = time.perf_counter()
-    table = fitted_table(fit, X, None, ("labels", "fixed"), "the posterior", error_sd, error_covariance, noise)
+    if method not in _METHODS:
+        raise InputError(f"unknown method {method!r}; use {', '.join(map(repr, _METHODS[:-1]))} or {_METHODS[-1]!r}")
+    started, file = time.perf_counter(), None if out is None else Path(out)
+    if (parts := parts_of(X)) is not None:
+        given = {"error_sd": error_sd, "error_covariance": error_covariance, "noise": noise}
+        check_fitted_parts(fit, parts, given, _UNSUPPORTED, "the posterior")
+        if method not in ("auto", "laplace"):
+            raise InputError(
+                f"method={method!r} reads all rows tens of thousands of times; a table in parts has method='laplace'. "
+                "If the table fits, read it into memory, or else a random sample of it"
+            )
+        tree, verdict = _sample_parts(parts, fit, priors, size, file, rng, progress, started)
+        if not verdict.good:
+            warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
+        return tree
+    method = "nuts" if method == "auto" else method
+    table = fitted_table(fit, X, None, _UNSUPPORTED, "the posterior", error_sd, error_covariance, noise)
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
     if sampler == "gibbs" and method == "nuts":
         check_gibbs(density)
-    file = None if out is None else Path(out)
     earlier = None if file is None or not file.exists() else earlier_draws(file, density)
     if earlier is not None and earlier.complete:
         return earlier.tree
@@ -207,6 +230,35 @@ def sample_posterior(
     if not verdict.good:
         warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
     return tree
+
+
+def _sample_parts(
+    parts: Parts,
+    fit: EMFit,
+    priors: Priors | None,
+    size: Size,
+    file: Path | None,
+    rng: Any,
+    progress: Progress | None,
+    started: float,
+) -> tuple[xr.DataTree, Verdict]:
+    """Draws of Laplace's approximation to the posterior of a table in parts, and whether to trust them."""
+    seed = int(np.random.default_rng(rng).integers(2**31))
+    table = many_rows.LargeTable.of(parts, fit, seed, progress)
+    rows = table.posterior(fit, priors)
+    if file is not None and file.exists():
+        earlier = earlier_draws(file, rows.prior, table.source)
+        return earlier.tree, posterior(earlier.tree).verdict or Verdict(Convergence.UNCHECKED, "")
+    modes = many_rows.modes_of(rows, fit)
+    checked = many_rows.checked(rows, modes[0], seed, many_rows.ADVICE)
+    verdict = many_rows.judged_modes(modes, checked.verdict)
+    chains = checked.draws(chains=size.chains, draws=size.draws, seed=seed)
+    of_sampling = Searched(), modes, size, "laplace", "nutpie", seed, started
+    run = Run(rows.prior, fit, *of_sampling, sample=table.sample, source=table.source)
+    tree = run.tree(replace(run.posterior(chains), verdict=verdict), None)
+    if file is not None:
+        write_tree(tree, file)
+    return tree, verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,9 @@ _CRITERIA = ("log_likelihood", "bic", "aic", "icl", "n_parameters")
 
 
 def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: bool = True) -> xr.DataTree:
-    """The tree of a posterior that has its rows and its fit; `posterior` makes the same posterior of it.
+    """The tree of a posterior that has its rows, or a sample of them, and its fit.
+
+    `posterior` makes the same posterior of it.
 
     Parameters
     ----------
@@ -41,9 +43,9 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     log_likelihood : bool
         Whether to store each row's log density under each draw, in single precision, if it takes at most 500 MB.
     """
-    assert drawn.table is not None
+    table, (chains, draws) = drawn.table_or_sample, drawn.draws.batch_shape
+    assert table is not None
     assert drawn.fit is not None
-    table, (chains, draws) = drawn.table, drawn.draws.batch_shape
     N = table.n_observations
     draw = {"chain": np.arange(chains), "draw": np.arange(draws)}
     component = {"component": np.arange(drawn.n_components)}
@@ -56,13 +58,15 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
         "sample_stats": xr.Dataset(
             {name: (("chain", "draw"), values) for name, values in drawn.statistics.items()}, coords=draw
         ),
-        "observed_data": xr.Dataset(
+        "observed_data" if drawn.source is None else "sample": xr.Dataset(
             {"observations": (("observation", "feature"), table.values), **_errors(table), **_noise(table)},
             coords={"observation": np.arange(N), "feature": list(drawn.features)},
         ),
         "em": _fit_group(drawn, {**component, **feature}),
     }
-    if log_likelihood and 4.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
+    if drawn.source is not None:
+        attributes = attributes | {"source": drawn.source.to_json()}
+    elif log_likelihood and 4.0 * N * chains * draws <= LOG_LIKELIHOOD_BUDGET:
         groups["log_likelihood"] = xr.Dataset(
             {"observations": (("chain", "draw", "observation"), _log_likelihood(drawn.draws, table))},
             coords={**draw, "observation": np.arange(N)},

@@ -302,17 +302,20 @@ def rows_under_draws(
 ) -> RowsUnderDraws:
     """Rows and the draws of a posterior: rows given with their errors and noise density, or those the posterior is of.
 
+    Of a posterior of a table in parts the latter are its sample.
+
     Raises
     ------
     InputError
         If there are no draws, no rows, or rows with other columns than the draws'.
     """
     drawn = as_posterior(posterior)
-    if X is None and drawn.table is None:
+    own = drawn.table_or_sample
+    if X is None and own is None:
         raise InputError("this posterior has no table with it; give the rows (N, D) as the second argument")
     if X is None and (error_sd is not None or error_covariance is not None):
         raise InputError("errors are of rows that are given with them; the posterior knows those of its own")
-    table = any_rows(drawn.table if X is None else X, error_sd, error_covariance)
+    table = any_rows(own if X is None else X, error_sd, error_covariance)
     if (log_density := checked_noise(noise, table.n_observations)) is not None:
         table = replace(table, noise=log_density)
     check_names(X, drawn.draws.features)
