@@ -164,3 +164,22 @@ def test_what_a_table_in_parts_cannot_have_is_refused(path, fit, X):
         bg.sample_posterior(path, fit, error_sd=[1.0, 1.0])
     with pytest.raises(bg.InputError, match="another table than was fitted"):
         bg.sample_posterior(lambda: iter([X + 1]), fit)
+
+
+def test_auto_takes_the_approximation_in_memory_where_the_check_allows(X, fit):
+    tree = bg.sample_posterior(X, fit, rng=seed(), draws=300)
+    drawn = bg.posterior(tree)
+    assert drawn.sampling.method == "laplace"
+    assert drawn.verdict.good
+    assert drawn.verdict.text.endswith("method='auto' took it for the posterior, which method='nuts' samples.")
+    np.testing.assert_array_equal(drawn.table.values, X)
+
+
+def test_auto_samples_where_the_check_refuses(X, fit, monkeypatch):
+    refused = Verdict(Convergence.APPROXIMATION_POOR, "It is not to be trusted.")
+    monkeypatch.setattr("bayesgmm.bayes.many_rows.judged", lambda *_, **__: (None, refused))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # of so few draws
+        drawn = bg.posterior(bg.sample_posterior(X, fit, rng=seed(), draws=20, tune=20, chains=1))
+    assert drawn.sampling.method == "nuts"
+    assert drawn.verdict.text.endswith("as an approximation would not do: It is not to be trusted.")

@@ -6,7 +6,7 @@ the approximation is worked out over all rows, in one more pass, and tells how f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,19 +21,20 @@ from bayesgmm.bayes.modes import Searched, candidates, find_modes
 from bayesgmm.bayes.posterior import TableSource
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.verdict import Convergence, Verdict
-from bayesgmm.em.information import request_of, second_order
+from bayesgmm.em.information import plain, request_of, second_order
 from bayesgmm.em.result import EMFit, check_log_likelihood
 from bayesgmm.expectation import Parameters
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import Passes, Request, Streamed, survey
+from bayesgmm.passes import InMemory, Passes, Request, Streamed, survey
 from bayesgmm.progress import Progress, of_stage
 
 SAMPLE_ROWS = 10_000  # that stay with the posterior, about
 CHECKED = 200  # draws whose log posterior over all rows is worked out
 _WIDEST = 0.5  # nats: sd of the log ratio, above which 200 draws do not know the posterior's mean to a tenth of its sd
 _TOLERANCE = 1e-5  # nats that a step to the mode must be worth: less than a hundredth of a standard deviation
+_MANY = 10_000  # rows, above which "auto" tries it in memory too: NUTS takes ten seconds and more
 _MOST_MODES = 3  # that are looked at
 _LARGEST_ELSEWHERE = 0.05  # share of the posterior that may be in other modes
 ADVICE = (
@@ -87,6 +88,10 @@ class Checked(NamedTuple):
     origin: np.ndarray  # (n,)
     factor: np.ndarray  # (n, n), lower triangular
     verdict: Verdict
+
+    def telling(self, sentence: str) -> Checked:
+        """The same with another sentence at the end of its verdict."""
+        return self._replace(verdict=replace(self.verdict, text=f"{self.verdict.text} {sentence}"))
 
     def draws(self, *, chains: int, draws: int, seed: int) -> Chains:
         """Draws of the approximation."""
@@ -165,9 +170,19 @@ class LargeTable:
         return ManyRows(prior_of(density), self.passes)
 
 
-def modes_of(rows: ManyRows, fit: EMFit) -> list[Mode]:
-    """The modes near the fit's maxima that matter, the one of most evidence first."""
-    return find_modes(rows.prior, candidates(fit, Searched(), _MOST_MODES), rows.mode_near)
+def approximation(rows: ManyRows, fit: EMFit, seed: int, advice: str) -> tuple[list[Mode], Checked]:
+    """The modes near the fit's maxima, the one of most evidence first, and the approximation there."""
+    modes = find_modes(rows.prior, candidates(fit, Searched(), _MOST_MODES), rows.mode_near)
+    found = checked(rows, modes[0], seed, advice)
+    return modes, found._replace(verdict=judged_modes(modes, found.verdict))
+
+
+def of_memory(density: Density) -> ManyRows | None:
+    """The log posterior of a table in memory, if passes can find it and the table is long enough to try that first."""
+    rows = density.table.rows(density.center)
+    if density.table.n_observations < _MANY or not plain(rows):
+        return None
+    return ManyRows(prior_of(density), InMemory(rows))
 
 
 def judged_modes(modes: list[Mode], verdict: Verdict) -> Verdict:

@@ -46,6 +46,7 @@ _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
     "gibbs": by_gibbs,
 }
 _METHODS = ("auto", "nuts", "laplace", "variational")
+_INSTEAD_OF_NUTS = "As the table has many rows, method='auto' took it for the posterior, which method='nuts' samples."
 _UNSUPPORTED = ("labels", "fixed")  # constraints of a fit
 _FEWEST_AGAIN = 200  # draws of a chain, below which they are too few whichever sampler they are from
 _LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
@@ -80,13 +81,15 @@ def sample_posterior(
     priors : Priors, optional
         `Priors.weakly_informative` by default.
     method : {"auto", "nuts", "laplace", "variational"}
-        "auto" is "nuts" in memory, and "laplace" for tables in parts, for which there is no other. "laplace" draws from
-        the normal approximation at the posterior mode instead, in milliseconds, and tells by a Pareto k (Vehtari et al.
-        2024) how far to trust it; ``sample_stats`` then holds log importance weights. Of a table in parts 200 draws are
-        checked so, in one pass over all rows, which also moves the approximation to the posterior's mean, and no
-        weights are kept. "variational" draws from the mean-field approximation, which is judged in the same way, and
-        resamples the draws by their importance weights where these can be trusted; it is available for EII, VII, EEI,
-        VVI, EEE and VVV under inverse-Wishart priors, of fits without noise.
+        "nuts" samples the posterior. "laplace" draws from the normal approximation at the posterior mode instead, in
+        milliseconds, and tells by a Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log
+        importance weights. Of a table in parts 200 draws are checked so, in one pass over all rows, which also moves
+        the approximation to the posterior's mean, and no weights are kept. "auto" is that for tables in parts, for
+        which there is no other; it tries the same for tables in memory of 10 000 rows and more, complete and exact, and
+        where the check refuses it, as for other tables, is "nuts". The verdict says so. "variational" draws from the
+        mean-field approximation, which is judged in the same way, and resamples the draws by their importance weights
+        where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV under inverse-Wishart priors, of
+        fits without noise.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain, and chains. At least 10 tuning draws are needed to find a step size.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
@@ -195,10 +198,9 @@ def sample_posterior(
         if not verdict.good:
             warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
         return tree
-    method = "nuts" if method == "auto" else method
     table = fitted_table(fit, X, None, _UNSUPPORTED, "the posterior", error_sd, error_covariance, noise)
     density = Density(table, mean_and_covariance(table)[0], check_priors(table, fit, priors), fit.covariance_model)
-    if sampler == "gibbs" and method == "nuts":
+    if sampler == "gibbs" and method in ("auto", "nuts"):
         check_gibbs(density)
     earlier = None if file is None or not file.exists() else earlier_draws(file, density)
     if earlier is not None and earlier.complete:
@@ -206,6 +208,17 @@ def sample_posterior(
     seed = int(np.random.default_rng(rng).integers(2**31))
     tell = of_stage(progress, "posterior")
     tell(0, size.total)
+    refused = ""
+    if method == "auto":
+        tried = many_rows.of_memory(density) if sampler == "auto" and earlier is None else None
+        if tried is not None:
+            modes, found = many_rows.approximation(tried, fit, seed, "")
+            if found.verdict.good:
+                run = Run(density, fit, Searched(), modes, size, "laplace", "nutpie", seed, started)
+                tell(size.total, size.total)
+                return _laplace_tree(run, found.telling(_INSTEAD_OF_NUTS), file)
+            refused = f"It was sampled by NUTS, as an approximation would not do: {found.verdict.text}"
+        method = "nuts"
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
     modes = [] if method == "variational" else find_modes(density, candidates(fit, searched, 2 * size.chains))
     first = "nutpie" if sampler == "auto" else sampler
@@ -221,6 +234,8 @@ def sample_posterior(
         sampled = _sample(run, Outlet(run, file, tell), earlier)
         if sampler == "auto" and sampled.failed and not why_not(density):
             sampled = _sample_again(sampled, progress)
+        if refused:
+            sampled = sampled.adding(refused)
         verdict = sampled.verdict
         tree = sampled.run.tree(replace(sampled.drawn, verdict=verdict), sampled.weights)
     if file is not None:
@@ -249,16 +264,19 @@ def _sample_parts(
     if file is not None and file.exists():
         earlier = earlier_draws(file, rows.prior, table.source)
         return earlier.tree, posterior(earlier.tree).verdict or Verdict(Convergence.UNCHECKED, "")
-    modes = many_rows.modes_of(rows, fit)
-    checked = many_rows.checked(rows, modes[0], seed, many_rows.ADVICE)
-    verdict = many_rows.judged_modes(modes, checked.verdict)
-    chains = checked.draws(chains=size.chains, draws=size.draws, seed=seed)
+    modes, found = many_rows.approximation(rows, fit, seed, many_rows.ADVICE)
     of_sampling = Searched(), modes, size, "laplace", "nutpie", seed, started
     run = Run(rows.prior, fit, *of_sampling, sample=table.sample, source=table.source)
-    tree = run.tree(replace(run.posterior(chains), verdict=verdict), None)
+    return _laplace_tree(run, found, file), found.verdict
+
+
+def _laplace_tree(run: Run, found: many_rows.Checked, file: Path | None) -> xr.DataTree:
+    """The tree of draws of an approximation that has been checked."""
+    chains = found.draws(chains=run.size.chains, draws=run.size.draws, seed=run.seed)
+    tree = run.tree(replace(run.posterior(chains), verdict=found.verdict), None)
     if file is not None:
         write_tree(tree, file)
-    return tree, verdict
+    return tree
 
 
 @dataclass(frozen=True, eq=False)

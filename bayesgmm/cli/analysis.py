@@ -68,6 +68,7 @@ def analyse(
             table,
             fit,
             priors,
+            method="nuts",
             draws=settings.draws,
             chains=settings.chains,
             sampler=settings.sampler,

@@ -131,7 +131,7 @@ def _draw(run: Run, fit: EMFit, stage: str) -> xr.DataTree:
     out = _file(run, fit)
     tell = of_stage(run.progress, stage)
     tell(0, 1)
-    settings: dict[str, Any] = {"rng": run.seeds.posteriors, "out": out}
+    settings: dict[str, Any] = {"rng": run.seeds.posteriors, "out": out, "method": "nuts"}
     settings["progress"] = lambda _, done, total: tell(done, total)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
