@@ -740,6 +740,35 @@ Status memberships(const double* X, int64_t n, const Draws& m, const Memberships
     return DONE;
 }
 
+// A component under eight draws, and a row, as the columns that are seen have them: what `Small` factors.
+struct SeenRow {
+    static constexpr int R = EIGHT / WIDTH;
+    const double *mean, *S;  // of the component
+    const Seen& seen;
+    int64_t width;    // the draws' features
+    const double* x;  // the row minus the center, TILE_ROWS entries apart
+
+    template <int D, bool PLAIN>
+    INLINE void promise() {}
+    INLINE void T(int64_t row, int64_t j, lanes (&t)[R]) const {
+        const int64_t ci = seen.columns[row], cj = seen.columns[j];
+        const double error = seen.errors ? seen.errors[ci * width + cj] : 0.0;
+        EACH t[i] = load_anywhere(S + (ci * (ci + 1) / 2 + cj) * EIGHT + i * WIDTH) + error;
+    }
+    INLINE void d(int64_t j, lanes (&d)[R]) const {
+        EACH d[i] = x[j * TILE_ROWS] - load_anywhere(mean + seen.columns[j] * EIGHT + i * WIDTH);
+    }
+
+    using Factor = void (*)(SeenRow, double*, lanes (&)[R]);
+    template <int D>
+    static Factor factor(int64_t d) {  // null where there are more columns than straight-line code is for
+        if constexpr (D > 10)
+            return nullptr;
+        else
+            return d == D ? Small<D, R>::template factor_of<true, SeenRow> : factor<D + 1>(d);
+    }
+};
+
 // Components under eight draws as the columns that are seen have them, errors included: factors of their covariances.
 struct SeenDraws {
     static constexpr int R = EIGHT / WIDTH;  // vectors that eight draws are
@@ -750,7 +779,7 @@ struct SeenDraws {
     Array<double> L, room, y, v, scale;  // of each component L, its pivots, log joint density at the mean; of a tile y
 
     SeenDraws(const Draws& m, const Seen& seen)
-        : m(m), seen(seen), d(seen.n), size(d * EIGHT), L(m.K * d * size), room(m.K * size + size), y(TILE_ROWS * size),
+        : m(m), seen(seen), d(seen.n), size(d * EIGHT), L((m.K * d + 1) * size), room(m.K * size + size), y(TILE_ROWS * size),
           v(size), scale(m.K * EIGHT) {}
     bool no_memory() const { return missing(L, room, y, v, scale); }
 
@@ -792,6 +821,17 @@ struct SeenDraws {
             }
         }
     }
+
+    // The same of one row, of which no factors are kept.
+    void joint_of_one(int64_t g, SeenRow::Factor factor, const DrawsTile& tile) {
+        for (int64_t k = 0; k < m.K; k++) {
+            const double* from = values(g, k);
+            lanes q[R];
+            EACH q[i] = splat(double(d) * LOG_2PI);
+            factor({from + EIGHT, from + (1 + m.D) * EIGHT, seen, m.D, tile.x}, L, q);
+            EACH tile.put(k, i * WIDTH, load_anywhere(from + i * WIDTH), q[i]);
+        }
+    }
 };
 
 Status memberships_seen(const double* X, int64_t n, const Draws& m, const Seen& seen, const Memberships& out) {
@@ -800,11 +840,12 @@ Status memberships_seen(const double* X, int64_t n, const Draws& m, const Seen& 
     const Array<double> center(seen.n);
     if (missing(tile.memory, tile.d, center) || draws.no_memory()) return NO_MEMORY;
     for (int64_t j = 0; j < seen.n; j++) center[j] = m.center[seen.columns[j]];
+    const SeenRow::Factor of_one = n == 1 ? SeenRow::factor<1>(seen.n) : nullptr;
     for (int64_t g = 0; g < m.groups; g++) {
-        draws.factor(g);
+        if (!of_one) draws.factor(g);
         for (int64_t begin = 0; begin < n; begin += TILE_ROWS) {
             const int64_t rows = tile.load_rows(X, begin, n, seen.n, center);
-            draws.joint(g, rows, tile);
+            of_one ? draws.joint_of_one(g, of_one, tile) : draws.joint(g, rows, tile);
             normalise_draws(m.K, rows * EIGHT, tile);
             tile.write(m.K, rows, begin, g, out);
         }

@@ -28,6 +28,14 @@ struct Source {
     bool holes, correlated;            // whether any value is missing; whether there are errors off the diagonal
     bool diagonal;                     // whether of H the diagonal is enough
 
+    // What the compiler is to know of it.
+    template <int D_, bool PLAIN>
+    INLINE void promise() {
+        D = D_;
+        holes &= !PLAIN;
+        correlated &= !PLAIN;
+    }
+
     // Entries (row, j <= row) of T, and j of d.
     INLINE void T(int64_t row, int64_t j, lanes (&t)[R]) const {
         EACH t[i] = splat(covariance[row * D + j]);
@@ -94,11 +102,10 @@ struct Small {
         source.holes || source.correlated ? factor_of<false>(source, L, q) : factor_of<true>(source, L, q);
     }
 
-    template <bool PLAIN>
-    static NOINLINE void factor_of(Source<R> source, double* L, lanes (&q)[R]) {
-        source.D = D;
-        source.holes &= !PLAIN;
-        source.correlated &= !PLAIN;
+    // The source is a `Source`, or anything that has T and d.
+    template <bool PLAIN, class Any>
+    static NOINLINE void factor_of(Any source, double* L, lanes (&q)[R]) {
+        source.template promise<D, PLAIN>();
         LogProduct<R> determinant;
         lanes pivots[D][R];
         UNROLL for (int j = 0; j < D; j++) {

@@ -1,5 +1,5 @@
 """Posteriors that many tests look at, drawn once a session. No test changes them: arrays are read-only, the rest is
-compared at the end of the session with what it was."""
+compared at the end of the session with what it was. And the levels of processor."""
 
 import warnings
 
@@ -8,6 +8,7 @@ import pytest
 from oracles import random_mixture, seed, table, tree_of, wobbling
 
 import bayesgmm as bg
+from bayesgmm import native
 from bayesgmm.observations import observations
 
 
@@ -112,3 +113,12 @@ def overlapping_draws():
         np.broadcast_to(one.weights, (2, 60, 3)), means, np.broadcast_to(one.covariances, (2, 60, 3, 2, 2))
     )
     return batch, one.sample(90, rng=1)[0]
+
+
+@pytest.fixture(params=native.levels())
+def level(request):
+    """Each level of processor that the compiled core can run on here."""
+    before = native.level()
+    native.use_level(request.param)
+    yield request.param
+    native.use_level(before)

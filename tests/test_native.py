@@ -16,14 +16,6 @@ from bayesgmm.expectation import Parameters, Rows, expected_statistics
 from bayesgmm.patterns import Patterns
 
 
-@pytest.fixture(params=native.levels())
-def level(request):
-    before = native.level()
-    native.use_level(request.param)
-    yield request.param
-    native.use_level(before)
-
-
 @pytest.mark.parametrize("struct", native.STRUCTS, ids=lambda struct: struct.__name__)
 def test_structs_have_the_sizes_that_the_core_gives_them(struct):
     assert native.size_of(struct) == ctypes.sizeof(struct)

@@ -43,9 +43,18 @@ def unfinished(request):
 
 @pytest.mark.parametrize(
     "unfinished",
-    [(1, 1, 3, "none"), (2, 3, 8, "own"), (3, 2, 30, "shared"), (5, 7, 17, "own"), (2, 12, 9, "none")],
+    [
+        (1, 1, 3, "none"),
+        (2, 3, 8, "own"),
+        (3, 2, 30, "shared"),
+        (5, 7, 17, "own"),
+        (2, 10, 9, "own"),
+        (2, 12, 9, "none"),
+        (3, 14, 17, "own"),
+    ],
     indirect=True,
 )
+@pytest.mark.usefixtures("level")
 def test_rows_with_holes_and_errors_are_what_they_are_under_each_mixture(unfinished, monkeypatch):
     m, table = unfinished
     draws = rows_under_draws(m, table)
