@@ -122,7 +122,7 @@ Status products(const Rows& rows, const View& view, const Mixture& m, int64_t st
         for (int64_t i = 0; i < n; i++) b.weight[i] = rows.weight[rows.n_weights == 1 ? 0 : begin + i];
         for (int64_t i = n; i < w.B; i++) b.weight[i] = 0.0;
         w.joint(begin, begin + n);
-        normalise(w.joints, b);
+        w.normalise();
         for (int64_t i = 0; i < n; i++) {
             if (b.weight[i] == 0.0 || (!scores && b.certainty[i] > SURE)) continue;
             batch.take(b, i);

@@ -58,12 +58,13 @@ def write(
     from bayesgmm.page.facts import facts_of_fit
 
     files.begin(directory)
+    ids = files.ids_of(own, run)
     with beside(directory / FIT) as path, path.open("wb") as file:
         np.savez(file, **fit_to_arrays(fit))  # type: ignore[arg-type]
     tables = {
         files.ROWS: files.beside_own(own, assigned(fit.mixture, table, errors)),
         "components.csv": _parameters(fit),
-        **files.imputed(fit, table, error_sd=errors),
+        **files.imputed(fit, table, error_sd=errors, ids=ids),
     }
     for name, content in tables.items():
         files.write_table(content, directory / name, files.DIGITS if name in (files.ROWS, files.IMPUTED) else None)
@@ -72,7 +73,9 @@ def write(
         "em_path.png": lambda: plots.em_path(fit),
     }
     drawn, not_drawn = files.draw(pictures, directory)
-    source, ids = files.source_of(run), files.ids_of(own, run)
+    source = files.source_of(run)
+    if len(table) < fit.n_observations:
+        source += f": a random sample of {len(table)} of its {fit.n_observations} rows"
     web_page, no_page = files.draw_page(lambda: facts_of_fit(fit, table, source, ids=ids, run=run), directory)
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)

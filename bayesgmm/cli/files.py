@@ -103,11 +103,13 @@ def begin(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def imputed(source: Any, *rows: Any, error_sd: Any = None) -> dict[str, pd.DataFrame]:
+def imputed(source: Any, *rows: Any, error_sd: Any = None, ids: list[str] | None = None) -> dict[str, pd.DataFrame]:
     """What `impute` finds of the unknown values, by the name of its file; nothing where all are known."""
     from bayesgmm.clusters.imputation import impute
 
     values = impute(source, *rows, error_sd=error_sd).to_dataframe()
+    if ids is not None:
+        values.insert(1, "id", [ids[row] for row in values["row"]])
     return {IMPUTED: values} if len(values) else {}
 
 
@@ -129,7 +131,7 @@ def write_analysis(
     """
     from bayesgmm.page.facts import facts_of_analysis
 
-    tables, pictures = _tables(analysis, own), _pictures(analysis)
+    tables, pictures = _tables(analysis, own, ids_of(own, run)), _pictures(analysis)
     n_files = 2 + len(tables) + len(pictures)
     tell(0, n_files)
     begin(directory)
@@ -167,12 +169,12 @@ def place_draws(tree: xr.DataTree, written: Path | None, path: Path) -> None:
             shutil.copyfile(written, temporary)
 
 
-def _tables(analysis: Analysis, own: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _tables(analysis: Analysis, own: pd.DataFrame, ids: list[str] | None) -> dict[str, pd.DataFrame]:
     """The tables by the names of their files."""
     rows = beside_own(own, said_of_rows(analysis.assignments))
     if analysis.partition is not None and not analysis.ambiguous:
         rows["partition"] = analysis.partition.labels
-    tables = {ROWS: rows, "components.csv": analysis.parameters, **imputed(analysis.posterior)}
+    tables = {ROWS: rows, "components.csv": analysis.parameters, **imputed(analysis.posterior, ids=ids)}
     if analysis.clusters is not None:
         tables["components.csv"] = analysis.parameters[["parameter", "component", "feature", "feature_bis", "em"]]
         tables["clusters.csv"] = analysis.clusters

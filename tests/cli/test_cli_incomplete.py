@@ -55,6 +55,16 @@ def test_unknown_values_are_in_a_file_with_intervals(incomplete, result):
         pd.testing.assert_frame_equal(written, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", [["--em-only"], FEW], ids=["by EM", "posterior"])
+def test_imputed_values_have_the_names_of_their_rows(tmp_path, way):
+    X = bg.datasets.old_faithful()[:60]
+    X.loc[[7, 20], "waiting"] = np.nan
+    X.assign(day=[f"d{i}" for i in range(60)]).to_csv(tmp_path / "t.csv", index=False)
+    assert run("fit", tmp_path / "t.csv", "-k", 1, "--id", "day", "--out", tmp_path / "out", "--quiet", *way)[0] == 0
+    written = pd.read_csv(tmp_path / "out" / "imputed.csv")
+    assert written[["row", "id", "column"]].to_numpy().tolist() == [[7, "d7", "waiting"], [20, "d20", "waiting"]]
+
+
 def test_the_rows_are_assigned_again_as_they_were(incomplete, result, tmp_path):
     again = tmp_path / "again.csv"
     assert run("assign", result[0], incomplete[0], "--error-prefix", "sd_", "--out", again) == (0, "", "")
