@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIT = "fit.npz"
+_TABLE, _ERRORS = "table", "table_error_sd"  # in that file, beside the fit
 _FEATURES, _ROWS = 6, 8  # the most to print
 _DIGITS = 4  # of estimates
 
@@ -60,7 +61,7 @@ def write(
     files.begin(directory)
     ids = files.ids_of(own, run)
     with beside(directory / FIT) as path, path.open("wb") as file:
-        np.savez(file, **fit_to_arrays(fit))  # type: ignore[arg-type]
+        np.savez(file, **fit_to_arrays(fit), **_rows_as_arrays(table, errors))  # type: ignore[arg-type]
     tables = {
         files.ROWS: files.beside_own(own, assigned(fit.mixture, table, errors)),
         "components.csv": _parameters(fit),
@@ -76,7 +77,9 @@ def write(
     source = files.source_of(run)
     if len(table) < fit.n_observations:
         source += f": a random sample of {len(table)} of its {fit.n_observations} rows"
-    web_page, no_page = files.draw_page(lambda: facts_of_fit(fit, table, source, ids=ids, run=run), directory)
+    web_page, no_page = files.draw_page(
+        lambda: facts_of_fit(fit, table, source, error_sd=errors, ids=ids, run=run), directory
+    )
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
     return files.Written([*web_page, FIT, *tables, *drawn, files.SUMMARY], summary)
@@ -86,6 +89,18 @@ def written_fit(directory: Path) -> EMFit:
     """The fit in a directory that `write` has filled."""
     with np.load(directory / FIT, allow_pickle=False) as arrays:
         return fit_from_arrays(dict(arrays))
+
+
+def _rows_as_arrays(table: pd.DataFrame, errors: pd.DataFrame | None) -> dict[str, np.ndarray]:
+    """The rows that were fitted and their errors, for the fit's file, as the draws' file has them."""
+    rows = {_TABLE: table.to_numpy(dtype=float)}
+    return rows if errors is None else rows | {_ERRORS: errors.to_numpy(dtype=float)}
+
+
+def written_rows(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows in a directory that `write` has filled, and their errors if there are any."""
+    with np.load(directory / FIT, allow_pickle=False) as arrays:
+        return arrays[_TABLE], arrays.get(_ERRORS)
 
 
 def assigned(mixture: GaussianMixture, rows: pd.DataFrame, errors: pd.DataFrame | None, seed: int = 0) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.page import write_page
-from bayesgmm.page.facts import facts_of_analysis
+from bayesgmm.page.facts import facts_of_analysis, facts_of_fit
 from bayesgmm.summary.analysis import Analysis, summarise
 from bayesgmm.summary.words import sentences
 
@@ -65,6 +65,11 @@ class Result:
     def source(self) -> str:
         """The name of the table that was fitted."""
         return self.summary["arguments"]["source"]
+
+    @property
+    def ids(self) -> list[str] | None:
+        """What the rows are called, if they have names."""
+        return files.ids_of(pd.read_csv(self.directory / files.ROWS, dtype=str), self.summary)
 
     @property
     def by_em(self) -> bool:
@@ -120,12 +125,14 @@ class Result:
 
 
 def show_result(directory: Path, output: Output) -> None:
-    """Print the report of a result, made anew from its files; of a posterior write the page to look at anew too."""
+    """Print the report of a result, made anew from its files; of one mixture write the page to look at anew too."""
     result = Result.of(directory)
     if output.as_json:
         output.value(result.summary)
     elif "selection" in result.summary:
         show_selection(directory, result.summary, output)
+        if (directory / files.PAGE).exists():
+            output.sentences([f"The page to look at is {directory / files.PAGE}, as the command wrote it."])
     elif result.by_em:
         rows = pd.read_csv(directory / files.ROWS)
         K = result.summary["n_components"]
@@ -133,11 +140,13 @@ def show_result(directory: Path, output: Output) -> None:
         fit = em_only.written_fit(directory)
         output.page(em_only.page(fit, p, result.source, output.console.width))
         output.sentences(em_only.sentences(fit, result.summary["seconds"]["em"], len(rows)))
+        table, errors = em_only.written_rows(directory)
+        facts = facts_of_fit(fit, table, result.source, error_sd=errors, ids=result.ids, run=result.summary)
+        write_page(facts, directory / files.PAGE)
     else:
         output.page(report.fit_page(result.analysis, result.source, output.console.width))
         output.sentences(sentences(result.analysis))
-        ids = files.ids_of(pd.read_csv(directory / files.ROWS, dtype=str), result.summary)
-        facts = facts_of_analysis(result.analysis, result.source, ids=ids, run=result.summary)
+        facts = facts_of_analysis(result.analysis, result.source, ids=result.ids, run=result.summary)
         write_page(facts, directory / files.PAGE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -153,48 +153,35 @@ def facts_of_analysis(
         groups, em = Groups.components(fit.mixture, drawn, n_outlined), drawn.em
     else:
         groups, em = Groups.clusters(a.partition, drawn, n_outlined), None
-    shown, described = _features(rows, groups.centre)
-    return Facts(
-        source=source,
-        fit=fit,
-        features=drawn.features,
-        rows=rows,
-        groups=groups,
-        shown=shown,
-        described=described,
-        quantities=_described(em, analysis.draws, drawn.features, described, fit, analysis.ci_prob),
-        curves=_curves(rows.values, groups, analysis.ci_prob) if len(drawn.features) == 1 else None,
-        ci_prob=analysis.ci_prob,
+    return _facts(
+        source,
+        fit,
+        rows,
+        groups,
+        _Estimates(em, analysis.draws, analysis.ci_prob),
+        run,
         similarities=similarities(drawn, a) if analysis.draws.n_components > 1 else None,
         analysis=analysis,
-        run=run or {},
     )
 
 
 def facts_of_fit(
-    fit: EMFit, X: Any, source: str, *, ids: Sequence[str] | None = None, run: Mapping[str, Any] | None = None
+    fit: EMFit,
+    X: Any,
+    source: str,
+    *,
+    error_sd: Any = None,
+    ids: Sequence[str] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Facts:
     """The facts of an EM fit alone: no intervals, and no doubt about the parameters."""
     values, _ = values_and_names(X)
     check_names(X, fit.mixture.features)
     noisy = fit.mixture.noise_weight is not None
-    noise = fit.mixture.noise_probability(values) if noisy else None
-    rows = Rows.fitted(values, fit.mixture.responsibilities(values), noise, ids)
+    noise = fit.mixture.noise_probability(values, error_sd=error_sd) if noisy else None
+    rows = Rows.fitted(values, fit.mixture.responsibilities(values, error_sd=error_sd), noise, ids)
     groups = Groups.components(fit.mixture, None, 0)
-    shown, described = _features(rows, fit.mixture)
-    return Facts(
-        source=source,
-        fit=fit,
-        features=fit.features,
-        rows=rows,
-        groups=groups,
-        shown=shown,
-        described=described,
-        quantities=_described(fit.mixture, None, fit.features, described, fit, level(None)),
-        curves=_curves(values, groups, level(None)) if fit.n_features == 1 else None,
-        ci_prob=level(None),
-        run=run or {},
-    )
+    return _facts(source, fit, rows, groups, _Estimates(fit.mixture, None, level(None)), run)
 
 
 def facts_of_selection(
@@ -236,6 +223,41 @@ def facts_of_posterior(
     return facts_of_analysis(analysis, source, ids=ids, run=run)
 
 
+class _Estimates(NamedTuple):
+    """What is known of the groups' parameters: EM's estimate, draws, and the probability of every interval."""
+
+    em: GaussianMixture | None
+    draws: GaussianMixture | None
+    ci_prob: float
+
+
+def _facts(
+    source: str,
+    fit: EMFit,
+    rows: Rows,
+    groups: Groups,
+    estimates: _Estimates,
+    run: Mapping[str, Any] | None,
+    **more: Any,
+) -> Facts:
+    """The facts that every page tells, and those that only draws know."""
+    shown, described = _features(rows, groups.centre)
+    return Facts(
+        source=source,
+        fit=fit,
+        features=fit.features,
+        rows=rows,
+        groups=groups,
+        shown=shown,
+        described=described,
+        quantities=_described(estimates, fit, described),
+        curves=_curves(rows.values, groups, estimates.ci_prob) if fit.n_features == 1 else None,
+        ci_prob=estimates.ci_prob,
+        run=run or {},
+        **more,
+    )
+
+
 def _as_frame(X: Any, features: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
@@ -254,16 +276,10 @@ def _without_gaps(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nanmean(values, axis=0))
 
 
-def _described(
-    em: GaussianMixture | None,
-    draws: GaussianMixture | None,
-    features: Sequence[str],
-    described: Sequence[int],
-    fit: EMFit,
-    ci_prob: float,
-) -> tuple[Described, ...]:
+def _described(estimated: _Estimates, fit: EMFit, described: Sequence[int]) -> tuple[Described, ...]:
     """Weight, means and sds of each group, by EM and under the draws, as far as there are both."""
-    names, diagonal = [features[j] for j in described], fit.covariance_model.diagonal
+    em, draws, ci_prob = estimated
+    names, diagonal = [fit.features[j] for j in described], fit.covariance_model.diagonal
     estimates = [] if em is None else list(quantities(em.marginal(described), names, diagonal=diagonal))
     if draws is None:
         return tuple(Described(e.name, e.feature, e.values, None, None, None) for e in estimates)

@@ -24,7 +24,7 @@ from bayesgmm.page import specs, words
 from bayesgmm.page.facts import Facts, facts_of_fit, facts_of_posterior, facts_of_selection
 from bayesgmm.selection import CRITERIA, Selection
 from bayesgmm.selection.table import keys_of
-from bayesgmm.summary.words import decimals_of, number, parameter_name
+from bayesgmm.summary.words import Mark, decimals_of, number, parameter_name
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -118,6 +118,7 @@ def page_of(facts: Facts) -> str:
     return _template().render(
         facts=facts,
         words=words,
+        marks=Mark,
         title=facts.source or "A Gaussian mixture",
         groups=[(k, specs.color_of(i), specs.shape_of(i)) for k, i in enumerate(facts.groups.color_indices)],
         noise=(-1, specs.NOISE, specs.NOISE_SHAPE) if facts.rows.n_noise else None,

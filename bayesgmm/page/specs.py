@@ -45,6 +45,7 @@ NOISE, NOISE_SHAPE = "var(--muted)", "cross"  # colour and shape of rows that be
 _HALO = {"stroke": "var(--paper)", "strokeWidth": 4}  # under words that stand among points
 _LINE = 26  # height of a group in a forest, in pixels
 _NO_NEGATIVE = "datum.value < 0 ? '' : datum.label"
+_FEWER_TICKS: Spec = {"tickCount": {"expr": "ceil(width / 90)"}}
 _ROOM_FOR_ROWS = 0.14  # of the height of a density, below it
 
 
@@ -62,13 +63,13 @@ def scatter(facts: Facts) -> Spec:
     """The rows of two features, in the groups' colours over their outlines; the script fills in which two."""
     fields = {"color": _colors(facts), "opacity": {"field": "opacity", "type": "quantitative", "scale": None}}
     outline = {"detail": {"field": "line", "type": "nominal"}, "order": {"field": "t", "type": "quantitative"}}
-    x, y = _measure("x"), _measure("y")
+    x, y = _measure("x") | {"axis": _FEWER_TICKS}, _measure("y")
     names = {"x": x, "y": y, "text": {"field": "name"}}
     text = {"type": "text", "aria": False, "fontWeight": 600, "baseline": "bottom"}
     layers = [
         {
             "data": {"name": "outlines"},
-            "mark": {"type": "line", "aria": False},
+            "mark": {"type": "line", "aria": False, "clip": True},
             "encoding": {"x": x, "y": y, **fields, **outline, "strokeWidth": _as_it_is("width")},
         },
         *_points(facts, x, y),
@@ -90,7 +91,7 @@ def densities(facts: Facts) -> Spec:
     ]
     total = curves.groups.sum(axis=1)
     top = float(max(heights.max(), total.max(), 0 if curves.band is None else curves.band.max()))
-    x = _measure("x") | {"axis": {"grid": False}}
+    x = _measure("x") | {"axis": _FEWER_TICKS | {"grid": False}}
     y: Spec = {
         "field": "y",
         "type": "quantitative",

@@ -15,7 +15,13 @@ from bayesgmm.page.rows import MOST_LISTED
 from bayesgmm.selection.words import namer, to_report
 from bayesgmm.summary.words import Mark, Remark, decimals_of, em_remarks, model_name, number, remarks
 
+_POSTERIOR = "bayesgmm fit without --em-only, or bg.sample_posterior in Python"
 _NO_OPTIONS = {"table", "source", "out", "force", "json", "quiet", "given_priors"}  # or none that change the result
+_GROUPS = {
+    "component": "group of rows with similar values, described by one normal distribution: where its centre is, how "
+    "far its rows spread in each column, and which share of all rows it holds",
+    "cluster": "set of rows that the draws of the posterior keep together",
+}
 CLEAR = 0.9  # probability from which it is called clear what a row belongs to
 _SIZES = {"E": "of equal size", "V": "each of its own size"}
 _SHAPES = {"I": "round", "E": "of the same shape", "V": "each of its own shape"}
@@ -65,12 +71,14 @@ def state_of_draws(facts: Facts) -> Remark | None:
     if judged is None:
         return None
     text = judged.convergence.value
-    return Remark(Mark.GOOD if judged.good else Mark.BAD, f"{text[0].upper()}{text[1:]}.")
+    what_for = ": independent runs agree, so that the intervals can be used" if judged.good else ""
+    return Remark(Mark.GOOD if judged.good else Mark.BAD, f"{text[0].upper()}{text[1:]}{what_for}.")
 
 
 def explanation(facts: Facts) -> Iterator[str]:
     """What the first sentence means, and what it takes for granted: a paragraph each."""
     fit, analysis = facts.fit, facts.analysis
+    yield f"A {facts.group} is a {_GROUPS[facts.group]}."
     if facts.selection is not None:
         best = facts.selection.recommend()
         key = best.covariance, best.n_components
@@ -84,11 +92,106 @@ def explanation(facts: Facts) -> Iterator[str]:
             "said of a single component. Everything here is about clusters of rows instead, which are the same "
             "whatever the components are called. Fewer components, or the same covariance for all, may be kept apart."
         )
-    other = "Below is how other numbers compare." if facts.selection else "bayesgmm select compares other numbers."
+    other = " Below is how other numbers compare." if facts.selection else ""
     granted = f"Taken for granted is that the rows come from {counted(fit.n_components, 'normal distribution')}"
-    yield f"{granted}, {components_in_words(fit.covariance_model, fit.n_components, fit.n_features)}. {other}"
+    yield f"{granted}, {components_in_words(fit.covariance_model, fit.n_components, fit.n_features)}.{other}"
     if analysis is None:
         yield "There are no posterior draws, so nothing on this page shows how sure the estimates are."
+
+
+def next_steps(facts: Facts) -> Iterator[str]:
+    """What to do with the page, a step each: what to quote, which rows to be careful with, what is still open."""
+    analysis, group = facts.analysis, facts.group
+    judged = None if analysis is None else analysis.posterior.verdict
+    if judged is not None and not judged.good:
+        yield (
+            "Quote nothing from this page yet: the draws are not to be trusted. “How far to trust this” says what was "
+            "found. Fewer components, the same covariance for all, or more draws may help."
+        )
+    elif analysis is not None:
+        yield f"To quote: the mean with its interval, from the table of {group}s, as in “{_quoted(facts)}”."
+    else:
+        yield (
+            f"To quote: the numbers in the table of {group}s, as estimates without intervals, as in “{_quoted(facts)}”."
+            f" For intervals draw from the posterior: {_POSTERIOR}."
+        )
+    if facts.n_choices > 1:
+        doubtful = int((facts.rows.probability < CLEAR).sum())
+        if doubtful:
+            which = "The row in doubt leads" if doubtful == 1 else f"The {doubtful} rows in doubt lead"
+            yield (
+                f"{which} the list of the least certain rows. Rather than counting such a row as one {group}'s, give "
+                "its probabilities, or look at it again."
+            )
+        else:
+            yield f"No row is in doubt: each may be counted as its {group}'s."
+    if facts.selection is None:
+        yield (
+            f"The number of components, {facts.fit.n_components}, was given, not found. To compare other numbers: "
+            "bayesgmm select, or bg.select in Python."
+        )
+    elif analysis is None:
+        best = facts.fit
+        yield (
+            "Several fits were compared by estimates alone. For the page of the one to report with intervals: "
+            f"bayesgmm fit with -k {best.n_components} --covariance {best.covariance_model.name}."
+        )
+
+
+def _quoted(facts: Facts) -> str:
+    """The share of the largest group as one would quote it; where there is one group, its first mean."""
+    told = facts.quantities[0]
+    if facts.n_groups == 1:
+        value, interval = _cell(told, 0)
+        sure = f" ({percent(facts.ci_prob)} interval {interval})" if interval else ""
+        return f"the {told.name} of {told.feature} is {value}{sure}"
+    values = told.em if told.mean is None else told.mean
+    assert values is not None
+    k = int(np.argmax(values))
+    text = f"{facts.group} {k} holds {values[k]:.1%} of all rows"
+    if told.quantiles is None:
+        return text
+    low, high = told.quantiles[0, k], told.quantiles[-1, k]
+    return f"{text} ({percent(facts.ci_prob)} interval {low:.1%} to {high:.1%})"
+
+
+def glossary(facts: Facts) -> Iterator[tuple[str, str]]:
+    """The terms of the page, and what each means."""
+    analysis, group = facts.analysis, facts.group
+    yield group, f"A {_GROUPS[group]}. Numbers and colours are only names."
+    yield "weight", f"The share of all rows, of this table and of more like it, that belongs to a {group}; 1 is all."
+    yield f"mean of a {group}", "Its centre, in the units of the column."
+    spread = "How far its rows lie from that centre, in the units of the column: about two thirds within one sd"
+    yield "sd, standard deviation", f"{spread}, 95% within two."
+    if any(d.name == "correlation" for d in facts.quantities):
+        yield "correlation", f"Whether two columns rise together within a {group}: from -1 over 0, unrelated, to 1."
+    if facts.n_choices > 1:
+        yield "probability of a row", f"How probable it is that the row belongs to that {group}, given its values."
+    yield (
+        "EM, expectation-maximisation",
+        "A method that finds the one set of numbers under which the table is most probable; it does not say how sure.",
+    )
+    if analysis is not None:
+        yield (
+            "posterior, draws",
+            "All sets of numbers that agree with the table and with the priors, each as often as it deserves. The "
+            "draws are a sample of them; where they differ little, the table leaves little doubt.",
+        )
+        yield (
+            f"{percent(facts.ci_prob)} interval",
+            f"Where the true value lies with a probability of {percent(facts.ci_prob)}, if the model is right.",
+        )
+        yield (
+            "R-hat, effective draws",
+            "Whether the draws are enough: R-hat should be below 1.01, and effective draws some hundreds or more.",
+        )
+        if analysis.loo is not None:
+            yield "elpd, leave-one-out", "How well each row is predicted by the other rows; larger is better."
+    marks = "Marks for a fit, with points off for each parameter, to compare fits of one table; smaller is better."
+    yield "BIC, ICL, AIC", marks
+    fit = facts.fit
+    spreads = components_in_words(fit.covariance_model, fit.n_components, fit.n_features).partition(":")[0]
+    yield "covariance model", f"Which spreads the components may have, in the letters of mclust; here {spreads}."
 
 
 def components_in_words(model: CovarianceModel, n_components: int, n_features: int) -> str:
@@ -133,6 +236,14 @@ def diagnostics(facts: Facts) -> list[Remark]:
     return list(em_remarks(facts.fit) if facts.analysis is None else remarks(facts.analysis))
 
 
+def points_in_words(facts: Facts) -> str:
+    """What the points and lines of the first picture are."""
+    if facts.curves is not None:
+        return "Every point below the curve is a row; how high it stands means nothing."
+    text = f"Every point is a row, in the colour of its likeliest {facts.group}."
+    return f"{text} About 39% of a {facts.group}'s rows lie within its inner ellipse, 86% within the outer."
+
+
 def bounds(facts: Facts) -> str:
     """How many rows are drawn and listed, where that is not all; and how many features."""
     N, drawn = len(facts.rows.labels), len(facts.rows.drawn)
@@ -154,12 +265,19 @@ def listed_rows(facts: Facts) -> str:
     return f"{which} are listed, the least certain first."
 
 
+class Cell(NamedTuple):
+    """One quantity of one group, and its interval or nothing."""
+
+    value: str
+    interval: str
+
+
 class Line(NamedTuple):
     """A group as the table of groups tells of it: its number, its rows, and a cell for each quantity."""
 
     group: int
     n_rows: int
-    cells: list[str]
+    cells: list[Cell]
 
 
 def group_table(facts: Facts) -> tuple[list[str], list[Line]]:
@@ -170,13 +288,13 @@ def group_table(facts: Facts) -> tuple[list[str], list[Line]]:
     return headings, [Line(k, sizes[k], [_cell(d, k) for d in told]) for k in range(facts.n_groups)]
 
 
-def _cell(described: Described, k: int) -> str:
+def _cell(described: Described, k: int) -> Cell:
     """One quantity of one group: its posterior mean and interval, or EM's estimate."""
     if described.quantiles is None or described.mean is None or described.sd is None:
-        return "" if described.em is None else f"{described.em[k]:.4g}"
+        return Cell("" if described.em is None else f"{described.em[k]:.4g}", "")
     decimals = decimals_of(float(described.sd[k]))
     low, high = (number(float(x), decimals) for x in (described.quantiles[0, k], described.quantiles[-1, k]))
-    return f"{number(float(described.mean[k]), decimals)} [{low}, {high}]"
+    return Cell(number(float(described.mean[k]), decimals), f"[{low}, {high}]")
 
 
 def similarity_in_words(facts: Facts) -> str:
@@ -196,11 +314,12 @@ def forest_in_words(facts: Facts) -> str:
     shown, D = len(facts.described), len(facts.features)
     which = f" {shown} of {D} features are shown: those in which the {facts.group}s differ most." if shown < D else ""
     if facts.analysis is None:
-        return f"EM's estimates, all {facts.group}s of a quantity on one scale.{which}"
+        return f"A tick is EM's estimate; all {facts.group}s of a quantity are on one scale.{which}"
     tick = " A tick is EM's estimate." if facts.group == "component" else ""
     return (
         f"Thin bars are {percent(facts.ci_prob)} intervals of the posterior, thick bars 50% intervals, dots medians; "
-        f"all {facts.group}s of a quantity on one scale.{tick}{which}"
+        f"all {facts.group}s of a quantity are on one scale.{tick} Where the bars of two {facts.group}s lie apart, "
+        f"these surely differ in that quantity.{which}"
     )
 
 
@@ -217,10 +336,9 @@ def criteria_of_one(facts: Facts) -> list[Fact]:
 def group_caption(facts: Facts) -> str:
     """What the cells of the table of groups are."""
     D, shown = len(facts.features), len(facts.described)
-    which = f"; {shown} of {D} features" if shown < D else ""
-    if facts.analysis is None:
-        return f"EM's estimates{which}"
-    return f"Posterior mean and {percent(facts.ci_prob)} interval{which}. Rows are those assigned to it."
+    what = "EM's estimates" if facts.analysis is None else f"Posterior mean and {percent(facts.ci_prob)} interval"
+    which = f"; {shown} of {D} features, those in which the {facts.group}s differ most" if shown < D else ""
+    return f"{what}{which}. Rows counts those that most probably belong to it."
 
 
 def numbers_caption(facts: Facts, n_lines: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -31,10 +32,27 @@ def test_a_report_is_what_was_printed(result, request):
     out, printed = request.getfixturevalue(result)
     status, again, err = run("report", out)
     assert (status, err) == (0, "")
+    again, _, page = again.partition("The page to look at is")
+    assert bool(page) == ("selection" in json.loads((out / "summary.json").read_text()))
     # A result that was made again has taken another time.
     assert untimed(again) == untimed(printed[: printed.index("Written to")])
     status, again, _ = run("report", out, "--json")
     assert (status, json.loads(again)) == (0, json.loads((out / "summary.json").read_text()))
+
+
+@pytest.mark.parametrize("result", ["finished", "by_em"])
+def test_a_report_writes_the_page_of_one_mixture_anew(result, request, tmp_path):
+    out = tmp_path / "moved"
+    shutil.copytree(request.getfixturevalue(result)[0], out)
+    before = (out / "report.html").read_text("utf-8")
+    (out / "report.html").unlink()
+    assert run("report", out)[0] == 0
+    assert told(before) == told((out / "report.html").read_text("utf-8"))
+
+
+def told(page):
+    """What a page's pictures and list are made of."""
+    return re.findall(r'<script id="(?:data|pictures)".*?</script>', page, re.S)
 
 
 def test_the_report_of_one_of_several_has_its_own_numbers(compared):

@@ -136,6 +136,19 @@ def test_the_axes_are_the_features_that_are_picked(browse):
     assert len(driver.find_elements(By.CSS_SELECTOR, ROW_POINTS)) == 150
 
 
+def test_no_line_is_drawn_beyond_the_axes(browse):
+    """With other features picked outlines of draws reach farther than the rows."""
+    driver = browse("iris")
+    for name in ("Sepal.Width", "Petal.Width"):
+        Select(driver.find_element(By.ID, "up")).select_by_visible_text(name)
+        clipped = driver.execute_script(
+            "return [...document.querySelectorAll('#rows-picture .mark-line, #rows-picture .layer_0_pathgroup')]"
+            ".map((group) => Boolean(group.closest('[clip-path]') || group.querySelector('[clip-path]')))"
+        )
+        assert clipped
+        assert all(clipped)
+
+
 def test_the_list_sorts_by_its_headings(browse):
     driver = browse("geyser")
     heads = {cell.text: cell for cell in driver.find_elements(By.CSS_SELECTOR, "#row-list thead th")}
@@ -214,13 +227,14 @@ def test_printing_is_on_white_paper_with_forty_rows(browse):
     assert sum(map(int, re.findall(r"\d+", ink)[:3])) < 3 * 60
 
 
-def test_a_narrow_screen_needs_no_scrolling_to_the_side(browse):
-    driver = browse("selection")
+@pytest.mark.parametrize("name", ["geyser", "iris", "selection"])
+def test_a_narrow_screen_needs_no_scrolling_to_the_side(browse, name):
+    driver = browse(name)
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
-        browse("selection")
+        browse(name)
         widths = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
