@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bayesgmm.bayes.verdict import Convergence
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.names import counted, percent
 from bayesgmm.page.facts import Described, Facts
@@ -71,7 +72,8 @@ def state_of_draws(facts: Facts) -> Remark | None:
     if judged is None:
         return None
     text = judged.convergence.value
-    what_for = ": independent runs agree, so that the intervals can be used" if judged.good else ""
+    agree = judged.convergence is Convergence.CONVERGED
+    what_for = ": independent runs agree, so that the intervals can be used" if agree else ""
     return Remark(Mark.GOOD if judged.good else Mark.BAD, f"{text[0].upper()}{text[1:]}{what_for}.")
 
 
@@ -111,9 +113,10 @@ def next_steps(facts: Facts) -> Iterator[str]:
     elif analysis is not None:
         yield f"To quote: the mean with its interval, from the table of {group}s, as in “{_quoted(facts)}”."
     else:
+        again = f"bayesgmm fit with -k {facts.fit.n_components} --covariance {facts.fit.covariance_model.name}"
         yield (
-            f"To quote: the numbers in the table of {group}s, as estimates without intervals, as in “{_quoted(facts)}”."
-            f" For intervals draw from the posterior: {_POSTERIOR}."
+            f"To quote: numbers in the table of {group}s, as estimates without intervals, as in “{_quoted(facts)}”. "
+            f"For intervals, draw from the posterior: {again if facts.selection is not None else _POSTERIOR}."
         )
     if facts.n_choices > 1:
         doubtful = int((facts.rows.probability < CLEAR).sum())
@@ -129,12 +132,6 @@ def next_steps(facts: Facts) -> Iterator[str]:
         yield (
             f"The number of components, {facts.fit.n_components}, was given, not found. To compare other numbers: "
             "bayesgmm select, or bg.select in Python."
-        )
-    elif analysis is None:
-        best = facts.fit
-        yield (
-            "Several fits were compared by estimates alone. For the page of the one to report with intervals: "
-            f"bayesgmm fit with -k {best.n_components} --covariance {best.covariance_model.name}."
         )
 
 
@@ -159,6 +156,8 @@ def glossary(facts: Facts) -> Iterator[tuple[str, str]]:
     """The terms of the page, and what each means."""
     analysis, group = facts.analysis, facts.group
     yield group, f"A {_GROUPS[group]}. Numbers and colours are only names."
+    if facts.selection is not None:
+        yield "K", "The number of components."
     yield "weight", f"The share of all rows, of this table and of more like it, that belongs to a {group}; 1 is all."
     yield f"mean of a {group}", "Its centre, in the units of the column."
     spread = "How far its rows lie from that centre, in the units of the column: about two thirds within one sd"

@@ -55,6 +55,16 @@ def test_pages_are_well_formed_and_name_every_place_once(pages):
         assert "h1" in tags.names
 
 
+def test_a_selection_says_how_the_fit_to_report_gets_intervals(tmp_path):
+    X = bg.datasets.old_faithful()
+    text = text_of(
+        bg.report(bg.select(X, (1, 2), "tied", ("bic",), rng=0), X, tmp_path / "page.html").read_text("utf-8")
+    )
+    assert "draw from the posterior: bayesgmm fit with -k 2 --covariance EEE." in text
+    assert "--em-only" not in text
+    assert "K The number of components." in text
+
+
 def test_every_link_within_a_page_has_its_target(pages):
     for path in pages.values():
         text = path.read_text("utf-8")
