@@ -283,10 +283,12 @@ class _RowGroups:
 
     def __call__(self, group: int) -> np.ndarray:
         """The values of a row group."""
-        table = self.file.read_row_group(group, columns=self.columns)
-        values, columns = np.empty((table.num_rows, len(self.columns))), [one.to_numpy() for one in table.itercolumns()]
-        for i in range(0, len(values), _TILE):
-            np.stack([column[i : i + _TILE] for column in columns], axis=1, out=values[i : i + _TILE])
+        table = self.file.read_row_group(group, columns=self.columns).select(self.columns)
+        values, n = np.empty((table.num_rows, len(self.columns))), 0
+        for batch in table.to_batches(max_chunksize=_TILE):
+            columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            np.stack(columns, axis=1, out=values[n : n + len(batch)], casting="unsafe")  # None, too, is NaN
+            n += len(batch)
         return values
 
 
@@ -345,17 +347,18 @@ def _of_parquet(path: Path, columns: Sequence[str] | None, spool: _Spool) -> Par
     first, D = list(accumulate(counts, initial=0)), len(groups.columns)
     at, seen, kept = spool.reserve(first[-1] * D), set[int](), set[int]()
 
+    def written(start: int, stop: int) -> np.ndarray:
+        return spool.read(at + 8 * D * start, D * (stop - start)).reshape(-1, D)
+
     def decode(i: int) -> np.ndarray:
         values = groups(i)
         if i in seen and spool.write(at + 8 * D * first[i], values):
             kept.add(i)
+            values = written(first[i], first[i + 1])  # which takes no memory of its own
         seen.add(i)
         return values
 
     decoded = Recent(decode)
-
-    def written(start: int, stop: int) -> np.ndarray:
-        return spool.read(at + 8 * D * start, D * (stop - start)).reshape(-1, D)
 
     def piece(i: int, begin: int, end: int) -> np.ndarray:
         return written(first[i] + begin, first[i] + end) if i in kept else decoded(i)[begin:end]
@@ -391,7 +394,7 @@ def _of_array(array: Any, name: str) -> Parts:
     def read(start: int, stop: int) -> np.ndarray:
         if unchanged is not None:
             unchanged.check()
-        return np.array(array[start:stop], dtype=np.float64, order="C")
+        return np.ascontiguousarray(array[start:stop], dtype=np.float64)  # not copied, where that is what it is
 
     mark = "" if unchanged is None else f"{unchanged.mark}, {array.dtype} from byte {array.offset}"
     return Parts((Part(f"the {name}", array.shape[0], read, mark),), made_up_names(array.shape[1]), named=False)

@@ -58,6 +58,19 @@ def test_parquet_is_decoded_twice_at_most(X, files, decoded):
     assert sum(decoded.values()) == 2 * N_GROUPS
 
 
+def test_columns_come_in_the_order_in_which_they_are_named(X, files):
+    table = bg.open_table(files, columns=["c", "a"])
+    for _ in range(3):
+        np.testing.assert_array_equal(table.read(100, 6_000), as_stored(X)[100:6_000, [2, 0]])
+
+
+def test_a_missing_value_of_any_type_is_nan(tmp_path):
+    columns = {"a": pa.array([1, None, 3]), "b": pa.array([True, False, None]), "c": pa.array([None, 0.5, 1.5])}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    expected = [[1, 1, np.nan], [np.nan, 0, 0.5], [3, np.nan, 1.5]]
+    np.testing.assert_array_equal(bg.open_table(tmp_path / "x.parquet").read(0, 3), expected)
+
+
 def test_where_the_disk_is_full_parquet_is_decoded_each_time(X, files, decoded, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=2 * GROUP * 3 * 8 - 1))
