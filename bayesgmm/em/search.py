@@ -126,12 +126,12 @@ class _Found:
 
     @property
     def chance(self) -> float:
-        """That there is a better maximum than the best."""
-        if self._leader is None:
+        """That there is a better maximum than the best, as any is that is not spurious."""
+        if self._leader is None or self._leader.climb.why_spurious is not None:
             return 1.0
-        spurious, best = self._leader.climb.why_spurious is not None, self._leader.climb.value
+        best = self._leader.climb.value
         near = (summit.climb for summit in self._summits if abs(summit.climb.value - best) < RIVALS)
-        return chance_of_better(sum((climb.why_spurious is not None) == spurious for climb in near), self._leader.hits)
+        return chance_of_better(sum(climb.why_spurious is None for climb in near), self._leader.hits)
 
     def climb(self, batch: Candidates) -> None:
         """Climb from named moments to the end."""
