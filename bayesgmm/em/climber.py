@@ -158,7 +158,8 @@ class Climber:
     def _rounded(self, observed: np.ndarray, outcomes: ascent.Outcomes, counts: np.ndarray) -> np.ndarray:
         """Which components are narrower in which features than rounding alone would make them, (K, D).
 
-        The sd of a feature is that given all others, and counts if it is less than half the table's.
+        The sd of a feature is that given all others, and counts if it is less than half the table's. Where the table's
+        own is below rounding's, the feature shares its rounding with others, and nothing follows.
         """
         D, weights, offsets = self.table.n_features, outcomes.weights[0], outcomes.offsets[0]
         share = weights / weights.sum()
@@ -170,7 +171,8 @@ class Climber:
         n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
         sd = _ROUNDED * (1 - 2 / np.sqrt(2 * n_rows)).clip(0) * np.sqrt((1 - D / n_rows).clip(0))
         narrow = precision[:-1] * np.multiply.outer(sd, self.table.resolution) ** 2 > 1
-        return narrow & (4 * precision[-1] < precision[:-1])
+        shared = precision[-1] * (_ROUNDED * self.table.resolution) ** 2 > 1
+        return narrow & ~shared & (4 * precision[-1] < precision[:-1])
 
     def _is_chance(self, outcomes: ascent.Outcomes, k: int, n_rows: float) -> bool:
         """Whether some subset of the rows would be expected to gain as much as component k's by chance alone.

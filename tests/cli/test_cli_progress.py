@@ -1,6 +1,7 @@
 """How far a command is: what takes its time is named, once."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from command_line import FEW, run
@@ -56,7 +57,7 @@ def test_of_a_long_stage_the_pace_is_told_now_and_then(lines, monkeypatch, capsy
     monkeypatch.setattr(progress, "NOTICEABLE", 1000.0)
     monkeypatch.setattr(progress, "AGAIN", 20.0)
     clock = iter([0.0, 10.0, 20.0, 30.0, 40.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     for done in range(5):
         lines("pass 3", done * 1_000_000, 5_000_000)
     assert capsys.readouterr().err == "pass 3: 40%, 1e+05/s, 30 s left\npass 3: 80%, 1e+05/s, 10 s left\n"
