@@ -23,7 +23,6 @@ from bayesgmm.summary.words import em_remarks, model_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIT = "fit.npz"
 _TABLE, _ERRORS = "table", "table_error_sd"  # in that file, beside the fit
 _FEATURES, _ROWS = 6, 8  # the most to print
 _DIGITS = 4  # of estimates
@@ -60,7 +59,7 @@ def write(
 
     files.begin(directory)
     ids = files.ids_of(own, run)
-    with beside(directory / FIT) as path, path.open("wb") as file:
+    with beside(directory / files.FIT) as path, path.open("wb") as file:
         np.savez(file, **fit_to_arrays(fit), **_rows_as_arrays(table, errors))  # type: ignore[arg-type]
     tables = {
         files.ROWS: files.beside_own(own, assigned(fit.mixture, table, errors)),
@@ -82,12 +81,12 @@ def write(
     )
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
-    return files.Written([*web_page, FIT, *tables, *drawn, files.SUMMARY], summary)
+    return files.Written([*web_page, files.FIT, *tables, *drawn, files.SUMMARY], summary)
 
 
 def written_fit(directory: Path) -> EMFit:
     """The fit in a directory that `write` has filled."""
-    with np.load(directory / FIT, allow_pickle=False) as arrays:
+    with np.load(directory / files.FIT, allow_pickle=False) as arrays:
         return fit_from_arrays(dict(arrays))
 
 
@@ -99,7 +98,7 @@ def _rows_as_arrays(table: pd.DataFrame, errors: pd.DataFrame | None) -> dict[st
 
 def written_rows(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows in a directory that `write` has filled, and their errors if there are any."""
-    with np.load(directory / FIT, allow_pickle=False) as arrays:
+    with np.load(directory / files.FIT, allow_pickle=False) as arrays:
         return arrays[_TABLE], arrays.get(_ERRORS)
 
 

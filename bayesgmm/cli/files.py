@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 DRAWS = "posterior.nc"
 PAGE = "report.html"
+FIT = "fit.npz"  # of EM without posterior
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 ROWS = "responsibilities.csv"
@@ -99,7 +100,7 @@ def _command_of(summary: Path) -> str | None:
 def begin(directory: Path) -> None:
     """Make the directory, and an earlier result in it unfinished, without what the next may not write."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, "clusters.csv", IMPUTED):  # the tables are not always written
+    for name in (SUMMARY, "clusters.csv", IMPUTED, FIT):  # the others are not always written
         (directory / name).unlink(missing_ok=True)
 
 

@@ -74,7 +74,7 @@ class Result:
     @property
     def by_em(self) -> bool:
         """Whether there is a fit without posterior."""
-        return (self.directory / em_only.FIT).exists()
+        return (self.directory / files.FIT).exists()
 
     def of_one_mixture(self) -> Result:
         """The same result, if it is of one mixture.

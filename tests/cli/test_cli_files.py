@@ -1,5 +1,6 @@
 """What is written: which files, what is in them, and that each is whole or not there."""
 
+import io
 import json
 
 import numpy as np
@@ -168,3 +169,14 @@ def test_the_draws_of_a_range_are_written_once(folder, tmp_path, monkeypatch):
     for k in (1, 2):
         with xr.open_datatree(out / f"k{k}" / "posterior.nc", engine="h5netcdf") as written:
             assert written["posterior"]["means"].shape == (2, 50, k, 1)
+
+
+def test_a_posterior_over_a_fit_by_em_leaves_nothing_of_that(folder, tmp_path):
+    out = tmp_path / "out"
+    assert run("fit", folder / "geyser.csv", "-k", 3, "--em-only", "--out", out)[0] == 0
+    assert run("fit", folder / "geyser.csv", "-k", 2, "--out", out, *FEW, "--force")[0] == 0
+    status, printed, _ = run("assign", out, folder / "geyser.csv")
+    assert status == 0
+    assigned, written = pd.read_csv(io.StringIO(printed)), pd.read_csv(out / "responsibilities.csv")
+    assert "p_2" not in assigned
+    np.testing.assert_allclose(assigned[["p_0", "p_1"]], written[["p_0", "p_1"]], rtol=1e-5, atol=1e-9)
