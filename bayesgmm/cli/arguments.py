@@ -57,6 +57,7 @@ _SELECT_EPILOG = """what is written to DIR:
   criteria.png     the criteria against the number of components
   predictions.png, averaged.png   with loo: the differences in prediction, and the averaged density
   posterior-MODEL-K.nc            the draws of each fit that has a posterior
+  fit.npz          the fit to report, with the rows: of these bayesgmm report writes the page again
   summary.json     the conclusions and the run in numbers, with everything it was given; written last
 Finished parts are kept in DIR/unfinished until the end: after an interruption the same command goes on from there.
 

@@ -258,7 +258,8 @@ def _select(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
         record = request.record | _size(request)
-        written = files.write_selection(request.table, selection, arguments.out, record)
+        ids = files.ids_of(request.own, record)
+        written = files.write_selection(request.table, selection, arguments.out, record, errors=request.errors, ids=ids)
     _show_selection(request, written, written.files)
 
 
@@ -431,7 +432,10 @@ def _fit_several(request: _Request, counts: Sequence[int], settings: Settings, p
             of_one = files.write_analysis(analysis, request.own, request.out / f"k{K}", request.record, tell)
             not_drawn |= {f"k{K}/{name}": why for name, why in of_one.summary["not_drawn"].items()}
         record = request.record | _size(request) | {"ambiguous": ambiguous}
-        written = files.write_selection(request.table, selection, request.out, record, draws=False)
+        ids = files.ids_of(request.own, record)
+        written = files.write_selection(
+            request.table, selection, request.out, record, errors=request.errors, ids=ids, draws=False
+        )
     written.summary["not_drawn"] |= not_drawn
     _show_selection(request, written, written.files + [f"k{K}/" for _, K in selection.posteriors])
 

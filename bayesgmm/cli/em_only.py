@@ -13,9 +13,8 @@ from rich.table import Table
 from bayesgmm.bayes.quantities import quantities
 from bayesgmm.cli import files
 from bayesgmm.cli.report import described, plain_table, tables_that_fit
-from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
+from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
-from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, short
 from bayesgmm.summary.words import em_remarks, model_name
@@ -23,7 +22,8 @@ from bayesgmm.summary.words import em_remarks, model_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TABLE, _ERRORS = "table", "table_error_sd"  # in that file, beside the fit
+    from bayesgmm.page.facts import Facts
+
 _FEATURES, _ROWS = 6, 8  # the most to print
 _DIGITS = 4  # of estimates
 
@@ -55,16 +55,14 @@ def write(
         That the fit took.
     """
     from bayesgmm import plots
-    from bayesgmm.page.facts import facts_of_fit
 
     files.begin(directory)
-    ids = files.ids_of(own, run)
-    with beside(directory / files.FIT) as path, path.open("wb") as file:
-        np.savez(file, **fit_to_arrays(fit), **_rows_as_arrays(table, errors))  # type: ignore[arg-type]
+    kept = files.Kept(fit, table, errors, files.ids_of(own, run))
+    files.keep_fit(kept, directory)
     tables = {
         files.ROWS: files.beside_own(own, assigned(fit.mixture, table, errors)),
         "components.csv": _parameters(fit),
-        **files.imputed(fit, table, error_sd=errors, ids=ids),
+        **files.imputed(fit, table, error_sd=errors, ids=kept.ids),
     }
     for name, content in tables.items():
         files.write_table(content, directory / name, files.DIGITS if name in (files.ROWS, files.IMPUTED) else None)
@@ -73,12 +71,7 @@ def write(
         "em_path.png": lambda: plots.em_path(fit),
     }
     drawn, not_drawn = files.draw(pictures, directory)
-    source = files.source_of(run)
-    if len(table) < fit.n_observations:
-        source += f": a random sample of {len(table)} of its {fit.n_observations} rows"
-    web_page, no_page = files.draw_page(
-        lambda: facts_of_fit(fit, table, source, error_sd=errors, ids=ids, run=run), directory
-    )
+    web_page, no_page = files.draw_page(lambda: facts(kept, run), directory)
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
     return files.Written([*web_page, files.FIT, *tables, *drawn, files.SUMMARY], summary)
@@ -90,16 +83,11 @@ def written_fit(directory: Path) -> EMFit:
         return fit_from_arrays(dict(arrays))
 
 
-def _rows_as_arrays(table: pd.DataFrame, errors: pd.DataFrame | None) -> dict[str, np.ndarray]:
-    """The rows that were fitted and their errors, for the fit's file, as the draws' file has them."""
-    rows = {_TABLE: table.to_numpy(dtype=float)}
-    return rows if errors is None else rows | {_ERRORS: errors.to_numpy(dtype=float)}
+def facts(kept: files.Kept, run: dict[str, Any]) -> Facts:
+    """What the page of a fit tells."""
+    from bayesgmm.page.facts import facts_of_fit
 
-
-def written_rows(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows in a directory that `write` has filled, and their errors if there are any."""
-    with np.load(directory / files.FIT, allow_pickle=False) as arrays:
-        return arrays[_TABLE], arrays.get(_ERRORS)
+    return facts_of_fit(kept.fit, kept.rows, files.source_of(run), error_sd=kept.errors, ids=kept.ids, run=run)
 
 
 def assigned(mixture: GaussianMixture, rows: pd.DataFrame, errors: pd.DataFrame | None, seed: int = 0) -> pd.DataFrame:

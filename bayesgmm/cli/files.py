@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import BadZipFile
 
+import numpy as np
+
+from bayesgmm.em.record import fit_from_arrays, fit_to_arrays
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.files import beside, plain_json
 from bayesgmm.names import one_line
-from bayesgmm.selection.table import keys_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +35,23 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 DRAWS = "posterior.nc"
 PAGE = "report.html"
-FIT = "fit.npz"  # of EM without posterior
+FIT = "fit.npz"  # a fit by EM, with its rows
+_TABLE, _ERRORS, _IDS = "table", "table_error_sd", "ids"  # in that file, beside the fit; the first two as in the draws'
 PART = "posterior.part.nc"  # the draws of a fit that is not finished
 UNFINISHED = "unfinished"  # directory of what a selection that is not finished has done
 ROWS = "responsibilities.csv"
 IMPUTED = "imputed.csv"
 DIGITS = 6  # of what is said of rows
 _TABLES = (ROWS, "components.csv", "clusters.csv", IMPUTED, "selection.csv")
+
+
+class Kept(NamedTuple):
+    """A fit that was written, and what a page of it needs: the rows, their errors if any, and what they are called."""
+
+    fit: EMFit
+    rows: pd.DataFrame
+    errors: pd.DataFrame | None
+    ids: list[str] | None
 
 
 class Written(NamedTuple):
@@ -276,8 +290,58 @@ def source_of(run: dict[str, Any]) -> str:
     return name if shown == n or shown is None else f"{name}: a random sample of {shown} of its {n} rows"
 
 
+def keep_fit(kept: Kept, directory: Path) -> None:
+    """Write a fit with its rows, all digits of them."""
+    arrays = fit_to_arrays(kept.fit) | {_TABLE: kept.rows.to_numpy(float)}
+    if kept.errors is not None:
+        arrays[_ERRORS] = kept.errors.to_numpy(float)
+    if kept.ids is not None:
+        arrays[_IDS] = np.array(kept.ids, dtype=str)
+    with beside(directory / FIT) as path, path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def kept_fit(directory: Path) -> Kept:
+    """The fit and the rows that `keep_fit` wrote.
+
+    Raises
+    ------
+    InputError
+        If they are not there, or cannot be read.
+    """
+    import pandas as pd
+
+    try:
+        # numpy does not close what it opened itself where the archive is broken.
+        with (directory / FIT).open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
+        fit = fit_from_arrays(arrays)
+    except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
+        raise InputError(f"{directory / FIT} is not the file of a fit that bayesgmm has written: {error}") from None
+    if _TABLE not in arrays:
+        raise older(directory)
+    rows = pd.DataFrame(arrays[_TABLE], columns=list(fit.features))
+    errors = pd.DataFrame(arrays[_ERRORS], columns=rows.columns) if _ERRORS in arrays else None
+    return Kept(fit, rows, errors, arrays[_IDS].tolist() if _IDS in arrays else None)
+
+
+def older(directory: Path) -> InputError:
+    """The error to raise where a result lacks what this version writes."""
+    return InputError(
+        f"{directory} was written by an older version of bayesgmm and lacks what its report is made of; "
+        "its files are as they were, and the command with --force writes them anew"
+    )
+
+
 def write_selection(
-    table: pd.DataFrame, selection: Selection, directory: Path, run: dict[str, Any], *, draws: bool = True
+    table: pd.DataFrame,
+    selection: Selection,
+    directory: Path,
+    run: dict[str, Any],
+    *,
+    errors: pd.DataFrame | None = None,
+    ids: list[str] | None = None,
+    draws: bool = True,
 ) -> Written:
     """Write a selection, with its draws or without, and remove what was kept for an interrupted run to go on from.
 
@@ -288,10 +352,15 @@ def write_selection(
     directory : Path
     run : dict
         What else the summary should tell: the command and its arguments.
+    errors : DataFrame, optional
+        Standard deviations of the errors of the table's values.
+    ids : list of str, optional
+        What the rows are called.
     draws : bool
-        Whether to write the posteriors, a file each.
+        Whether to write the posteriors, a file each, and the fit to report.
     """
     from bayesgmm import plots
+    from bayesgmm.page.comparison import Comparison
     from bayesgmm.page.facts import facts_of_selection
 
     begin(directory)
@@ -299,6 +368,8 @@ def write_selection(
     posteriors = {f"posterior-{name}-{K}.nc": (name, K) for name, K in selection.posteriors if draws}
     for file, key in posteriors.items():
         place_draws(selection.posteriors[key], selection.posterior_files.get(key), directory / file)
+    if draws:
+        keep_fit(Kept(selection.recommend().fit, table, errors, ids), directory)
     pictures: dict[str, Callable[[], Figure]] = {"criteria.png": lambda: plots.criteria(selection)}
     if selection.loos:
         pictures["predictions.png"] = lambda: plots.predictions(selection)
@@ -306,21 +377,13 @@ def write_selection(
     drawn, not_drawn = draw(pictures, directory)
     seed = run.get("arguments", {}).get("seed", 0)
     page, no_page = draw_page(
-        lambda: facts_of_selection(selection, table, source_of(run), run=run, rng=seed), directory
+        lambda: facts_of_selection(selection, table, source_of(run), error_sd=errors, ids=ids, run=run, rng=seed),
+        directory,
     )
-    recommended = selection.recommend()
-    content = {
-        "conclusions": selection.text.splitlines(),
-        "covariance": recommended.covariance,
-        "n_components": recommended.n_components,
-        "rivals": [list(rival) for rival in recommended.rivals],
-        "selection": selection.table.to_dict("records"),
-        "rankings": {name: keys_of(selection.ranking(name)) for name in selection.criteria},
-        "not_drawn": not_drawn | no_page,
-    }
+    content = Comparison.of(selection).record | {"not_drawn": not_drawn | no_page}
     summary = write_summary(directory, run | content)
     shutil.rmtree(directory / UNFINISHED, ignore_errors=True)
-    return Written([*page, "selection.csv", *drawn, *posteriors, SUMMARY], summary)
+    return Written([*page, "selection.csv", *drawn, *posteriors, *[FIT] * draws, SUMMARY], summary)
 
 
 def endings(out: Path, names: Sequence[str], not_drawn: dict[str, str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,8 @@ from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.page import write_page
-from bayesgmm.page.facts import facts_of_analysis, facts_of_fit
+from bayesgmm.page.comparison import Comparison
+from bayesgmm.page.facts import Facts, facts_of_analysis
 from bayesgmm.summary.analysis import Analysis, summarise
 from bayesgmm.summary.words import sentences
 
@@ -68,13 +69,13 @@ class Result:
 
     @property
     def ids(self) -> list[str] | None:
-        """What the rows are called, if they have names."""
+        """What the rows of one mixture are called, if they have names."""
         return files.ids_of(pd.read_csv(self.directory / files.ROWS, dtype=str), self.summary)
 
     @property
     def by_em(self) -> bool:
         """Whether there is a fit without posterior."""
-        return (self.directory / files.FIT).exists()
+        return "selection" not in self.summary and (self.directory / files.FIT).exists()
 
     def of_one_mixture(self) -> Result:
         """The same result, if it is of one mixture.
@@ -93,14 +94,38 @@ class Result:
     @cached_property
     def analysis(self) -> Analysis:
         """Everything that follows from the draws, found out anew."""
-        tree = xr.load_datatree(self.directory / files.DRAWS, engine="h5netcdf")
+        with az.rc_context({"stats.ci_prob": self.summary["ci_prob"]}):
+            return self._analysis_of(files.DRAWS, self.summary["seconds"])
+
+    def _analysis_of(self, name: str, seconds: dict[str, float] | None = None) -> Analysis:
+        """Everything that follows from the draws in a file."""
+        tree = xr.load_datatree(self.directory / name, engine="h5netcdf")
         drawn = posterior(tree)
         table = pd.DataFrame(np.asarray(drawn.rows), columns=list(drawn.features))
-        with warnings.catch_warnings(), az.rc_context({"stats.ci_prob": self.summary["ci_prob"]}):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
-            left_out = loo(drawn, rng=self.seed)
-            seconds = self.summary["seconds"]
-            return summarise(table, tree, drawn, left_out, self.seed, seconds, tell=lambda done, total: None)
+            left_out = None if drawn.sampling.approximate else loo(drawn, rng=self.seed)
+            return summarise(table, tree, drawn, left_out, self.seed, seconds)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the page of the result tells; of a selection, about the fit to report."""
+        run = self.summary
+        if "selection" in run:
+            compared = comparison(self.directory, run)
+            covariance, K = compared.chosen
+            draws = f"posterior-{covariance}-{K}.nc"
+            if run["command"] == "fit":
+                facts = Result.of(self.directory / f"k{K}").facts
+            elif (self.directory / draws).exists():
+                ids = files.kept_fit(self.directory).ids
+                facts = facts_of_analysis(self._analysis_of(draws), files.source_of(run), ids=ids, run=run)
+            else:
+                facts = em_only.facts(files.kept_fit(self.directory), run)
+            return replace(facts, selection=compared, run=run)
+        if self.by_em:
+            return em_only.facts(files.kept_fit(self.directory), run)
+        return facts_of_analysis(self.analysis, files.source_of(run), ids=self.ids, run=run)
 
     @cached_property
     def draws(self) -> GaussianMixture:
@@ -125,35 +150,42 @@ class Result:
 
 
 def show_result(directory: Path, output: Output) -> None:
-    """Print the report of a result, made anew from its files; of one mixture write the page to look at anew too."""
+    """Print the report of a result, made anew from its files, and write the page to look at anew too."""
     result = Result.of(directory)
     if output.as_json:
         output.value(result.summary)
-    elif "selection" in result.summary:
+        return
+    if "selection" in result.summary:
         show_selection(directory, result.summary, output)
-        if (directory / files.PAGE).exists():
-            output.sentences([f"The page to look at is {directory / files.PAGE}, as the command wrote it."])
     elif result.by_em:
-        rows = pd.read_csv(directory / files.ROWS)
-        K = result.summary["n_components"]
-        p = rows[[f"p_{k}" for k in range(K)]].to_numpy()
-        fit = em_only.written_fit(directory)
+        fit, rows, errors, _ = files.kept_fit(directory)
+        p = fit.mixture.responsibilities(rows, error_sd=errors)
         output.page(em_only.page(fit, p, result.source, output.console.width))
         output.sentences(em_only.sentences(fit, result.summary["seconds"]["em"], len(rows)))
-        table, errors = em_only.written_rows(directory)
-        facts = facts_of_fit(fit, table, result.source, error_sd=errors, ids=result.ids, run=result.summary)
-        write_page(facts, directory / files.PAGE)
     else:
         output.page(report.fit_page(result.analysis, result.source, output.console.width))
         output.sentences(sentences(result.analysis))
-        facts = facts_of_analysis(result.analysis, result.source, ids=result.ids, run=result.summary)
-        write_page(facts, directory / files.PAGE)
+    write_page(result.facts, directory / files.PAGE)
+
+
+def comparison(directory: Path, summary: dict[str, Any]) -> Comparison:
+    """The comparison that a summary holds.
+
+    Raises
+    ------
+    InputError
+        If an older version has written it.
+    """
+    try:
+        return Comparison.from_record(summary)
+    except (KeyError, TypeError, ValueError):
+        raise files.older(directory) from None
 
 
 def show_selection(directory: Path, summary: dict[str, Any], output: Output) -> None:
     """Print a selection that has been written."""
     fits = pd.read_csv(directory / "selection.csv")
-    rankings = {name: [(model, int(K)) for model, K in order] for name, order in summary["rankings"].items()}
+    rankings = comparison(directory, summary).best_first
     title = report.described(summary["n_observations"], summary["features"], summary["arguments"]["source"])
     output.page(report.selection_page(fits, rankings, title, output.console.width, summary.get("ambiguous", ())))
     noise = ["Rows may belong to no cluster in every fit: --noise."] if summary["arguments"].get("noise") else []

@@ -16,6 +16,7 @@ from bayesgmm.errors import InputError
 from bayesgmm.intervals import level, tails
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import check_names
+from bayesgmm.page.comparison import Comparison
 from bayesgmm.page.rows import Rows
 from bayesgmm.page.similarities import Similarities, similarities
 from bayesgmm.plots.panels import Groups
@@ -99,7 +100,8 @@ class Facts:
     similarities : Similarities or None
     analysis : Analysis or None
         Where there are draws.
-    selection : Selection or None
+    selection : Comparison or None
+        Where there are several fits, of which this is the one to report.
     run : mapping
         What else is known of how it was made.
     """
@@ -116,7 +118,7 @@ class Facts:
     ci_prob: float
     similarities: Similarities | None = None
     analysis: Analysis | None = None
-    selection: Selection | None = None
+    selection: Comparison | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -171,15 +173,17 @@ def facts_of_fit(
     source: str,
     *,
     error_sd: Any = None,
+    error_covariance: Any = None,
     ids: Sequence[str] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Facts:
-    """The facts of an EM fit alone: no intervals, and no doubt about the parameters."""
+    """The facts of an EM fit alone, to rows with these errors: no intervals, and no doubt about the parameters."""
     values, _ = values_and_names(X)
     check_names(X, fit.mixture.features)
     noisy = fit.mixture.noise_weight is not None
-    noise = fit.mixture.noise_probability(values, error_sd=error_sd) if noisy else None
-    rows = Rows.fitted(values, fit.mixture.responsibilities(values, error_sd=error_sd), noise, ids)
+    errors: dict[str, Any] = {"error_sd": error_sd, "error_covariance": error_covariance}
+    noise = fit.mixture.noise_probability(values, **errors) if noisy else None
+    rows = Rows.fitted(values, fit.mixture.responsibilities(values, **errors), noise, ids)
     groups = Groups.components(fit.mixture, None, 0)
     return _facts(source, fit, rows, groups, _Estimates(fit.mixture, None, level(None)), run)
 
@@ -189,6 +193,8 @@ def facts_of_selection(
     X: Any,
     source: str,
     *,
+    error_sd: Any = None,
+    error_covariance: Any = None,
     ids: Sequence[str] | None = None,
     run: Mapping[str, Any] | None = None,
     rng: Any = 0,
@@ -196,13 +202,14 @@ def facts_of_selection(
     """The facts of the fit to report, with its posterior if there is one, and those of the selection."""
     best = selection.recommend()
     key = best.covariance, best.n_components
-    if key in selection.posteriors and key in selection.loos:
+    if key in selection.posteriors:
         tree = selection.posteriors[key]
-        analysis = summarise(_as_frame(X, best.fit.features), tree, posterior(tree), selection.loos[key], rng)
+        analysis = summarise(_as_frame(X, best.fit.features), tree, posterior(tree), selection.loos.get(key), rng)
         facts = facts_of_analysis(analysis, source, ids=ids, run=run)
     else:
-        facts = facts_of_fit(best.fit, X, source, ids=ids, run=run)
-    return replace(facts, selection=selection)
+        errors: dict[str, Any] = {"error_sd": error_sd, "error_covariance": error_covariance}
+        facts = facts_of_fit(best.fit, X, source, **errors, ids=ids, run=run)
+    return replace(facts, selection=Comparison.of(selection))
 
 
 def facts_of_posterior(

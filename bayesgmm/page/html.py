@@ -21,9 +21,9 @@ from bayesgmm.em.result import EMFit
 from bayesgmm.errors import InputError
 from bayesgmm.files import beside, plain_json
 from bayesgmm.page import specs, words
+from bayesgmm.page.comparison import Comparison
 from bayesgmm.page.facts import Facts, facts_of_fit, facts_of_posterior, facts_of_selection
 from bayesgmm.selection import CRITERIA, Selection
-from bayesgmm.selection.table import keys_of
 from bayesgmm.summary.words import Mark, decimals_of, number, parameter_name
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def report(
     path: Any = "report.html",
     *,
     title: str = "",
+    error_sd: Any = None,
+    error_covariance: Any = None,
     ids: Sequence[Any] | None = None,
     rng: Any = 0,
 ) -> Path:
@@ -58,6 +60,8 @@ def report(
         Of the file.
     title : str
         What the table is called.
+    error_sd, error_covariance : optional
+        Errors of the table's values, if `fit_em` or `select` were given them; a posterior has them.
     ids : sequence of N, optional
         What the rows are called, shown beside their numbers.
     rng : Generator, seed or None
@@ -86,10 +90,11 @@ def report(
     """
     if isinstance(source, (EMFit, Selection)) and X is None:
         raise InputError(f"the page of {_a(source)} needs the table: report(source, X)")
+    errors: dict[str, Any] = {"error_sd": error_sd, "error_covariance": error_covariance}
     if isinstance(source, Selection):
-        facts = facts_of_selection(source, X, title, ids=ids, rng=rng)
+        facts = facts_of_selection(source, X, title, **errors, ids=ids, rng=rng)
     elif isinstance(source, EMFit):
-        facts = facts_of_fit(source, X, title, ids=ids)
+        facts = facts_of_fit(source, X, title, **errors, ids=ids)
     else:
         facts = facts_of_posterior(source, title, ids=ids, rng=rng)
     return write_page(facts, Path(path))
@@ -137,22 +142,21 @@ def page_of(facts: Facts) -> str:
     )
 
 
-def _criteria(selection: Selection) -> dict[str, Any]:
+def _criteria(compared: Comparison) -> dict[str, Any]:
     """The pictures of a selection, by the place that each is put in."""
-    of_criteria = {f"criterion-{name}": specs.criterion(selection, name) for name in selection.criteria}
-    return of_criteria | ({"replicates": specs.replicates(selection)} if selection.replicates else {})
+    of_criteria = {f"criterion-{name}": specs.criterion(compared, name) for name in compared.rankings}
+    return of_criteria | ({"replicates": specs.replicates(compared)} if compared.n_replicates else {})
 
 
-def _selection_table(selection: Selection) -> dict[str, Any]:
+def _selection_table(compared: Comparison) -> dict[str, Any]:
     """The fits in the order of the first criterion, as headings and lines of texts; the one to report is marked."""
-    names = [name for name in CRITERIA if name in selection.criteria]
-    lines = selection.table.set_index(["covariance", "n_components"])
-    best = selection.recommend()
-    ranked = keys_of(selection.ranking(selection.criteria[0]))
+    names = [name for name in CRITERIA if name in compared.rankings]
+    lines = compared.table.set_index(["covariance", "n_components"])
+    ranked = next(iter(compared.best_first.values()))
     table = []
     for key in ranked[:_FITS]:
         cells = ["" if np.isnan(x := lines.loc[key][CRITERIA[name].column]) else f"{x:.1f}" for name in names]
-        table.append((key, [str(lines.loc[key]["n_parameters"]), *cells], key == (best.covariance, best.n_components)))
+        table.append((key, [str(lines.loc[key]["n_parameters"]), *cells], key == compared.chosen))
     headings = ["parameters", *(CRITERIA[name].title for name in names)]
     return {"headings": headings, "lines": table, "n_others": len(lines) - len(table)}
 

@@ -7,18 +7,16 @@ Their colours are the names of CSS variables, so that dark mode and printing are
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bayesgmm.names import percent, short
+from bayesgmm.page.comparison import Comparison
 from bayesgmm.page.facts import Described, Facts
 from bayesgmm.plots.selections import Standing, model_style, standing
 from bayesgmm.plots.style import COLORS, MARKERS, bin_edges
 from bayesgmm.selection.criteria import CRITERIA
-
-if TYPE_CHECKING:
-    from bayesgmm.selection import Selection
 
 type Spec = dict[str, Any]
 
@@ -196,15 +194,15 @@ def forest(facts: Facts, described: Described) -> Spec:
     return spec | {"data": {"values": lines}, "title": title}
 
 
-def criterion(selection: Selection, name: str) -> Spec:
+def criterion(compared: Comparison, name: str) -> Spec:
     """How far each fit is behind the best by one criterion, a line per covariance model."""
-    kind, shown = CRITERIA[name], standing(selection, name)
+    kind, shown = CRITERIA[name], standing(compared.table, compared.rankings[name], name)
     points: list[Spec] = [
         {"model": model, "K": int(K), "behind": float(behind)}
         for model, line in shown.lines.items()
         for K, behind in zip(line["n_components"], line["behind"], strict=True)
     ]
-    sizes = sorted({int(K) for K in selection.table["n_components"]})
+    sizes = sorted({int(K) for K in compared.table["n_components"]})
     x: Spec = {
         "field": "K",
         "type": "quantitative",
@@ -257,15 +255,14 @@ def criterion(selection: Selection, name: str) -> Spec:
     return _view(layers, 230, words) | {"title": heading}
 
 
-def replicates(selection: Selection) -> Spec:
+def replicates(compared: Comparison) -> Spec:
     """How often each number of components was chosen among the replicates, by each criterion that has them."""
     values = [
         {"K": int(K), "share": float(share), "criterion": CRITERIA[name].title}
-        for name in selection.replicates
-        for K, share in selection.frequencies(name).items()
+        for name, shares in compared.frequencies.items()
+        for K, share in shares.items()
     ]
-    n = len(next(iter(next(iter(selection.replicates.values())).values())))
-    titles = [CRITERIA[name].title for name in selection.replicates]
+    n, titles = compared.n_replicates, [CRITERIA[name].title for name in compared.frequencies]
     color = {"domain": titles, "range": [color_of(i) for i in range(len(titles))]}
     layer = {
         "data": {"values": values},

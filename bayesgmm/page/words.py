@@ -82,9 +82,8 @@ def explanation(facts: Facts) -> Iterator[str]:
     fit, analysis = facts.fit, facts.analysis
     yield f"A {facts.group} is a {_GROUPS[facts.group]}."
     if facts.selection is not None:
-        best = facts.selection.recommend()
-        key = best.covariance, best.n_components
-        yield to_report(key, best.reason, best.rivals, namer(facts.selection.table))
+        chosen, table = facts.selection, facts.selection.table
+        yield to_report(chosen.chosen, chosen.reason, chosen.rivals, namer(table))
     if facts.n_choices > 1:
         basis = "averaged over the draws of the posterior" if analysis is not None else "by EM's estimate"
         yield f"Clear means that the row's {facts.group} has a probability of {CLEAR} or more, {basis}."

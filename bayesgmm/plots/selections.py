@@ -205,7 +205,7 @@ def model_style(model: str) -> dict[str, Any]:
 
 def _criterion(ax: Axes, selection: Selection, name: str) -> None:
     """How far each fit is behind the best by one criterion, against the number of components."""
-    kind, shown = CRITERIA[name], standing(selection, name)
+    kind, shown = CRITERIA[name], standing(selection.table, selection.ranking(name), name)
     for model, line in shown.lines.items():
         style = model_style(model) if model in shown.names else {"color": "0.85", "zorder": 0}
         ax.plot(line["n_components"], line["behind"], ms=4, lw=1.2, **style)
@@ -254,10 +254,10 @@ class Standing(NamedTuple):
     n_left_out: int
 
 
-def standing(selection: Selection, name: str) -> Standing:
-    """How the fits of a selection stand by one of its criteria."""
-    kind, ranking = CRITERIA[name], selection.ranking(name)
-    table = selection.table[["covariance", "n_components", kind.column]].dropna()
+def standing(table: pd.DataFrame, ranking: pd.DataFrame, name: str) -> Standing:
+    """How fits stand by a criterion: from the table of a `Selection`, and its ranking by that criterion."""
+    kind = CRITERIA[name]
+    table = table[["covariance", "n_components", kind.column]].dropna()
     best = keys_of(ranking.head(1))[0]
     value = table.set_index(["covariance", "n_components"])[kind.column]
     table["behind"] = kind.sign * (value[best] - table[kind.column])

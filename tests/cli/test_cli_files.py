@@ -28,7 +28,8 @@ def test_a_finished_run_leaves_its_files_and_nothing_else(finished):
 
 def test_a_selection_leaves_its_files_and_nothing_else(selected):
     out, printed = selected
-    assert {path.name for path in out.iterdir()} == {"report.html", "selection.csv", "criteria.png", "summary.json"}
+    names = {"report.html", "selection.csv", "criteria.png", "fit.npz", "summary.json"}
+    assert {path.name for path in out.iterdir()} == names
     assert "Written to" in printed
     assert "criteria.png" in printed
     assert (out / "criteria.png").read_bytes().startswith(b"\x89PNG")
@@ -126,14 +127,6 @@ def test_a_page_that_fails_is_named_and_costs_nothing_else(folder, tmp_path, mon
     assert (status, err) == (0, "")
     assert {path.name for path in (tmp_path / "out").iterdir()} == (FILES | OF_CLUSTERS) - {"report.html"}
     assert "report.html could not be drawn (ValueError: no paper)" in " ".join(printed.split())
-
-
-def test_the_page_of_a_finished_fit_is_written_again_with_its_report(finished):
-    out, _ = finished
-    before = (out / "report.html").read_text("utf-8")
-    (out / "report.html").unlink()
-    assert run("report", out)[0] == 0
-    assert (out / "report.html").read_text("utf-8") == before
 
 
 def test_the_page_calls_rows_as_the_table_does(tmp_path):

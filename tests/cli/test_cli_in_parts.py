@@ -51,8 +51,11 @@ def test_a_fit_is_that_of_all_rows_and_shows_some(parts, result):
 
 def test_the_report_is_the_same_again(result):
     out, printed = result
+    page = (out / "report.html").read_text("utf-8")
     status, again, _ = run("report", out)
     assert status == 0
+    assert (out / "report.html").read_text("utf-8") == page
+    assert "rows: a random sample" not in page  # it is said once
     assert again == printed[: printed.index("Written to")]
 
 
@@ -104,6 +107,9 @@ def test_sizes_are_compared_and_a_comparison_that_was_stopped_goes_on(parts, tmp
     assert (status, said) == (0, "")
     assert "3000 rows, 2 columns (eruptions, waiting)" in " ".join(printed.split())
     assert "a random sample of 500 of its 3000 rows" in (tmp_path / "whole" / "report.html").read_text("utf-8")
+    page = (tmp_path / "whole" / "report.html").read_text("utf-8")
+    assert run("report", tmp_path / "whole")[0] == 0
+    assert (tmp_path / "whole" / "report.html").read_text("utf-8") == page
     stages = []
 
     def stopped(*given, **options):

@@ -81,6 +81,19 @@ def test_the_first_sentence_counts_the_rows_that_are_clear(pages, iris_posterior
     assert f"3 components, and it is clear for {clear} of the 150 rows which one they belong to." in said
 
 
+@pytest.mark.parametrize("given", ["error_sd", "error_covariance"])
+def test_errors_count_in_the_page_of_a_fit_and_of_a_selection(tmp_path, given):
+    X = bg.datasets.iris()
+    errors = {given: np.full(X.shape, 0.5) if given == "error_sd" else np.broadcast_to(0.25 * np.eye(4), (150, 4, 4))}
+    selection = bg.select(X, 3, "EEE", ("bic",), **errors, n_starts=2, n_replicates=0, rng=0)
+    fit = selection.recommend().fit
+    clear, without = ((fit.mixture.responsibilities(X, **known).max(axis=1) >= 0.9).sum() for known in (errors, {}))
+    assert clear != without
+    for source in (fit, selection):
+        page = bg.report(source, X, tmp_path / "page.html", **errors).read_text("utf-8")
+        assert f"clear for {clear} of the 150 rows" in text_of(page)
+
+
 def test_the_verdict_comes_first_where_the_draws_are_not_to_be_trusted(faithful_posterior):
     drawn = bg.posterior(faithful_posterior)
     bad = replace(drawn, verdict=bg.Verdict(bg.Convergence.NOT_CONVERGED, "Not converged."))

@@ -7,6 +7,7 @@ import pytest
 
 import bayesgmm as bg
 from bayesgmm.page import specs
+from bayesgmm.page.comparison import Comparison
 from bayesgmm.page.facts import facts_of_fit, facts_of_posterior
 from bayesgmm.plots.style import COLORS
 
@@ -66,7 +67,7 @@ def test_the_parts_of_a_density_add_up_to_it():
 
 def test_a_criterion_shows_how_far_each_fit_is_behind():
     selection = bg.select(bg.datasets.old_faithful(), (1, 2, 3), ("EEE", "VVI"), ("bic",), n_replicates=0, rng=0)
-    spec = specs.criterion(selection, "bic")
+    spec = specs.criterion(Comparison.of(selection), "bic")
     points = next(layer["data"]["values"] for layer in spec["layer"] if layer["mark"]["type"] == "line")
     table = selection.table.set_index(["covariance", "n_components"])["bic"]
     assert len(points) == 6
