@@ -189,7 +189,7 @@
   }
 
   function colorOf(group) {
-    return group < 0 ? "var(--muted)" : document.querySelectorAll("#groups tbody .key use")[group].getAttribute("fill");
+    return group < 0 ? "var(--muted)" : document.querySelectorAll("#groups thead .key use")[group].getAttribute("fill");
   }
 
   function short(group) {
