@@ -230,7 +230,7 @@ def _pictures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
     a, fit, posterior = analysis.assignments, analysis.fit, analysis.posterior
     best, ball, ci_prob = analysis.partition, analysis.ball, analysis.ci_prob
     pictures: dict[str, Callable[[], Figure]] = {
-        "clusters.png": lambda: plots.clusters(posterior.table, fit, posterior, a, ci_prob=ci_prob),
+        "clusters.png": lambda: plots.clusters(posterior.table_or_sample, fit, posterior, a, ci_prob=ci_prob),
         "em_path.png": lambda: plots.em_path(fit),
         "posterior.png": lambda: plots.posterior(posterior, partition=a.partition, ci_prob=ci_prob),
     }
@@ -403,7 +403,6 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
     """The numbers of an analysis."""
     fit, drawn, loo, best = analysis.fit, analysis.posterior, analysis.loo, analysis.partition
     table = analysis.parameters if analysis.clusters is None else analysis.clusters
-    assert loo is not None
     assert drawn.verdict is not None
     assert drawn.labels is not None
     return summary_of_fit(fit) | {
@@ -416,10 +415,10 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "ambiguous": analysis.ambiguous,
         "stray_rate": analysis.stray_rate,
         "ambiguous_rate": drawn.labels.ambiguous_rate,
-        "elpd_loo": float(loo.elpd),
-        "elpd_loo_se": float(loo.se),
-        "pareto_k_max": float(loo.pareto_k.max()),
-        "loo_repairs": loo.text,
+        "elpd_loo": None if loo is None else float(loo.elpd),
+        "elpd_loo_se": None if loo is None else float(loo.se),
+        "pareto_k_max": None if loo is None else float(loo.pareto_k.max()),
+        "loo_repairs": None if loo is None else loo.text,
         "partition": None if best is None else {"n_clusters": best.n_clusters, "expected_loss": best.expected_loss},
         "mode_probabilities": analysis.modes.probabilities.tolist(),
         "seconds": analysis.seconds,

@@ -9,25 +9,30 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bayesgmm.bayes.posterior import Posterior
-from bayesgmm.cli import em_only, files
+from bayesgmm.bayes.posterior import Posterior, posterior
+from bayesgmm.bayes.sample import sample_posterior
+from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.arguments import Settings
-from bayesgmm.cli.console import Output, note
+from bayesgmm.cli.console import Output
 from bayesgmm.cli.finished import Result
 from bayesgmm.cli.parsing import columns_of
 from bayesgmm.cli.sources import name_of
 from bayesgmm.clusters.stream import assign_to_files
 from bayesgmm.em.fit import fit_em
+from bayesgmm.em.result import EMFit
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.parts import Parts
-from bayesgmm.progress import Progress
+from bayesgmm.progress import Progress, of_stage
 from bayesgmm.selection import select
 from bayesgmm.sources import open_table, random_rows
+from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.summary.words import sentences
 
 _SHOWN = 10_000  # rows of the random sample that pictures, page and tables of rows are of
 _OF_A_TEXT = ("header", "separator", "decimal", "thousands", "missing", "error_prefix", "id", "fail_on_missing")
@@ -46,31 +51,57 @@ def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for a table that fits in memory, not for one in parts; leave it out")
+    if getattr(arguments, "sampler", "auto") != "auto":
+        raise InputError("--sampler is for a table that fits in memory; one in parts has Laplace's approximation")
 
 
 def fit(
     arguments: argparse.Namespace, n_components: int, settings: Settings, record: dict[str, Any], output: Output
 ) -> None:
-    """Fit one number of components by EM, write everything, and print it."""
-    source, out = name_of(arguments.table), arguments.out
+    """Fit one number of components, with the posterior or without, write everything, and print it."""
+    source, out, width = name_of(arguments.table), arguments.out, output.console.width
     with output.progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
-            if not arguments.em_only:
-                note("a table in parts is fitted by EM alone, without the posterior")
             started = time.perf_counter()
             options: dict[str, Any] = {"rng": settings.seed, "progress": progress}
             found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
-            seconds = time.perf_counter() - started
-            rows = _some_rows(table, settings.seed, progress)
-        progress("files", 0, 0)
+            seconds = {"em": time.perf_counter() - started}
+            if arguments.em_only:
+                rows = _some_rows(table, settings.seed, progress)
+            else:
+                analysis = _posterior(table, found, settings, out / files.UNFINISHED / files.DRAWS, seconds, progress)
+                rows = analysis.table
         record = _told(record, source, table, rows)
-        written = em_only.write(found, rows, None, rows, out, record, seconds)
+        if arguments.em_only:
+            progress("files", 0, 0)
+            written = em_only.write(found, rows, None, rows, out, record, seconds["em"])
+            page = em_only.page(found, found.mixture.responsibilities(rows), source, width)
+            said = em_only.sentences(found, seconds["em"], len(rows))
+        else:
+            written = files.write_analysis(analysis, rows, out, record, of_stage(progress, "files"))
+            page, said = report.fit_page(analysis, source, width), sentences(analysis)
         shutil.rmtree(out / files.UNFINISHED, ignore_errors=True)
-    output.page(em_only.page(found, found.mixture.responsibilities(rows), source, output.console.width))
-    output.sentences(em_only.sentences(found, seconds, len(rows)))
-    output.sentences(files.endings(out, written.files, written.summary["not_drawn"]))
+    output.page(page)
+    output.sentences([*said, *files.endings(out, written.files, written.summary["not_drawn"])])
     output.value(written.summary)
+
+
+def _posterior(
+    table: Parts, found: EMFit, settings: Settings, kept: Path, seconds: dict[str, float], progress: Progress
+) -> Analysis:
+    """Draw from the posterior of all rows, and find out what follows from it and from a random sample of them.
+
+    The draws are written to ``kept``, from where the same command takes them if it is stopped later.
+    """
+    started = time.perf_counter()
+    options: dict[str, Any] = {"draws": settings.draws, "chains": settings.chains, "rng": settings.seed}
+    tree = sample_posterior(table, found, out=kept, progress=progress, **options)
+    seconds = seconds | {"posterior": time.perf_counter() - started}
+    drawn = posterior(tree)
+    rows = pd.DataFrame(drawn.rows, columns=list(drawn.features))
+    tell = of_stage(progress, "summaries")
+    return replace(summarise(rows, tree, drawn, None, settings.seed, seconds, tell=tell), draws_file=kept)
 
 
 def compare(

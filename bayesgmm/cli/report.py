@@ -98,7 +98,8 @@ def components_tables(analysis: Analysis, width: int) -> list[Table]:
     """Posterior mean and interval of what describes each component, or cluster: as many tables as ``width`` makes."""
     fit, K, group = analysis.fit, analysis.draws.n_components, analysis.assignments.group
     labels = analysis.assignments.labels
-    lines = [("rows", [str(n) for n in np.bincount(labels[labels >= 0], minlength=K)])]
+    of_sample = analysis.posterior.source is not None
+    lines = [("rows shown" if of_sample else "rows", [str(n) for n in np.bincount(labels[labels >= 0], minlength=K)])]
     diagonal = fit.covariance_model.diagonal
     for quantity, feature, draws in quantities(analysis.draws, fit.features[:_FEATURES], diagonal=diagonal):
         name = quantity if feature is None else f"{quantity} {short(feature)}"
@@ -185,9 +186,11 @@ def least_certain_table(analysis: Analysis, width: int) -> Table | None:
             p, low, high = (values[row, k] for values in numbers)
             cells += [str(k) if k < K else "none", f"{p:.2f} [{low:.2f}, {high:.2f}]"]
         table.add_row(str(row), *cells)
+    of_sample = analysis.posterior.source is not None
+    counting = "rows are those shown, counted from 0" if of_sample else "rows count from 0, without the header"
     table.caption = (
-        f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; "
-        f"rows count from 0, without the header; all are in responsibilities.csv"
+        f"{counted(doubtful, 'row')} of {len(certainty)} whose {a.group} has a probability below 0.9; {counting}; "
+        "all are in responsibilities.csv"
     )
     return table
 

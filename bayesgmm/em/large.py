@@ -13,6 +13,7 @@ import numpy as np
 from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber, metric
+from bayesgmm.em.information import request_of
 from bayesgmm.em.initialize import moments_of_mixture
 from bayesgmm.em.newton import steered_climb
 from bayesgmm.em.result import EMFit, Maximum, Start, Status, merge_maxima
@@ -119,11 +120,15 @@ def on_all_rows(sample: Sample, climber: Climber, spread: np.ndarray, of_sample:
     path = best.state.path[: int(progress["iteration"]) + 1].copy()
     path.flags.writeable = False
     assert at_best.mixture is not None
+    own = float(progress["log_likelihood"]), float(progress["map_log_responsibility"])
+    if "reg_covar" in of_sample.constraints:  # the climb was of rows with a spread of their own
+        (totals,) = yield [request_of(at_best.mixture, climber.center)._replace(moments=False)]
+        own = totals.log_likelihood, totals.map_log_responsibility
     return replace(
         of_sample,
         mixture=replace(at_best.mixture, features=table.features if table.named else None),
         status=_STATUS[int(progress["code"])],
-        log_likelihood=float(progress["log_likelihood"]),
+        log_likelihood=own[0],
         log_likelihood_path=path,
         n_iterations=int(progress["iteration"]),
         remaining_gain=float(progress["remaining"]),
@@ -131,7 +136,7 @@ def on_all_rows(sample: Sample, climber: Climber, spread: np.ndarray, of_sample:
         maxima=merge_maxima(maxima),
         n_observations=sample.n_observations,
         total_weight=total,
-        map_log_responsibility=float(progress["map_log_responsibility"]),
+        map_log_responsibility=own[1],
         missing=Missing(table.features, (0.0,) * table.n_features, sample.n_observations, 0, 1, ()),
     )
 

@@ -229,7 +229,7 @@ def _map_of_doubt(ax: Axes, rows: np.ndarray, posterior: Posterior, a: Assignmen
     margin = 0.08 * (high - low)
     axes = [np.linspace(start, stop, _MAP_POINTS) for start, stop in zip(low - margin, high + margin, strict=True)]
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-    draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), posterior.table)
+    draws = rows_under_draws(thinned(posterior.draws, _MAP_DRAWS), posterior.table_or_sample)
     share = None if a.partition is None else shares(cluster_counts(draws, a.partition))
     n_groups = a.probabilities.shape[1] + (a.noise is not None)
     probabilities, log_density = np.empty((len(points), n_groups)), np.empty(len(points))

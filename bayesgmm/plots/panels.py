@@ -79,7 +79,7 @@ class Groups:
         clusters, mixtures = cluster_mixture(posterior, partition), thinned(posterior.draws, _DENSITY_DRAWS)
         means = {name: getattr(clusters, name).mean(axis=(0, 1)) for name in clusters.parameters}
         centre = GaussianMixture(**means, noise=clusters.noise)
-        share = shares(cluster_counts(rows_under_draws(mixtures, posterior.table), partition))
+        share = shares(cluster_counts(rows_under_draws(mixtures, posterior.table_or_sample), partition))
         indices = color_indices(partition, partition.n_clusters)
         return cls("cluster", indices, centre, thinned(clusters, n_draws), mixtures, share)
 

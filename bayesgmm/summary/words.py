@@ -45,6 +45,8 @@ def remarks(analysis: Analysis) -> Iterator[Remark]:
     assert verdict is not None
     size = f"{counted(chains, 'chain')} of {counted(draws, 'draw')}{_took(analysis.seconds.get('posterior'), ' in ')}"
     yield Remark(Mark.GOOD if verdict.good else Mark.BAD, f"Posterior: {size}. {verdict.text}")
+    if (source := analysis.posterior.source) is not None:
+        yield Remark(Mark.NOTE, _of_parts(analysis, source.n_observations))
     if analysis.clusters is not None:
         r_hat, ess = analysis.clusters["r_hat"].max(), analysis.clusters["ess_bulk"].min()
         agree = "" if math.isnan(r_hat) else f"R-hat is at most {r_hat:.3f} and "
@@ -87,9 +89,23 @@ def _took(seconds: float | None, before: str) -> str:
     return "" if seconds is None else f"{before}{seconds:.1f} s"
 
 
+def _of_parts(analysis: Analysis, n_rows: int) -> str:
+    """What is from all rows of a table in parts, what is of some, and what cannot be had."""
+    n_shown = len(analysis.assignments.labels)
+    few = (
+        f"what is said of single rows, and drawn, is of {n_shown} of them, taken at random. bayesgmm assign labels all"
+    )
+    shown = f"; {few}" if n_shown < n_rows else ""
+    without = "Leave-one-out needs" if analysis.partition is not None else "Leave-one-out and the partition need"
+    left_out = f"{without} every row in memory, and {'is' if analysis.partition is not None else 'are'} left out"
+    clusters = ", but which components make a cluster is by those that are shown" if analysis.ambiguous else ""
+    return f"Estimates and intervals are from all {n_rows} rows{clusters}{shown}. {left_out}."
+
+
 def _of_clusters(analysis: Analysis) -> Iterator[Remark]:
     """What the draws say of the clusters, whatever the components' labels."""
-    yield Remark(Mark.NOTE, _partition_sentence(analysis))
+    if analysis.partition is not None or analysis.posterior.source is None:
+        yield Remark(Mark.NOTE, _partition_sentence(analysis))
     share = analysis.modes.probabilities
     order = [k for k in np.argsort(-share, kind="stable") if share[k] >= 0.05]
     shares = " and ".join(f"{k + 1} in {share[k]:.0%} of the draws" for k in order)

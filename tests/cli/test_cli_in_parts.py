@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from command_line import refusal, run
 from distributed import LocalCluster
 
 import bayesgmm as bg
+from bayesgmm.bayes import many_rows
 from bayesgmm.cli import em_only, in_parts
+
+FEW = "--draws", 200, "--chains", 2
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +32,19 @@ def result(parts, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "fit"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_parts, "_SHOWN", 500)
-        status, printed, said = run("fit", parts / "*.parquet", "-k", 2, "--out", out)
-    assert status == 0
-    assert said == "bayesgmm: note: a table in parts is fitted by EM alone, without the posterior\n"
+        status, printed, said = run("fit", parts / "*.parquet", "-k", 2, "--em-only", "--out", out)
+    assert (status, said) == (0, "")
+    return out, printed
+
+
+@pytest.fixture(scope="module")
+def with_posterior(parts, tmp_path_factory):
+    """Where a fit with its posterior was written, and what was printed."""
+    out = tmp_path_factory.mktemp("results") / "posterior"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many_rows, "SAMPLE_ROWS", 500)
+        status, printed, said = run("fit", parts / "*.parquet", "-k", 2, *FEW, "--out", out)
+    assert (status, said) == (0, "")
     return out, printed
 
 
@@ -49,14 +63,65 @@ def test_a_fit_is_that_of_all_rows_and_shows_some(parts, result):
     assert not (out / "unfinished").exists()
 
 
-def test_the_report_is_the_same_again(result):
-    out, printed = result
+def test_the_posterior_is_of_all_rows_and_what_is_said_of_rows_of_some(parts, with_posterior):
+    out, printed = with_posterior
+    text = " ".join(printed.split())
+    assert "Laplace's approximation is good" in text
+    assert "all 3000 rows; what is said of single rows, and drawn, is of " in text
+    assert "Leave-one-out needs every row in memory, and is left out." in text
+    drawn = bg.posterior(xr.load_datatree(out / "posterior.nc"))
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["n_observations"], summary["n_parts"], summary["elpd_loo"]) == (3_000, 3, None)
+    assert summary["n_shown"] == len(drawn.rows) == len(pd.read_csv(out / "responsibilities.csv")) < 1_000
+    assert summary["not_drawn"] == {}
+    assert f"a random sample of {len(drawn.rows)} of its 3000 rows" in (out / "report.html").read_text("utf-8")
+    found = pd.read_csv(out / "components.csv").set_index(["parameter", "component"])
+    X = pd.read_parquet(parts)
+    fit = bg.fit_em(X, 2, rng=0)
+    sd = fit.standard_errors(X)
+    for k in range(2):
+        of_means = found.loc["means", k]
+        np.testing.assert_allclose(of_means["em"], fit.mixture.means[k], rtol=1e-4)
+        np.testing.assert_allclose(of_means["sd"], sd.means[k], rtol=0.3)
+    assert (found["lower"] < found["upper"]).all()
+    assert not (out / "unfinished").exists()
+
+
+def test_an_approximation_that_is_refused_is_said_and_everything_is_written(tmp_path):
+    X, _ = bg.fit_em(bg.datasets.old_faithful(), 1, rng=0).mixture.sample(1_000, rng=0)
+    pd.DataFrame(X, columns=["eruptions", "waiting"]).to_parquet(tmp_path / "one.parquet")
+    pattern = tmp_path / "*.parquet"
+    status, printed, _ = run("fit", pattern, "-k", 3, *FEW, "--out", tmp_path / "out")
+    assert status == 0
+    assert "is not to be trusted" in " ".join(printed.split())
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["not_drawn"] == {}
+    assert "Not to be trusted yet" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["result", "with_posterior"])
+def test_the_report_is_the_same_again(name, request):
+    out, printed = request.getfixturevalue(name)
     page = (out / "report.html").read_text("utf-8")
     status, again, _ = run("report", out)
     assert status == 0
     assert (out / "report.html").read_text("utf-8") == page
     assert "rows: a random sample" not in page  # it is said once
     assert again == printed[: printed.index("Written to")]
+
+
+def test_draws_are_kept_for_a_fit_that_is_stopped_after_them(parts, with_posterior, tmp_path, monkeypatch):
+    def stop(*given, **options):
+        raise KeyboardInterrupt
+
+    command = "fit", parts / "*.parquet", "-k", 2, *FEW, "--out", tmp_path / "out"
+    monkeypatch.setattr(many_rows, "SAMPLE_ROWS", 500)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_parts, "summarise", stop)
+        assert run(*command)[0] == 130
+    monkeypatch.setattr(many_rows, "approximation", stop)
+    assert run(*command)[0] == 0
+    one, other = (pd.read_csv(directory / "components.csv") for directory in (tmp_path / "out", with_posterior[0]))
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_a_fit_that_was_stopped_goes_on(parts, tmp_path, monkeypatch):
@@ -84,6 +149,19 @@ def test_a_fit_that_was_stopped_goes_on(parts, tmp_path, monkeypatch):
     assert run(*command)[0] == 0
     assert "pass 2" in stages
     assert not {"rows looked at", "EM climbs", "pass 1"} & set(stages)
+
+
+def test_rows_are_drawn_and_labelled_by_a_posterior_of_parts(parts, with_posterior, tmp_path):
+    out, _ = with_posterior
+    assert run("assign", out, parts, "--out", tmp_path / "labels")[0] == 0
+    found, X = pd.read_parquet(tmp_path / "labels"), pd.read_parquet(parts)
+    draws = bg.posterior(xr.load_datatree(out / "posterior.nc")).draws
+    np.testing.assert_allclose(
+        found["probability"], draws.reshape(-1).responsibilities(X).mean(axis=0).max(axis=1), atol=0.02
+    )
+    assert (found["lower"] < found["upper"]).any()
+    status, printed, _ = run("sample", out, "-n", 5)
+    assert (status, len(printed.splitlines())) == (0, 6)
 
 
 def test_rows_are_labelled_by_a_fit_and_by_a_posterior(parts, result, finished, tmp_path):
@@ -131,12 +209,13 @@ def test_sizes_are_compared_and_a_comparison_that_was_stopped_goes_on(parts, tmp
     pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / name / "selection.csv") for name in ("whole", "out")))
 
 
-def test_the_workers_of_a_cluster_read_files(parts, result, tmp_path):
+def test_the_workers_of_a_cluster_read_files(parts, with_posterior, tmp_path, monkeypatch):
     with LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as local:
         address = local.scheduler_address
-        assert run("fit", parts, "-k", 2, "--em-only", "--cluster", address, "--out", tmp_path / "out")[0] == 0
-    one, other = (em_only.written_fit(directory) for directory in (tmp_path / "out", result[0]))
-    assert one.log_likelihood == other.log_likelihood
+        monkeypatch.setattr(many_rows, "SAMPLE_ROWS", 500)
+        assert run("fit", parts, "-k", 2, *FEW, "--cluster", address, "--out", tmp_path / "out")[0] == 0
+    one, other = (pd.read_csv(directory / "components.csv") for directory in (tmp_path / "out", with_posterior[0]))
+    pd.testing.assert_frame_equal(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +224,14 @@ def test_the_workers_of_a_cluster_read_files(parts, result, tmp_path):
         (["fit", "{}", "-k", "1:3"], "with one number of components; bayesgmm select compares several"),
         (["fit", "{}", "-k", "2", "--id", "waiting"], "--id is for a table that fits in memory"),
         (["fit", "{}", "-k", "2", "--noise"], "--noise is for a table that fits in memory"),
+        (["fit", "{}", "-k", "2", "--sampler", "pymc"], "--sampler is for a table that fits in memory"),
         (["fit", "{}/*.npy", "-k", "2"], "no file is called"),
         (["fit", "{}", "-k", "2", "--columns", "depth"], "has no column 'depth'"),
         (["fit", "a.csv", "b.csv", "-k", "2"], r"a.csv is no table that can be read in parts"),
         (["select", "{}", "--criteria", "cv"], "'cv' fits a table in parts once without every fold"),
         (["assign", "{result}", "{}"], "give --out a directory"),
     ],
-    ids=["range", "id", "noise", "pattern", "column", "text", "select", "assign"],
+    ids=["range", "id", "noise", "sampler", "pattern", "column", "text", "select", "assign"],
 )
 def test_what_cannot_be_had_of_a_table_in_parts_is_said(parts, result, tmp_path, arguments, message):
     filled = [argument.format(parts, result=result[0]) for argument in arguments]
