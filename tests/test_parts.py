@@ -116,6 +116,15 @@ def test_a_fit_climbs_from_a_sample_to_the_maximum_over_all_rows(X, monkeypatch)
     assert ("pass 2", N, N) in told
 
 
+@pytest.mark.parametrize("what", ["reg_covar", "priors"])
+def test_the_log_likelihood_of_a_fit_is_that_of_the_rows_themselves(X, what):
+    given = {what: 0.3 if what == "reg_covar" else bg.Priors.weakly_informative(X, 3)}
+    fit = bg.fit_em(chunks_of(X), 3, rng=0, n_starts=2, **given)
+    assert fit.log_likelihood == pytest.approx(fit.mixture.log_prob(X).sum(), abs=1e-6)
+    largest = np.log(fit.mixture.responsibilities(X).max(axis=1)).sum()
+    assert fit.map_log_responsibility == pytest.approx(largest, rel=1e-9)
+
+
 def test_the_sample_depends_on_the_rows_alone(X, sources):
     one, other = (survey(bg.open_table(sources[kind]), 500, seed=3) for kind in ("npy", "chunks"))
     np.testing.assert_array_equal(one.sample, other.sample)

@@ -1,6 +1,7 @@
 """Tables in parts on the command line: fitted, taken up again, labelled; and what cannot be had of them."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -110,9 +111,7 @@ def test_the_report_is_the_same_again(name, request):
 
 
 def test_draws_are_kept_for_a_fit_that_is_stopped_after_them(parts, with_posterior, tmp_path, monkeypatch):
-    def stop(*given, **options):
-        raise KeyboardInterrupt
-
+    stop = Mock(side_effect=KeyboardInterrupt)
     command = "fit", parts / "*.parquet", "-k", 2, *FEW, "--out", tmp_path / "out"
     monkeypatch.setattr(many_rows, "SAMPLE_ROWS", 500)
     with monkeypatch.context() as patch:
