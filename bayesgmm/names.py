@@ -64,7 +64,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     --------
     >>> did_you_mean("wating", ["eruptions", "waiting"]), did_you_mean("depth", ["eruptions", "waiting"])
     ("; did you mean 'waiting'?", '')
+    >>> did_you_mean("fti", ["fit", "select"])
+    "; did you mean 'fit'?"
     """
     lower = {name.lower(): name for name in known}
-    alike = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
+    cutoff = 0.7 if len(word) > 4 else 0.6  # two letters of a short word that have changed places are much of it
+    alike = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
     return f"; did you mean {lower[alike[0]]!r}?" if alike else ""

@@ -105,9 +105,11 @@ def next_steps(facts: Facts) -> Iterator[str]:
     analysis, group = facts.analysis, facts.group
     judged = None if analysis is None else analysis.posterior.verdict
     if judged is not None and not judged.good:
+        approximate = judged.convergence is Convergence.APPROXIMATION_POOR
+        remedy = "draws by NUTS, if need be of a random part of the rows," if approximate else "more draws"
         yield (
             "Quote nothing from this page yet: the draws are not to be trusted. “How far to trust this” says what was "
-            "found. Fewer components, the same covariance for all, or more draws may help."
+            f"found. Fewer components, the same covariance for all, or {remedy} may help."
         )
     elif analysis is not None:
         yield f"To quote: the mean with its interval, from the table of {group}s, as in “{_quoted(facts)}”."

@@ -177,8 +177,6 @@ def parameter_name(name: str, feature: str, feature_bis: str) -> str:
         return "weight of no cluster"
     if name == "weights":
         return "weight"
-    if name == "noise_weight":
-        return "weight of the noise"
     if name == "means":
         return f"mean {short(feature)}"
     if feature == feature_bis:
