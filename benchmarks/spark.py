@@ -4,6 +4,7 @@ Processor seconds of the whole Java machine are measured, over iterations after 
 tolerance is zero, so that it makes as many iterations as it is asked for.
 """
 
+import importlib.util
 import os
 import tempfile
 import time
@@ -70,6 +71,9 @@ def of_passes(passes, K, D):
 
 
 def main():
+    if importlib.util.find_spec("pyspark") is None:
+        print("left out: pip install pyspark psutil, and Java")
+        return
     print("processor microseconds per row and pass; Spark's rows are in its memory")
     print(f"{'rows':>8}{'K':>4}{'D':>4}{'Spark':>8}{'memory':>9}{'ratio':>7}{'Parquet':>10}{'ratio':>7}")
     with tempfile.TemporaryDirectory() as folder:
