@@ -1,5 +1,7 @@
 """The mode of the posterior and the curvature there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracles import density_of, seed, table
@@ -21,6 +23,15 @@ def test_mode_is_a_maximum_with_negative_curvature(faithful_fit):
     assert np.abs(mode.factor.T @ gradient).max() < 0.02
     H = hessian(density.whitened(mode.origin, mode.factor), np.zeros(density.n_dim), np.full(density.n_dim, 1e-3))
     np.testing.assert_allclose(H, -np.eye(density.n_dim), atol=0.05)
+
+
+def test_the_mode_without_some_rows_is_where_the_slope_ends(faithful_fit, monkeypatch):
+    monkeypatch.setattr("bayesgmm.bayes.laplace._EXACT_PAYS", 0.0)
+    X = table("old_faithful")
+    whole = density_of(X, faithful_fit, bg.Priors.weakly_informative(X, 2))
+    density = replace(whole, left_out=np.array([269, 3]), log_odds=np.array([0.0, -1.0]))
+    mode = find_mode(density, density.pack(faithful_fit.mixture))
+    assert np.abs(mode.factor.T @ density(mode.origin)[1]).max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["VVV", "EEV", "VEE", "VVI", "EII"])

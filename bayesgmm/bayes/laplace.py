@@ -62,10 +62,14 @@ class Around(NamedTuple):
 
 
 def around(density: Density, theta: np.ndarray) -> Around:
-    """What the log posterior is around theta: exact where all rows are complete and exact, and enough to pay for it."""
+    """What the log posterior is around theta.
+
+    Its Hessian is exact where all rows are complete and exact, enough to pay for it, and none is left out.
+    """
     value, gradient = density(theta)
     rows = density.table.rows(density.center)
-    if not plain(rows) or density.n_dim * density.multiply_adds < _EXACT_PAYS:
+    by_statistics = plain(rows) and density.left_out is None
+    if not by_statistics or density.n_dim * density.multiply_adds < _EXACT_PAYS:
         return Around(value, gradient, lambda step: hessian(density, theta, step))
 
     def exact(_step: np.ndarray) -> np.ndarray:
