@@ -13,7 +13,6 @@ from rich.table import Table
 from bayesgmm.bayes.quantities import quantities
 from bayesgmm.cli import files
 from bayesgmm.cli.report import described, plain_table, tables_that_fit
-from bayesgmm.em.record import fit_from_arrays
 from bayesgmm.em.result import EMFit
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.names import counted, short
@@ -75,12 +74,6 @@ def write(
     rest = {"seconds": {"em": seconds}, "not_drawn": not_drawn | no_page}
     summary = files.write_summary(directory, run | files.summary_of_fit(fit) | rest)
     return files.Written([*web_page, files.FIT, *tables, *drawn, files.SUMMARY], summary)
-
-
-def written_fit(directory: Path) -> EMFit:
-    """The fit in a directory that `write` has filled."""
-    with np.load(directory / files.FIT, allow_pickle=False) as arrays:
-        return fit_from_arrays(dict(arrays))
 
 
 def facts(kept: files.Kept, run: dict[str, Any]) -> Facts:

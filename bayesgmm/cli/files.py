@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bayesgmm.clusters.assignment import Assignments
-    from bayesgmm.em.result import EMFit
     from bayesgmm.page.facts import Facts
     from bayesgmm.selection import Selection
     from bayesgmm.summary.analysis import Analysis
@@ -311,18 +310,33 @@ def kept_fit(directory: Path) -> Kept:
     """
     import pandas as pd
 
-    try:
-        # numpy does not close what it opened itself where the archive is broken.
-        with (directory / FIT).open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
-        fit = fit_from_arrays(arrays)
-    except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
-        raise InputError(f"{directory / FIT} is not the file of a fit that bayesgmm has written: {error}") from None
+    fit, arrays = _read_fit(directory)
     if _TABLE not in arrays:
         raise older(directory)
     rows = pd.DataFrame(arrays[_TABLE], columns=list(fit.features))
     errors = pd.DataFrame(arrays[_ERRORS], columns=rows.columns) if _ERRORS in arrays else None
     return Kept(fit, rows, errors, arrays[_IDS].tolist() if _IDS in arrays else None)
+
+
+def written_fit(directory: Path) -> EMFit:
+    """The fit alone that `keep_fit` wrote, of older results too, which lack its rows.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or cannot be read.
+    """
+    return _read_fit(directory)[0]
+
+
+def _read_fit(directory: Path) -> tuple[EMFit, dict[str, np.ndarray]]:
+    try:
+        # numpy does not close what it opened itself where the archive is broken.
+        with (directory / FIT).open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
+        return fit_from_arrays(arrays), arrays
+    except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
+        raise InputError(f"{directory / FIT} is not the file of a fit that bayesgmm has written: {error}") from None
 
 
 def older(directory: Path) -> InputError:

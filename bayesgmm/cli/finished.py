@@ -18,11 +18,12 @@ import pandas as pd
 import xarray as xr
 
 from bayesgmm.bayes.loo import loo
-from bayesgmm.bayes.posterior import posterior
+from bayesgmm.bayes.posterior import Posterior, posterior
 from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.console import Output, note
 from bayesgmm.cli.reading import read_parts, refuse_missing
 from bayesgmm.clusters.assignment import assign
+from bayesgmm.clusters.partition import Partition
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.files import beside
 from bayesgmm.mixture import GaussianMixture
@@ -128,24 +129,35 @@ class Result:
         return facts_of_analysis(self.analysis, files.source_of(run), ids=self.ids, run=run)
 
     @cached_property
+    def em_mixture(self) -> GaussianMixture:
+        """EM's mixture, of a result without the posterior."""
+        return files.written_fit(self.directory).mixture
+
+    @cached_property
     def draws(self) -> GaussianMixture:
         """The mixtures that were drawn, with one batch axis, or EM's alone."""
         if self.by_em:
-            return em_only.written_fit(self.directory).mixture.reshape(1)
+            return self.em_mixture.reshape(1)
         with xr.open_datatree(self.directory / files.DRAWS, engine="h5netcdf") as tree:
             return posterior(tree).draws.reshape(-1)
+
+    @property
+    def assigned_by(self) -> tuple[GaussianMixture | Posterior, Partition | None]:
+        """EM's mixture, or draws, that rows are assigned by; and where draws mix components up, to whose clusters."""
+        if self.by_em:
+            return self.em_mixture, None
+        if self.summary["ambiguous"]:
+            return self.analysis.posterior, self.analysis.assignments.partition
+        return self.draws, None
 
     def assigner(self) -> Callable[[pd.DataFrame, pd.DataFrame | None], pd.DataFrame]:
         """A function of rows and their errors that says what responsibilities.csv says of those that were fitted."""
         if self.by_em:
-            mixture = em_only.written_fit(self.directory).mixture
-            return lambda rows, errors: em_only.assigned(mixture, rows, errors, self.seed)
-        clustered = self.summary["ambiguous"]
-        drawn = self.analysis.posterior if clustered else self.draws
-        best = self.analysis.assignments.partition if clustered else None
+            return lambda rows, errors: em_only.assigned(self.em_mixture, rows, errors, self.seed)
+        source, best = self.assigned_by
         ci_prob = self.summary["ci_prob"]
         return lambda rows, errors: files.said_of_rows(
-            assign(drawn, rows, ci_prob, error_sd=errors, partition=best, rng=self.seed)
+            assign(source, rows, ci_prob, error_sd=errors, partition=best, rng=self.seed)
         )
 
 

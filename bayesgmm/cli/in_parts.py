@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bayesgmm.bayes.posterior import Posterior, posterior
+from bayesgmm.bayes.posterior import posterior
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.arguments import Settings
@@ -134,20 +134,13 @@ def _told(record: dict[str, Any], source: str, table: Parts, rows: pd.DataFrame)
 def assign(directory: Path, tables: Sequence[Path], out: Path, cluster: str | None, output: Output) -> None:
     """Label the rows of a table in parts by a result, into files, and print how many have which label."""
     result = Result.of(directory).of_one_mixture()
-    partition, source = None, _mixtures(result)
-    if isinstance(source, Posterior) and result.summary["ambiguous"]:
-        partition = result.analysis.assignments.partition
+    source, partition = result.assigned_by
     columns = result.summary["features"] if all(Path(path).suffix != ".npy" for path in tables) else None
     with output.progress() as progress, _opened(tables, columns, cluster, progress) as table:
         assigned = assign_to_files(
             source, table, out, ci_prob=result.summary.get("ci_prob"), partition=partition, progress=progress
         )
     output.sentences(assigned.text.splitlines())
-
-
-def _mixtures(result: Result) -> Any:
-    """The fit of a result, or its posterior."""
-    return em_only.written_fit(result.directory) if result.by_em else result.analysis.posterior
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from distributed import LocalCluster
 
 import bayesgmm as bg
 from bayesgmm.bayes import many_rows
-from bayesgmm.cli import em_only, in_parts
+from bayesgmm.cli import files, in_parts
 
 FEW = "--draws", 200, "--chains", 2
 
@@ -52,7 +52,7 @@ def with_posterior(parts, tmp_path_factory):
 def test_a_fit_is_that_of_all_rows_and_shows_some(parts, result):
     out, printed = result
     fit = bg.fit_em(str(parts / "*.parquet"), 2, rng=0)
-    written = em_only.written_fit(out)
+    written = files.written_fit(out)
     assert written.log_likelihood == fit.log_likelihood
     np.testing.assert_array_equal(written.mixture.means, fit.mixture.means)
     summary = json.loads((out / "summary.json").read_text())
@@ -168,10 +168,10 @@ def test_rows_are_labelled_by_a_fit_and_by_a_posterior(parts, result, finished, 
     status, printed, _ = run("assign", result[0], parts, "--out", tmp_path / "by_fit")
     assert status == 0
     assert printed.startswith("3000 rows by label")
-    mixture = em_only.written_fit(result[0]).mixture
+    mixture = files.written_fit(result[0]).mixture
     np.testing.assert_array_equal(pd.read_parquet(tmp_path / "by_fit")["label"], mixture.predict(X))
-    files = [parts / f"{i}.parquet" for i in range(3)]
-    assert run("assign", finished[0], *files, "--out", tmp_path / "by_draws")[0] == 0
+    tables = [parts / f"{i}.parquet" for i in range(3)]
+    assert run("assign", finished[0], *tables, "--out", tmp_path / "by_draws")[0] == 0
     found = pd.read_parquet(tmp_path / "by_draws")
     assert (found["lower"] <= found["upper"]).all()
     assert (found["label"] == mixture.predict(X)).mean() > 0.98
