@@ -123,7 +123,7 @@ def diagnose(posterior: Any) -> Diagnosis:
         r_hat=max(diagnostics.r_hat.values()) if diagnostics.r_hat else None,
         ess=min([*diagnostics.bulk.values(), *diagnostics.tail.values()]),
         n_components=K,
-        of_transitions="diverging" in drawn.statistics,
+        of_transitions="energy" in drawn.statistics,
     )
 
 

@@ -50,13 +50,15 @@ def tree_of(drawn: Posterior, attributes: dict[str, Any], *, log_likelihood: boo
     draw = {"chain": np.arange(chains), "draw": np.arange(draws)}
     component = {"component": np.arange(drawn.n_components)}
     feature = {"feature": list(drawn.features), "feature_bis": list(drawn.features)}
+    # ArviZ and code written for NUTS ask for divergences; draws without trajectories have none.
+    statistics = {"diverging": np.zeros((chains, draws), dtype=np.bool_), **drawn.statistics}
     groups = {
         "posterior": xr.Dataset(
             {name: (("chain", "draw", *_DIMS[name]), getattr(drawn.draws, name)) for name in drawn.draws.parameters},
             coords={**draw, **component, **feature},
         ),
         "sample_stats": xr.Dataset(
-            {name: (("chain", "draw"), values) for name, values in drawn.statistics.items()}, coords=draw
+            {name: (("chain", "draw"), values) for name, values in statistics.items()}, coords=draw
         ),
         "observed_data" if drawn.source is None else "sample": xr.Dataset(
             {"observations": (("observation", "feature"), table.values), **_errors(table), **_noise(table)},
