@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base.array import array_stats
 from arviz_stats.utils import ELPDDataLOO
+from scipy.special import softmax
 
 from bayesgmm.bayes.laplace import start_near
 from bayesgmm.bayes.loo_repairs import REPAIRS, Estimate, Repair, RepairInputs
@@ -153,12 +154,14 @@ def loo(
     Raises
     ------
     InputError
-        If there are no draws of a mixture, or fewer than 30, or a method is unknown.
+        If there are no draws of a mixture, or fewer than 30, or of an approximation that is not good, or a method is
+        unknown.
 
     Notes
     -----
     1. Pareto-smoothed importance sampling from the draws (Vehtari et al. 2024), in blocks of rows so that memory stays
-       bounded. A row is good if its Pareto k is at most min(1 - 1/log10(draws), 0.7).
+       bounded. A row is good if its Pareto k is at most min(1 - 1/log10(draws), 0.7). Draws of a good approximation
+       that come with importance weights are resampled by them first (after Magnusson et al. 2019).
     2. Moment matching, if asked for: half of the draws are shifted, scaled and rotated to the moments of the posterior
        without the row (Paananen et al. 2021). It needs no sampling, but on small tables takes longer than sampling anew
        would, and where a row's absence changes the posterior's shape it can be off by more than its error says. It is
@@ -178,6 +181,8 @@ def loo(
     Vehtari, Gelman & Gabry (2017), Statistics and Computing 27, 1413-1432. doi:10.1007/s11222-016-9696-4
 
     Paananen, Piironen, Bürkner & Vehtari (2021), Statistics and Computing 31, 16. doi:10.1007/s11222-020-09982-2
+
+    Magnusson, Andersen, Jonasson & Vehtari (2019), Proceedings of Machine Learning Research 97, 4244-4253.
 
     Silva & Zanella (2023), Journal of the American Statistical Association. doi:10.1080/01621459.2023.2257893
 
@@ -200,15 +205,15 @@ def loo(
         raise InputError(f"methods is a collection of any of {', '.join(REPAIRS)}; not {sorted(unknown)[0]!r}")
     drawn = as_posterior(posterior)
     drawn.need_table("leave-one-out")
-    if drawn.table is None:
+    table = drawn.table
+    if table is None:
         raise InputError("loo needs a posterior with its table, as sample_posterior returns it")
-    if drawn.sampling.approximate:
-        raise InputError("loo needs draws of the posterior, not of an approximation; use method='nuts'")
+    drawn = _of_posterior(drawn)
     if drawn.n_draws < FEWEST_DRAWS:
         raise InputError(f"leave-one-out needs at least {FEWEST_DRAWS} draws; there are {drawn.n_draws}")
     tell = of_stage(progress, "leave-one-out")
     good_k, efficiency = good_pareto_k(drawn.n_draws), _relative_efficiency(drawn.draws)
-    rows = _Rows(*_smoothed(drawn, efficiency, good_k, tell), good_k=good_k, empty=drawn.table.empty)
+    rows = _Rows(*_smoothed(drawn, efficiency, good_k, tell), good_k=good_k, empty=table.empty)
     wanted = [repair for repair in REPAIRS if repair in methods]
     if wanted and rows.bad.any():
         inputs = _repair_inputs(drawn, efficiency, good_k)
@@ -225,6 +230,29 @@ def loo(
     if result.untrusted:
         warnings.warn(result.text, ConvergenceWarning, stacklevel=2)
     return result
+
+
+def has_loo(drawn: Posterior) -> bool:
+    """Whether `loo` takes a posterior: every row is in memory, and its draws stand for the posterior."""
+    good = drawn.verdict is not None and drawn.verdict.good
+    return drawn.table is not None and (good or not drawn.sampling.approximate)
+
+
+def _of_posterior(drawn: Posterior) -> Posterior:
+    """The posterior with the draws that stand for it: those of an approximation resampled by their weights."""
+    if not has_loo(drawn):
+        reason = "" if drawn.verdict is None else f": {drawn.verdict.text}"
+        raise InputError(
+            f"loo needs draws of the posterior, or of a good approximation, which these are not{reason}; "
+            "use method='nuts'"
+        )
+    log_weight = drawn.statistics.get("log_importance_weight")
+    if log_weight is None:
+        return drawn
+    share = np.cumsum(softmax(log_weight))  # systematic resampling; what is drawn twice comes in a row
+    picked = np.searchsorted(share, (np.arange(share.size) + 0.5) / share.size * share[-1])
+    draws = drawn.draws.reshape(-1)[picked].reshape(*drawn.draws.batch_shape)
+    return replace(drawn, draws=draws, log_likelihood=None)
 
 
 class _Rows:

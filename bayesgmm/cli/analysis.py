@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import posterior
 from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.sample import sample_posterior
@@ -16,7 +15,7 @@ from bayesgmm.cli.arguments import Settings
 from bayesgmm.em.fit import fit_em
 from bayesgmm.errors import ConvergenceWarning
 from bayesgmm.progress import Progress, of_stage, silent
-from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.summary.analysis import Analysis, left_out, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,6 @@ def analyse(
             table,
             fit,
             priors,
-            method="nuts",
             draws=settings.draws,
             chains=settings.chains,
             sampler=settings.sampler,
@@ -81,7 +79,7 @@ def analyse(
             raise KeyboardInterrupt(f"{tree.attrs['partial']}{kept}")
         seconds = {"em": fitted - started, "posterior": time.perf_counter() - fitted}
         progress("leave-one-out", 0, 0)
-        left_out = loo(drawn, rng=settings.seed, progress=progress)
+        predicted = left_out(drawn, settings.seed, progress)
     tell = of_stage(progress, "summaries")
-    analysis = summarise(table, tree, drawn, left_out, settings.seed, seconds, tell=tell)
+    analysis = summarise(table, tree, drawn, predicted, settings.seed, seconds, tell=tell)
     return replace(analysis, draws_file=out)

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import Posterior, posterior
 from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.console import Output, note
@@ -30,7 +29,7 @@ from bayesgmm.mixture import GaussianMixture
 from bayesgmm.page import write_page
 from bayesgmm.page.comparison import Comparison
 from bayesgmm.page.facts import Facts, facts_of_analysis
-from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.summary.analysis import Analysis, left_out, summarise
 from bayesgmm.summary.words import sentences
 
 _ROWS = 50_000  # of a table that are held at a time
@@ -105,8 +104,7 @@ class Result:
         table = pd.DataFrame(np.asarray(drawn.rows), columns=list(drawn.features))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
-            left_out = None if drawn.sampling.approximate else loo(drawn, rng=self.seed)
-            return summarise(table, tree, drawn, left_out, self.seed, seconds)
+            return summarise(table, tree, drawn, left_out(drawn, self.seed), self.seed, seconds)
 
     @cached_property
     def facts(self) -> Facts:

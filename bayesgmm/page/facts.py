@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bayesgmm.bayes.loo import loo
 from bayesgmm.bayes.posterior import posterior
 from bayesgmm.bayes.quantities import quantities
 from bayesgmm.em.result import EMFit
@@ -21,7 +20,7 @@ from bayesgmm.page.rows import Rows
 from bayesgmm.page.similarities import Similarities, similarities
 from bayesgmm.plots.panels import Groups
 from bayesgmm.plots.style import parting_features
-from bayesgmm.summary.analysis import Analysis, summarise
+from bayesgmm.summary.analysis import Analysis, left_out, summarise
 from bayesgmm.tables import values_and_names
 
 if TYPE_CHECKING:
@@ -225,8 +224,7 @@ def facts_of_posterior(
     drawn = posterior(tree)
     if drawn.fit is None or drawn.rows is None:
         raise InputError("a page needs a posterior with its table and its EM fit, as sample_posterior returns it")
-    left_out = None if drawn.sampling.approximate else loo(drawn, rng=rng)
-    analysis = summarise(_as_frame(drawn.rows, drawn.features), tree, drawn, left_out, rng, seconds)
+    analysis = summarise(_as_frame(drawn.rows, drawn.features), tree, drawn, left_out(drawn, rng), rng, seconds)
     return facts_of_analysis(analysis, source, ids=ids, run=run)
 
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bayesgmm.bayes.loo import LOO
+from bayesgmm.bayes.loo import LOO, has_loo, loo
 from bayesgmm.bayes.parameters import describe, parameter_table
 from bayesgmm.bayes.posterior import Posterior
 from bayesgmm.clusters.assignment import Assignments, assign
@@ -21,6 +21,7 @@ from bayesgmm.clusters.shares import cluster_mixture, partition_from_some, stray
 from bayesgmm.em.result import EMFit
 from bayesgmm.intervals import level
 from bayesgmm.mixture import GaussianMixture
+from bayesgmm.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class Analysis:
     posterior : Posterior
         The same as one value.
     loo : LOO or None
-        None where the draws are of an approximation, which LOO cannot use.
+        None where it cannot be had, or takes too long for a summary.
     ci_prob : float
         Probability of every interval.
     stray_rate : float
@@ -110,11 +111,21 @@ class _Groups(NamedTuple):
     ball: CredibleBall | None
 
 
+def left_out(drawn: Posterior, rng: Any, progress: Progress | None = None) -> LOO | None:
+    """Leave-one-out as far as a summary has time for it.
+
+    None where it cannot be had (`has_loo`), or where draws of an approximation took far less time than it would: where
+    the rows' log densities are too many to be stored.
+    """
+    quick = drawn.log_likelihood is not None or not drawn.sampling.approximate
+    return loo(drawn, rng=rng, progress=progress) if quick and has_loo(drawn) else None
+
+
 def summarise(
     table: pd.DataFrame,
     tree: xr.DataTree,
     drawn: Posterior,
-    left_out: LOO | None,
+    loo_result: LOO | None,
     seed: int,
     seconds: Mapping[str, float] | None = None,
     *,
@@ -127,7 +138,7 @@ def summarise(
     table : DataFrame
     tree, drawn : DataTree, Posterior
         The posterior, twice.
-    left_out : LOO or None
+    loo_result : LOO or None
     seed : int
     seconds : mapping, optional
         What the stages before took.
@@ -150,7 +161,7 @@ def summarise(
         table=table,
         tree=tree,
         posterior=drawn,
-        loo=left_out,
+        loo=loo_result,
         ci_prob=ci_prob,
         stray_rate=strays,
         **groups._asdict(),
