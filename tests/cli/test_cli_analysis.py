@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from command_line import FEW, FILES, OF_CLUSTERS, run
 
+from bayesgmm.bayes import many_rows
 from bayesgmm.cli import analysis
 from bayesgmm.summary import analysis as summary
 
@@ -76,3 +77,19 @@ def test_numbers_whose_components_are_not_kept_apart_are_named_first(folder, tmp
     assert said.index("do not keep") < said.index("Which mixture?")
     assert (tmp_path / "out" / "k2" / "clusters.csv").exists()
     assert not (tmp_path / "out" / "k1" / "clusters.csv").exists()
+
+
+def test_a_table_of_many_rows_gets_a_checked_approximation_with_leave_one_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(many_rows, "_MANY", 1000)
+    rng, out = np.random.default_rng(5), tmp_path / "out"
+    X = np.concatenate([rng.normal(mean, 1.0, (700, 1)) for mean in (0.0, 8.0)])
+    pd.DataFrame(X, columns=["x"]).to_csv(tmp_path / "rows.csv", index=False)
+    status, printed, err = run("fit", tmp_path / "rows.csv", "-k", 2, "--out", out)
+    assert (status, err) == (0, "")
+    assert "Laplace's approximation is good" in " ".join(printed.split())
+    told = json.loads((out / "summary.json").read_text())
+    assert told["divergences"] == 0
+    assert told["elpd_loo"] == pytest.approx(told["log_likelihood"] - 5, abs=3)  # five parameters
+    page = (out / "report.html").read_text("utf-8")
+    assert run("report", out)[0] == 0
+    assert (out / "report.html").read_text("utf-8") == page
