@@ -18,7 +18,7 @@ from bayesgmm.expectation import Totals
 from bayesgmm.files import beside
 from bayesgmm.observations import Observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import Request, Streamed
+from bayesgmm.passes import Request, Streamed, Survey, survey
 from bayesgmm.progress import Progress, of_stage
 
 _RUN = "run.json"  # what a directory has parts of
@@ -109,6 +109,20 @@ class Checkpoints:
         return arrays
 
 
+def kept_survey(
+    directory: Path | None,
+    parts: Parts,
+    n_sampled: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+    without: int | None = None,
+) -> Survey:
+    """What the first pass over a table finds, or what is kept of it in a directory; arguments as those of `survey`."""
+    checkpoints, part = Checkpoints.of_source(directory, parts), f"survey {n_sampled} {seed} {without}"
+    found = checkpoints.arrays(part, lambda: survey(parts, n_sampled, seed, progress, without)._asdict())
+    return Survey(found["low"], found["high"], found["sample"], int(found["n_rows"]))
+
+
 class KeptPasses:
     """Passes over all rows that are kept as they are made: who asks the same again, in the same order, need not wait.
 
@@ -121,17 +135,22 @@ class KeptPasses:
     checkpoints : Checkpoints
     progress : callable, optional
         Called with the stage "pass 1", "pass 2", ..., how many rows it has read, and how many there are.
+    stage : str
+        What the stages are called instead of "pass".
     """
 
-    def __init__(self, passes: Streamed, checkpoints: Checkpoints, progress: Progress | None = None) -> None:
-        self.passes, self.checkpoints, self.progress, self.n_made = passes, checkpoints, progress, 0
+    def __init__(
+        self, passes: Streamed, checkpoints: Checkpoints, progress: Progress | None = None, stage: str = "pass"
+    ) -> None:
+        self.passes, self.checkpoints, self.progress, self.stage = passes, checkpoints, progress, stage
+        self.n_made = 0
         asked_of = [getattr(passes, f.name) for f in fields(passes) if f.name not in ("parts", "progress")]
         self.origin = described(asked_of)
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture, from one reading of the rows, or from what is kept of one."""
         self.n_made += 1
-        passes = replace(self.passes, progress=of_stage(self.progress, f"pass {self.n_made}"))
+        passes = replace(self.passes, progress=of_stage(self.progress, f"{self.stage} {self.n_made}"))
         part = f"pass {json.dumps([self.origin, described(requests)])}"
         arrays = self.checkpoints.arrays(part, lambda: _arrays_of(passes.totals(requests)))
         return [_totals_of(arrays, i, request) for i, request in enumerate(requests)]
@@ -142,7 +161,7 @@ def _arrays_of(totals: Sequence[Totals]) -> dict[str, np.ndarray]:
 
 
 def _totals_of(arrays: Mapping[str, np.ndarray], i: int, request: Request) -> Totals:
-    totals = Totals(*request.parameters.offsets.shape)
+    totals = request.of_no_rows()
     totals.high, totals.low = arrays[f"high_{i}"], arrays[f"low_{i}"]
     return totals
 

@@ -13,7 +13,7 @@ import numpy as np
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, Totals, chunk_rows
 from bayesgmm.parts import Parts
-from bayesgmm.second_order import SecondOrderPass
+from bayesgmm.second_order import SecondOrderPass, SecondOrderTotals
 
 _BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
 SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
@@ -52,6 +52,13 @@ class Request(NamedTuple):
         """Rows that are summed at a time."""
         K, D = self.parameters.offsets.shape
         return chunk_rows(K, D, self.diagonal)
+
+    def of_no_rows(self) -> Totals:
+        """The totals to which nothing has been added."""
+        K, D = self.parameters.offsets.shape
+        if self.products is Products.NONE:
+            return Totals(K, D)
+        return SecondOrderTotals(K, D, self.diagonal, self.products is Products.SCORES)
 
     def of(self, rows: Rows) -> Pass:
         """The pass over rows that finds it."""

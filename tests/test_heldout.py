@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bayesgmm as bg
+from bayesgmm.checkpoints import Checkpoints
 from bayesgmm.em.heldout import score
 from bayesgmm.passes import held_out
 
@@ -37,7 +38,9 @@ def test_a_tenth_is_held_out_and_another_by_another_seed():
 
 def test_gains_are_those_of_the_rows_one_by_one(X):
     fits = {("VVV", K): bg.fit_em(X[::50], K, rng=0, n_starts=2) for K in (1, 2, 3, 4)}
-    found = score(bg.open_table(lambda: iter(np.array_split(X, 7))), 11, fits, X.mean(axis=0), quiet)
+    found = score(
+        bg.open_table(lambda: iter(np.array_split(X, 7))), 11, fits, X.mean(axis=0), quiet, Checkpoints(None, "")
+    )
     rows = X[held_out(11, 0, N)]
     assert (found.n_rows, found.keys) == (len(rows), tuple(fits))
     each = np.array([fit.mixture.log_prob(rows) for fit in fits.values()])

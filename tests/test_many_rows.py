@@ -6,7 +6,7 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
-from oracles import CHANCE, random_mixture, seed
+from oracles import CHANCE, random_mixture, seed, stopped_at
 from scipy import stats
 
 import bayesgmm as bg
@@ -64,6 +64,38 @@ def test_draws_have_the_same_digits_wherever_rows_are(X, tree, fit):
         for name in ("weights", "means", "covariances"):
             np.testing.assert_array_equal(other["posterior"][name], tree["posterior"][name])
         assert other.attrs["convergence"] == tree.attrs["convergence"]
+
+
+def test_a_posterior_that_is_killed_in_every_pass_ends_at_the_same_digits(path, fit, tree, tmp_path):
+    told = []
+    bg.sample_posterior(path, fit, rng=seed(), progress=stopped_at(None, told))
+    stages = list(dict.fromkeys(told))
+    assert len(stages) > 4
+
+    def until(end):
+        told.clear()
+        return bg.sample_posterior(path, fit, out=tmp_path / "draws.nc", rng=seed(), progress=stopped_at(end, told))
+
+    for i, stage in enumerate(stages):
+        with pytest.raises(KeyboardInterrupt):
+            until(stage)
+        assert set(told) == set(stages[max(i - 1, 0) : i + 1])  # the one that was interrupted before, and this one
+    again = until(None)
+    assert set(told) == {stages[-1]}
+    assert again.attrs["convergence"] == tree.attrs["convergence"]
+    for group in ("posterior", "sample"):
+        for name, values in tree[group].items():
+            np.testing.assert_array_equal(again[group][name], values)
+    np.testing.assert_array_equal(until(None)["posterior"]["means"], again["posterior"]["means"])
+    assert not told
+
+
+def test_a_posterior_without_a_seed_goes_on_with_the_seed_that_it_had(path, fit, tmp_path):
+    for stages in ({"rows looked at", "posterior: pass 1", "posterior: pass 2"}, {"posterior: pass 2"}):
+        told = []
+        with pytest.raises(KeyboardInterrupt):
+            bg.sample_posterior(path, fit, out=tmp_path / "draws.nc", progress=stopped_at("posterior: pass 2", told))
+        assert set(told) == stages
 
 
 def test_overlapping_components_are_refused(tmp_path):

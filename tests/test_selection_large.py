@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from oracles import stopped_at
 
 import bayesgmm as bg
 from bayesgmm.passes import held_out, survey
@@ -98,18 +99,24 @@ def test_a_choice_that_was_killed_goes_on_to_the_same_digits(X, tmp_path):
     run = {"X": tmp_path / "x.npy", "n_components": (1, 2, 3), "n_starts": 3, "rng": 0}
     whole = bg.select(**run)
 
-    def killed(*step):
-        if step[0] == "pass 3":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        bg.select(**run, out=tmp_path / "run", progress=killed)
     read = []
-    again = bg.select(**run, out=tmp_path / "run", progress=lambda stage, done, total: read.append(stage))
+
+    def until(end):
+        read.clear()
+        return bg.select(**run, out=tmp_path / "run", progress=stopped_at(end, read))
+
+    for stage in ("pass 3", "held-out rows"):
+        with pytest.raises(KeyboardInterrupt):
+            until(stage)
     assert not {"rows looked at", "pass 1", "pass 2"} & set(read)
-    assert "pass 3" in read
-    numbers = ["log_likelihood", "icl", "held_out_log_density"]
-    np.testing.assert_array_equal(again.table[numbers], whole.table[numbers])
+    again = until(None)
+    assert set(read) == {"EM fits to a sample", "held-out rows"}
+    once_more = until(None)
+    assert set(read) == {"EM fits to a sample"}
+    for selection in (again, once_more):
+        numbers = ["log_likelihood", "icl", "held_out_log_density"]
+        np.testing.assert_array_equal(selection.table[numbers], whole.table[numbers])
+        np.testing.assert_array_equal(selection.held_out.se_of_gain, whole.held_out.se_of_gain)
 
 
 def test_what_is_kept_of_a_choice_is_not_that_of_a_file_that_has_changed(X, tmp_path, monkeypatch):

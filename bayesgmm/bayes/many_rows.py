@@ -7,6 +7,7 @@ the approximation is worked out over all rows, in one more pass, and tells how f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +22,14 @@ from bayesgmm.bayes.modes import Searched, candidates, find_modes
 from bayesgmm.bayes.posterior import TableSource
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.verdict import Convergence, Verdict
+from bayesgmm.checkpoints import Checkpoints, KeptPasses, described_parts, kept_survey
 from bayesgmm.em.information import plain, request_of, second_order
 from bayesgmm.em.result import EMFit, check_log_likelihood
 from bayesgmm.expectation import Parameters
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import InMemory, Passes, Request, Streamed, survey
+from bayesgmm.passes import InMemory, Passes, Request, Streamed
 from bayesgmm.progress import Progress, of_stage
 
 SAMPLE_ROWS = 10_000  # that stay with the posterior, about
@@ -143,23 +145,26 @@ class LargeTable:
     source: TableSource
 
     @classmethod
-    def of(cls, parts: Parts, fit: EMFit, seed: int, progress: Progress | None) -> LargeTable:
+    def of(cls, parts: Parts, fit: EMFit, seed: int, progress: Progress | None, kept: Path | None = None) -> LargeTable:
         """Two passes: one that checks and samples the rows, one for their mean and covariance.
+
+        These and all further ones are kept in a directory, if one is given.
 
         Raises
         ------
         InputError
             If a value cannot be used, naming its place, or it is another table than was fitted.
         """
-        found = survey(parts, SAMPLE_ROWS, seed, of_stage(progress, "rows looked at"))
+        found = kept_survey(kept, parts, SAMPLE_ROWS, seed, of_stage(progress, "rows looked at"))
         center, D = fit.mixture.mean, parts.n_features
-        passes = Streamed(parts, center, of_stage(progress, "rows of a pass"))
+        sample = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)
+        sample.values.flags.writeable = False
+        checkpoints = Checkpoints.of(kept, sample, *described_parts(parts))
+        passes = KeptPasses(Streamed(parts, center), checkpoints, progress, "posterior: pass")
         one = Request(Parameters(np.zeros(1), np.zeros((1, D)), np.diag(1 / (found.high - found.low))[None]), False)
         of_all, of_fit = passes.totals([one, request_of(fit.mixture, center)._replace(moments=False)])
         check_log_likelihood(fit, of_fit.log_likelihood)
         everything = stand_ins(center[None], of_all.statistics, parts.features)
-        sample = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)
-        sample.values.flags.writeable = False
         mean = center + of_all.statistics.first[0] / parts.n_observations
         return cls(passes, center, everything, sample, TableSource.of(parts, mean))
 

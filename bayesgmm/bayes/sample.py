@@ -32,6 +32,7 @@ from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
 from bayesgmm.bayes.tree import write_tree
 from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
+from bayesgmm.checkpoints import claim
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, check_fitted_parts, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -103,7 +104,9 @@ def sample_posterior(
         the prior and the model allow; the verdict tells which the draws are from.
     out : path, optional
         netCDF file, to which draws are written as they come. An interrupted run of the same table, model and priors
-        continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is.
+        continues from it ("nutpie" and "auto"), and a finished posterior in it is returned as it is. Of a table in
+        parts each reading of the rows is kept in a directory beside the file, named like it with ``.passes`` at the
+        end, from which the same call goes on; it may be removed once the posterior is there.
     error_sd : (D,) or (N, D), optional
         Standard deviations of the errors that the values were measured with; the mixture is of the true values.
     error_covariance : (D, D) or (N, D, D), optional
@@ -258,8 +261,12 @@ def _sample_parts(
     started: float,
 ) -> tuple[xr.DataTree, Verdict]:
     """Draws of Laplace's approximation to the posterior of a table in parts, and whether to trust them."""
-    seed = int(np.random.default_rng(rng).integers(2**31))
-    table = many_rows.LargeTable.of(parts, fit, seed, progress)
+    seed, kept = int(np.random.default_rng(rng).integers(2**31)), None
+    if file is not None:
+        kept = file.with_name(f"{file.name}.passes")
+        if rng is None:
+            seed = claim(kept, {"seed": claim(kept, {}).get("seed", seed)})["seed"]
+    table = many_rows.LargeTable.of(parts, fit, seed, progress, kept)
     rows = table.posterior(fit, priors)
     if file is not None and file.exists():
         earlier = earlier_draws(file, rows.prior, table.source)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bayesgmm import native
+from bayesgmm.checkpoints import Checkpoints, described
 from bayesgmm.em.grid import Key
 from bayesgmm.em.information import request_of
 from bayesgmm.em.result import EMFit
@@ -57,7 +59,12 @@ class HeldOut:
 
 
 def score(
-    parts: Parts, seed: int, fits: Mapping[Key, EMFit], center: np.ndarray, progress: Callable[[int, int], None]
+    parts: Parts,
+    seed: int,
+    fits: Mapping[Key, EMFit],
+    center: np.ndarray,
+    progress: Callable[[int, int], None],
+    checkpoints: Checkpoints,
 ) -> HeldOut:
     """The log densities of all rows that were held out, under all fits, from one reading.
 
@@ -71,11 +78,18 @@ def score(
         Origin of the means' offsets.
     progress : callable
         Told how many rows have been read, and how many there are.
+    checkpoints : Checkpoints
+        Where what the reading finds is kept.
     """
-    requests = tuple(request_of(fit.mixture, center) for fit in fits.values())
-    found = parts.fold(_Look(requests, center, seed), _Sums.add, SURVEY_ROWS, progress)
-    n, S = found.n_rows, len(requests)
-    means, products = np.split(found.high / n, [S + 1])
+    look = _Look(tuple(request_of(fit.mixture, center) for fit in fits.values()), center, seed)
+
+    def read() -> dict[str, np.ndarray]:
+        found = parts.fold(look, _Sums.add, SURVEY_ROWS, progress)
+        return {"n_rows": np.array(found.n_rows), "sums": found.high}
+
+    found = checkpoints.arrays(f"held-out {json.dumps(described(look))}", read)
+    n, S = int(found["n_rows"]), len(look.requests)
+    means, products = np.split(found["sums"] / n, [S + 1])
     covariance = products.reshape(S + 1, S + 1) - np.outer(means, means)
     of_deviations, with_common = covariance[:S, :S], covariance[:S, S]
     own = np.diag(of_deviations)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayesgmm.checkpoints import Checkpoints
+from bayesgmm.checkpoints import kept_survey
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import Climber, metric
 from bayesgmm.em.information import request_of
@@ -21,7 +21,7 @@ from bayesgmm.errors import DegenerateFitError, InputError
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Missing, Observations, observations
 from bayesgmm.parts import Parts
-from bayesgmm.passes import Asking, Survey, survey, together
+from bayesgmm.passes import Asking, together
 
 SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are taken from
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
@@ -76,9 +76,7 @@ def sample_of(
     N, n = parts.n_observations, SAMPLE_ROWS
     if N < 2:
         raise InputError(f"the table has {N} rows; no spread can be estimated from fewer than two")
-    checkpoints, part = Checkpoints.of_source(kept, parts), f"survey {n} {seed} {without}"
-    arrays = checkpoints.arrays(part, lambda: survey(parts, n, seed, progress, without)._asdict())
-    found = Survey(arrays["low"], arrays["high"], arrays["sample"], int(arrays["n_rows"]))
+    found = kept_survey(kept, parts, n, seed, progress, without)
     for j in np.flatnonzero(found.low == found.high).tolist():
         raise InputError(f"column {parts.features[j]!r} is constant ({found.low[j]:g} in every row); leave it out")
     table = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)

@@ -73,7 +73,7 @@ def select_from_parts(run: Run, parts: Parts, sample: Sample) -> Selection:
     states = {key: fit_state(result) for key, result in results.items()}
     table, found = em_table(results, states, parts.n_features), None
     if without is not None:
-        found = score(parts, without, fits, center, tell("held-out rows"))
+        found = score(parts, without, fits, center, tell("held-out rows"), run.checkpoints)
         add_column(table, "held_out_log_density", dict(zip(found.keys, found.log_density.tolist(), strict=True)))
         add_column(table, "held_out_log_density_se", dict(zip(found.keys, found.se.tolist(), strict=True)))
     return Selection(table=table, criteria=run.criteria, fits=fits, fit_states=states, held_out=found)
