@@ -19,9 +19,9 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import chunk_rows, n_threads
+from bayesgmm.expectation import alone, chunk_rows, n_threads
 from bayesgmm.names import one_line
-from bayesgmm.parts import Part, Parts, Recent, pieces
+from bayesgmm.parts import Do, Part, Parts, Range, Recent, pieces
 from bayesgmm.passes import SURVEY_ROWS
 from bayesgmm.tables import made_up_names, names_of, values_and_names
 
@@ -213,6 +213,31 @@ class Kept(Parts):
             found = [submit(_merge, add, found[i : i + _FAN]) for i in range(0, len(found), _FAN)]
         return found[0].result()
 
+    def each[Piece: Range, T](
+        self, do: Do[Piece, T], over: Sequence[Piece], progress: Callable[[int], None]
+    ) -> list[T]:
+        """As that of `Parts`, on the workers: a task for each range, which has its rows in memory.
+
+        Raises
+        ------
+        InputError
+            Naming the worker that could not use a file.
+        """
+        from distributed import as_completed
+
+        if not over:
+            return []
+        self.client.wait_for_workers(1)
+        asked, tasks = self.client.submit(_identity, do, pure=False), {}
+        for piece in over:
+            found = list(pieces(self.edges, piece.start, piece.stop))
+            rows = [self.blocks[i] for i, _, _ in found], [self.edges[i] for i, _, _ in found]
+            tasks[self.client.submit(_each, asked, piece, *rows, pure=False)] = piece.stop - piece.start
+        for future in as_completed(tasks):
+            future.result()  # the error, if there was one
+            progress(tasks[future])
+        return self.client.gather(list(tasks))
+
     def _groups(self) -> Iterator[tuple[str, list[int]]]:
         """Which worker should look at which blocks in one task."""
         self.client.wait_for_workers(1)  # the only one may have died, and be about to return
@@ -334,6 +359,26 @@ def _fold[T](
         for begin in range(0, len(values), rows)
     )
     return _sum(add, next(finds), finds)
+
+
+def _each[Piece: Range, T](do: Do[Piece, T], piece: Piece, blocks: list[np.ndarray], starts: list[int]) -> T:
+    """What is done with a range of rows, by the calling thread alone, given blocks of rows that it is part of."""
+    from distributed import get_worker
+
+    edges = [*starts, starts[-1] + len(blocks[-1])]
+
+    def read(start: int, stop: int) -> np.ndarray:
+        found = [blocks[i][begin:end] for i, begin, end in pieces(edges, start, stop)]
+        return np.ascontiguousarray(found[0] if len(found) == 1 else np.concatenate(found), dtype=np.float64)
+
+    try:
+        with alone():
+            return do(piece, read, lambda n: None)
+    except OSError as error:
+        raise InputError(
+            f"the worker at {get_worker().address} failed at a file: {error}; it must be able to write there, in a "
+            "directory that all workers share with this process, under the same name"
+        ) from error
 
 
 def _merge[T](add: Callable[[T, T], None], found: list[T]) -> T:

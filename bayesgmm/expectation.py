@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
+from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +94,7 @@ class Statistics(NamedTuple):
 
 
 _pool: ThreadPoolExecutor | None = None
+_of_this_thread = local()
 
 
 def _forget_pool() -> None:
@@ -107,9 +110,22 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block that leaves all work to the calling thread, one of several that others have set to work."""
+    before = getattr(_of_this_thread, "alone", False)
+    _of_this_thread.alone = True
+    try:
+        yield
+    finally:
+        _of_this_thread.alone = before
+
+
 def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``task(item)`` for every item, results in their order: a `map` in which each idle thread takes the next item."""
     global _pool
+    if getattr(_of_this_thread, "alone", False):
+        return [task(item) for item in items]
     results: list[Any] = [None] * len(items)
     pending = iter(range(len(items)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,14 +16,17 @@ from typing import Any
 def beside(path: Path) -> Iterator[Path]:
     """A temporary path in the same directory, renamed to ``path`` if all goes well and removed if not.
 
-    The directory is made if need be, and what writers of the same path left that were killed is removed.
+    The directory is made if need be, and what writers of the same path left that were killed is removed, where they
+    ran on this machine. Others may share the directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    machine = platform.node().replace(".", "-")
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        if not _is_running(left.suffixes[-2][1:]):
+        *_, where, process, _ = left.name.split(".")
+        if where == machine and not _is_running(process):
             with suppress(OSError):
                 left.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{machine}.{os.getpid()}.part")
     try:
         yield temporary
         os.replace(temporary, path)

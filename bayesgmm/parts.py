@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from weakref import finalize
 
 import numpy as np
@@ -79,6 +79,22 @@ class Part:
     n_rows: int
     read: Callable[[int, int], np.ndarray]
     mark: str = ""
+
+
+class Range(Protocol):
+    """Rows [start, stop) of a table."""
+
+    @property
+    def start(self) -> int:
+        """The first."""
+
+    @property
+    def stop(self) -> int:
+        """The one after the last."""
+
+
+type Do[Piece, T] = Callable[[Piece, Callable[[int, int], np.ndarray], Callable[[int], None]], T]
+"""Does something with a range of rows, given it, what reads rows [start, stop), and what is told how many are done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,3 +190,19 @@ class Parts:
 
         in_threads(task, range(0, N, rows))
         return found[0]
+
+    def each[Piece: Range, T](
+        self, do: Do[Piece, T], over: Sequence[Piece], progress: Callable[[int], None]
+    ) -> list[T]:
+        """What is done with ranges of rows, one after the other, in their order.
+
+        Parameters
+        ----------
+        do : callable
+            Given a range, what reads rows of it, and what is to be told how many more of its rows are done. One of a
+            class or function that can be imported, for it may be sent to other processes, as may the ranges.
+        over : sequence of Range
+        progress : callable
+            Told how many more rows are done.
+        """
+        return [do(piece, self.read, progress) for piece in over]

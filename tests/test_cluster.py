@@ -149,6 +149,85 @@ def test_files_that_workers_read_give_the_same_digits(X, streamed, files, client
     same_fits(bg.fit_em(table, 3, rng=0, n_starts=4), bg.fit_em(streamed, 3, rng=0, n_starts=4))
 
 
+@pytest.fixture(scope="module")
+def draws(streamed):
+    return bg.sample_posterior(streamed, bg.fit_em(streamed, 3, rng=0, n_starts=4), draws=20, chains=2, rng=0)
+
+
+def written(assigned):
+    found = {path.name: path.read_bytes() for path in assigned.directory.iterdir()}
+    assert set(found) == {"part-00000.parquet", "part-00001.parquet", "part-00002.parquet", "_summary.json"}
+    return {name: found[name] for name in assigned.files}
+
+
+@pytest.fixture(scope="module")
+def labelled(files, draws, tmp_path_factory):
+    """The files that label the rows, written without a cluster."""
+    return written(bg.assign_to_files(draws, files, tmp_path_factory.mktemp("labels"), n_draws=8))
+
+
+def test_workers_write_the_same_bytes_and_what_they_have_written_stays(
+    files, draws, labelled, workers, client, tmp_path, monkeypatch
+):
+    table = bg.open_table(files, client=client)
+    monkeypatch.setattr(type(table), "read", None)  # no row travels here
+    for n in (1, 2):
+        workers.scale(n)
+        client.wait_for_workers(n)
+        told = []
+        options = {"n_draws": 8, "progress": lambda *step: told.append(step)}  # noqa: B023
+        assigned = bg.assign_to_files(draws, table, tmp_path / str(n), **options)
+        assert written(assigned) == labelled
+        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+        assert told[-1] == ("rows assigned", N, N)
+    (assigned.directory / "part-00001.parquet").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in assigned.directory.glob("part-*")}
+    assert written(bg.assign_to_files(draws, table, assigned.directory, n_draws=8)) == labelled
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in assigned.directory.glob("part-*")}.items()
+
+
+def test_workers_that_are_killed_change_no_byte_of_labels(files, draws, labelled, workers, client, tmp_path):
+    workers.scale(2)
+    client.wait_for_workers(2)
+    killed = []
+
+    def kill(_, done, total):
+        if 0 < done < total and not killed:
+            killed.extend(client.run(os.getpid).values())
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+
+    table = bg.open_table(files, client=client)
+    assigned = bg.assign_to_files(draws, table, tmp_path / "labels", n_draws=8, progress=kill)
+    assert len(killed) == 2
+    assert not {*killed} & {*client.run(os.getpid).values()}
+    assert written(assigned) == labelled
+
+
+def test_a_worker_that_cannot_write_is_named_and_what_it_has_written_elsewhere(
+    files, draws, client, tmp_path, monkeypatch
+):
+    table = bg.open_table(files, client=client)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.mkdir", lambda *args, **how: None)  # as if it were made on another disk
+        with pytest.raises(bg.InputError, match=r"the worker at tcp://.* failed at a file: .*labels'; it must be able"):
+            bg.assign_to_files(draws, table, tmp_path / "labels")
+    monkeypatch.setattr(cluster.Kept, "each", lambda table, do, over, progress: [{"counts": [1], "doubtful": 0}] * 3)
+    with pytest.raises(bg.InputError, match=r"part-00000\.parquet was written, but is not here: a worker has another"):
+        bg.assign_to_files(draws, table, tmp_path / "labels")
+
+
+def test_an_infinite_value_that_a_worker_finds_is_named(X, draws, client, tmp_path):
+    spoilt = X.copy()
+    spoilt[290_000, 1] = np.inf
+    table = bg.open_table(ragged(spoilt))
+    assert table.client is client
+    with pytest.raises(
+        bg.InputError, match=r"^row 154456 of partition 5 \(row 290000 in all\), column 'x1' is infinite"
+    ):
+        bg.assign_to_files(bg.posterior(draws).em, table, tmp_path / "labels")
+
+
 def test_files_that_workers_cannot_find_are_named(tmp_path, X):
     with pytest.raises(bg.InputError, match=r"no file .*x\.npy where a worker is; workers must find"):
         sources._rows_of_file((tmp_path / "x.npy", None), 0, 1)
@@ -232,13 +311,14 @@ def test_rows_stay_where_they_are_unless_a_worker_has_too_many():
     )
 
 
-def test_nothing_of_the_session_is_sent_to_workers(X, client, monkeypatch):
+def test_nothing_of_the_session_is_sent_to_workers(X, draws, client, tmp_path, monkeypatch):
     table, sent = bg.open_table(ragged(X)), []
     monkeypatch.setattr(
         client, "submit", lambda *args, submit=client.submit, **how: sent.append(args) or submit(*args, **how)
     )
     passes = Streamed(table, X.mean(axis=0), progress=lambda done, total: None)
     passes.totals(requests())
+    bg.assign_to_files(draws, table, tmp_path, progress=lambda *step: None)
     modules = set()
 
     class Reader(pickle.Unpickler):
@@ -248,7 +328,7 @@ def test_nothing_of_the_session_is_sent_to_workers(X, client, monkeypatch):
 
     for args in sent:
         Reader(io.BytesIO(pickle.dumps([one for one in args if not isinstance(one, list)]))).load()
-    assert modules <= {"bayesgmm", "numpy", "builtins", "distributed", "_codecs"}
+    assert modules <= {"bayesgmm", "numpy", "builtins", "distributed", "_codecs", "pathlib"}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ with an interval, as in responsibilities.csv. TABLE must have the columns that w
 parts, so that it may be larger than memory.
 Of several files, a pattern of their names (in quotes), a directory of Parquet files or .npy, --out is a directory with
 a Parquet file for each: label, probability, and with a posterior the ends of its interval. Finished files are not
-written again when the same command goes on after an interruption.
+written again when the same command goes on after an interruption. With --cluster its workers write them: --out must be
+a directory that all of them share with this machine.
 """
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from bayesgmm.sources import open_table
 
 SUMMARY = "_summary.json"  # whoever reads the directory as one table passes over what begins so
 _ROWS = 1 << 18  # that are looked at together: a row group of the file
-_FILE_ROWS = 1 << 25  # at most in a file, which is what an interrupted run has to do again
+_FILE_BYTES = 1 << 30  # of values, at most, that a file is about: one that an interrupted run has to write again
 _DOUBTFUL = 0.9  # probability of its label, below which a row is in doubt
 _TINY = 1e-300
 _RECORD = b"bayesgmm"  # where a file says what it was made of
@@ -111,8 +112,10 @@ def assign_to_files(
         From `open_table`, or anything that it takes: a pattern of files, a memory-mapped array, a collection of Dask.
         Values may be missing.
     out : path
-        Directory for the files, one for each part of the table, or several where a part has more than 2^25 rows. Files
-        in it that an interrupted run of the same call has finished stay as they are.
+        Directory for the files, one for each part of the table, or several where a part has more than a GB of values.
+        Files in it that an interrupted run of the same call has finished stay as they are. Where the rows are with the
+        workers of a Dask cluster, these write the files: the directory must be one that all workers share with this
+        process.
     n_draws : int
         Number of draws to average, evenly spaced over all chains.
     ci_prob : float, optional
@@ -160,46 +163,70 @@ def assign_to_files(
     if not parts.n_observations:
         raise InputError("the table has no rows")
     assigner = _assigner(posterior, parts, n_draws, ci_prob, partition)
-    pieces = list(_pieces(parts))
-    names = [f"part-{i:05d}.parquet" for i in range(len(pieces))]
-    _refuse_others(directory, names)
-    tell, found = of_stage(progress, "rows assigned"), []
-    for name, piece in zip(names, pieces, strict=True):
-        record = {"assigned by": assigner.digest, "rows": piece.origin}
-        before = _finished(directory / name, record)
-        found.append(_write(directory / name, assigner, parts, piece, record, tell) if before is None else before)
-        tell(piece.stop, parts.n_observations)
-    counts = np.sum([one["counts"] for one in found], axis=0)
+    write, pieces = _Write(directory.absolute(), assigner, assigner.digest, parts.features, parts.named), _pieces(parts)
+    _refuse_others(directory, [piece.file for piece in pieces])
+    tell, n_done = of_stage(progress, "rows assigned"), 0
+
+    def done(n: int) -> None:
+        nonlocal n_done
+        n_done += n
+        tell(n_done, parts.n_observations)
+
+    found = {piece: _finished(directory / piece.file, write.record(piece)) for piece in pieces}
+    done(sum(piece.stop - piece.start for piece in pieces if found[piece] is not None))
+    missing = [piece for piece in pieces if found[piece] is None]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        found |= zip(missing, parts.each(write, missing, done), strict=True)
+    except _Infinite as bad:
+        place, column = parts.place(bad.row), parts.features[bad.column]
+        raise InputError(f"{place}, column {column!r} is infinite") from None
+    _check_all_are_here(directory, pieces)
+    each = [one for one in found.values() if one is not None]
+    counts = np.sum([one["counts"] for one in each], axis=0)
     result = AssignedFiles(
         directory=directory,
-        files=tuple(names),
+        files=tuple(piece.file for piece in pieces),
         n_rows=parts.n_observations,
         counts=tuple(counts[: assigner.n_labels].tolist()),
         n_noise=int(counts[assigner.n_labels :].sum()),
-        n_doubtful=sum(one["doubtful"] for one in found),
+        n_doubtful=sum(one["doubtful"] for one in each),
         n_draws=assigner.draws.n_draws,
         ci_prob=assigner.ci_prob,
     )
-    rows = {name: piece.origin for name, piece in zip(names, pieces, strict=True)}
-    content = asdict(result) | {"rows": rows, "assigned_by": assigner.digest, "text": result.text}
+    rows = {piece.file: piece.origin for piece in pieces}
+    content = asdict(result) | {"rows": rows, "assigned_by": write.digest, "text": result.text}
     with beside(directory / SUMMARY) as path:
         path.write_text(json.dumps(plain_json(content), indent=2) + "\n", "utf-8")
     return result
 
 
 class _Piece(NamedTuple):
-    """Rows [start, stop) of a table, which go into one file, and where they are from, in words."""
+    """Rows [start, stop) of a table, the name of their file of labels, and where they are from, in words."""
 
     start: int
     stop: int
+    file: str
     origin: str
 
 
-def _pieces(parts: Parts) -> Iterator[_Piece]:
+def _pieces(parts: Parts) -> list[_Piece]:
+    found: list[_Piece] = []
+    most = max(_FILE_BYTES // (8 * parts.n_features * _ROWS), 1) * _ROWS
     for part, first in zip(parts.parts, parts.starts, strict=False):
-        for start in range(0, part.n_rows, _FILE_ROWS):
-            stop = min(start + _FILE_ROWS, part.n_rows)
-            yield _Piece(first + start, first + stop, f"rows {start} to {stop - 1} of {part.mark or part.name}")
+        for start in range(0, part.n_rows, most):
+            stop, file = min(start + most, part.n_rows), f"part-{len(found):05d}.parquet"
+            origin = f"rows {start} to {stop - 1} of {part.mark or part.name}"
+            found.append(_Piece(first + start, first + stop, file, origin))
+    return found
+
+
+class _Infinite(Exception):
+    """A value of these rows is infinite: the row of the whole table, and the column."""
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(row, column)
+        self.row, self.column = row, column
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +292,7 @@ class _Assigner:
 
 def _assigner(source: Any, parts: Parts, n_draws: int, ci_prob: float | None, partition: Partition | None) -> _Assigner:
     """What labels the rows of a table by a fit, a posterior or draws."""
-    row = _rows(parts, 0, 1)
+    row = Observations(np.zeros((1, parts.n_features)), parts.features, np.ones(1), parts.named)
     single = getattr(source, "mixture", source)
     if isinstance(single, GaussianMixture) and not single.batch_shape:
         if partition is not None:
@@ -281,40 +308,60 @@ def _assigner(source: Any, parts: Parts, n_draws: int, ci_prob: float | None, pa
     return _Assigner(rows_under_draws(some, row), level(ci_prob), share)
 
 
-def _rows(parts: Parts, start: int, stop: int) -> Observations:
-    """Rows of a table in parts, which may lack values."""
-    values = parts.read(start, stop)
-    if np.isinf(values).any():
-        row, column = map(int, np.argwhere(np.isinf(values))[0])
-        raise InputError(f"{parts.place(start + row)}, column {parts.features[column]!r} is infinite")
-    return Observations(values, parts.features, np.ones(1), parts.named)
+@dataclass(frozen=True, eq=False)
+class _Write:
+    """Writes the file of some rows.
 
+    Attributes
+    ----------
+    directory : Path
+        Absolute: other processes share it.
+    assigner : _Assigner
+    digest : str
+        That of the assigner.
+    features, named
+        As those of the table.
+    """
 
-def _write(
-    path: Path,
-    assigner: _Assigner,
-    parts: Parts,
-    piece: _Piece,
-    record: Mapping[str, str],
-    tell: Callable[[int, int], None],
-) -> dict[str, Any]:
-    """Write the file of some rows, and return what is counted in it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    directory: Path
+    assigner: _Assigner
+    digest: str
+    features: tuple[str, ...]
+    named: bool
 
-    counts, doubtful = np.zeros(assigner.n_labels + 1, np.int64), 0
-    kinds = [("label", pa.int32()), *((name, pa.float64()) for name in assigner.numbers)]
-    with beside(path) as temporary, pq.ParquetWriter(temporary, pa.schema(kinds)) as writer:
-        for start in range(piece.start, piece.stop, _ROWS):
-            stop = min(start + _ROWS, piece.stop)
-            label, numbers = assigner.look(_rows(parts, start, stop))
-            counts += np.bincount(label % len(counts), minlength=len(counts))
-            doubtful += int((numbers[0] < _DOUBTFUL).sum())
-            writer.write_table(pa.table([label, *numbers], writer.schema))
-            tell(stop, parts.n_observations)
-        found = {"counts": counts.tolist(), "doubtful": doubtful}
-        writer.add_key_value_metadata({_RECORD: json.dumps({**record, "found": found})})
-    return found
+    def __call__(
+        self, piece: _Piece, read: Callable[[int, int], np.ndarray], done: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Write the file, and return what is counted in it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self.directory.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(self.directory))
+        counts, doubtful = np.zeros(self.assigner.n_labels + 1, np.int64), 0
+        kinds = [("label", pa.int32()), *((name, pa.float64()) for name in self.assigner.numbers)]
+        with beside(self.directory / piece.file) as path, pq.ParquetWriter(path, pa.schema(kinds)) as writer:
+            for start in range(piece.start, piece.stop, _ROWS):
+                stop = min(start + _ROWS, piece.stop)
+                label, numbers = self.assigner.look(self._rows(read(start, stop), start))
+                counts += np.bincount(label % len(counts), minlength=len(counts))
+                doubtful += int((numbers[0] < _DOUBTFUL).sum())
+                writer.write_table(pa.table([label, *numbers], writer.schema))
+                done(stop - start)
+            found = {"counts": counts.tolist(), "doubtful": doubtful}
+            writer.add_key_value_metadata({_RECORD: json.dumps({**self.record(piece), "found": found})})
+        return found
+
+    def record(self, piece: _Piece) -> dict[str, str]:
+        """What a file is made of."""
+        return {"assigned by": self.digest, "rows": piece.origin}
+
+    def _rows(self, values: np.ndarray, start: int) -> Observations:
+        """Rows of the table, the first of this number, which may lack values."""
+        if np.isinf(values).any():
+            row, column = map(int, np.argwhere(np.isinf(values))[0])
+            raise _Infinite(start + row, column)
+        return Observations(values, self.features, np.ones(1), self.named)
 
 
 def _finished(path: Path, record: Mapping[str, str]) -> dict[str, Any] | None:
@@ -348,3 +395,13 @@ def _refuse_others(directory: Path, names: list[str]) -> None:
     others = sorted(path for path in directory.glob("part-*.parquet") if path.name not in names)
     if others:
         raise InputError(f"{others[0]} would be taken for rows of this table; remove it, or give another directory")
+
+
+def _check_all_are_here(directory: Path, pieces: list[_Piece]) -> None:
+    """Refuse files that another process has written elsewhere."""
+    for piece in pieces:
+        if not (directory / piece.file).exists():
+            raise InputError(
+                f"{directory / piece.file} was written, but is not here: a worker has another directory of this name; "
+                "give one that all workers share with this process"
+            )
