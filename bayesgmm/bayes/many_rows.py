@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -22,7 +22,7 @@ from bayesgmm.bayes.modes import Searched, candidates, find_modes
 from bayesgmm.bayes.posterior import TableSource
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.verdict import Convergence, Verdict
-from bayesgmm.checkpoints import Checkpoints, KeptPasses, described_parts, kept_survey
+from bayesgmm.checkpoints import Checkpoints, KeptPasses, claim, described_parts, kept_survey
 from bayesgmm.em.information import plain, request_of, second_order
 from bayesgmm.em.result import EMFit, check_log_likelihood
 from bayesgmm.expectation import Parameters
@@ -43,6 +43,20 @@ ADVICE = (
     "Use fewer components, or fit a random sample of the rows in memory and sample that with method='nuts'; its "
     "posterior is wider."
 )
+
+
+def seed_and_passes(rng: Any, out: Path | None) -> tuple[int, Path | None]:
+    """The seed of a posterior, without ``rng`` that of the run that is to go on, and where its passes are kept.
+
+    That is a directory beside the file that the draws are written to, if they are.
+    """
+    seed = int(np.random.default_rng(rng).integers(2**31))
+    if out is None:
+        return seed, None
+    kept = out.with_name(f"{out.name}.passes")
+    if rng is None:
+        seed = claim(kept, {"seed": claim(kept, {}).get("seed", seed)})["seed"]
+    return seed, kept
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,6 @@ from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
 from bayesgmm.bayes.tree import write_tree
 from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
-from bayesgmm.checkpoints import claim
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.result import EMFit, check_fitted_parts, fitted_table
 from bayesgmm.errors import ConvergenceWarning, InputError
@@ -261,11 +260,7 @@ def _sample_parts(
     started: float,
 ) -> tuple[xr.DataTree, Verdict]:
     """Draws of Laplace's approximation to the posterior of a table in parts, and whether to trust them."""
-    seed, kept = int(np.random.default_rng(rng).integers(2**31)), None
-    if file is not None:
-        kept = file.with_name(f"{file.name}.passes")
-        if rng is None:
-            seed = claim(kept, {"seed": claim(kept, {}).get("seed", seed)})["seed"]
+    seed, kept = many_rows.seed_and_passes(rng, file)
     table = many_rows.LargeTable.of(parts, fit, seed, progress, kept)
     rows = table.posterior(fit, priors)
     if file is not None and file.exists():

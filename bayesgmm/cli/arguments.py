@@ -41,9 +41,9 @@ components.csv, imputed.csv where values are missing, fit.npz and summary.json.
 Several files, a pattern of their names (in quotes), a directory of Parquet files, .npy, and a file of Parquet that is
 large beside the memory are read in parts. The posterior of all their rows is then by Laplace's approximation, and it is
 said whether a check over all rows trusts it; what is said of single rows, and drawn, is of a random sample of them, and
-there is no leave-one-out. What EM's passes over the rows have found, and the finished draws, are kept in DIR/unfinished
-until the end: however it was stopped, the same command goes on from there, but begins the posterior's passes again.
-Draws are kept in posterior.part.nc until the end: after an interruption the same command goes on from there.
+there is no leave-one-out. What each reading of the rows has found is kept in DIR/unfinished until the end: however it
+was stopped, the same command goes on from there.
+Of a table in memory draws are kept in posterior.part.nc until the end: after an interruption the same command goes on.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and
 covariances; the others are those of bg.Priors.weakly_informative. {"concentration": [5, 5]} expects two components of

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bayesgmm.cli.console import Output
     from bayesgmm.cli.files import Written
     from bayesgmm.cli.reading import ReadTable
+    from bayesgmm.observations import Observations
 
 _LEAST_DRAWS = 100  # of all chains
 _FIT_CRITERIA = ("bic", "icl", "loo")  # by which `fit` compares several numbers of components
@@ -173,9 +174,12 @@ def _fit_in_parts(arguments: argparse.Namespace, counts: Sequence[int], settings
     CovarianceModel.named(settings.covariance)
     refuse_what_is_for_one_file(arguments)
     _check_output(arguments)
+    given = None if arguments.priors is None else _priors_given(arguments.priors)
     if arguments.force:
         _forget(arguments.out / files.UNFINISHED)
-    fit(arguments, counts[0], settings, _record(arguments), Output(arguments.json, arguments.quiet))
+    record, output = _record(arguments), Output(arguments.json, arguments.quiet)
+    record["arguments"]["given_priors"] = given
+    fit(arguments, counts[0], settings, lambda table: _priors(given, table, counts[0]), record, output)
 
 
 def _priors_given(path: Path) -> dict[str, Any]:
@@ -192,7 +196,9 @@ def _priors_given(path: Path) -> dict[str, Any]:
     return given
 
 
-def _priors(given: dict[str, Any] | None, table: pd.DataFrame | None, n_components: int) -> Priors | None:
+def _priors(
+    given: dict[str, Any] | None, table: pd.DataFrame | Observations | None, n_components: int
+) -> Priors | None:
     """The priors of these parts; what they leave out is scaled by the table, if there is one."""
     if given is None:
         return None

@@ -7,15 +7,18 @@ import contextlib
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from bayesgmm.bayes.many_rows import LargeTable, seed_and_passes
 from bayesgmm.bayes.posterior import posterior
+from bayesgmm.bayes.priors import Priors
 from bayesgmm.bayes.sample import sample_posterior
 from bayesgmm.cli import em_only, files, report
 from bayesgmm.cli.arguments import Settings
@@ -25,12 +28,16 @@ from bayesgmm.cli.parsing import columns_of
 from bayesgmm.cli.sources import name_of
 from bayesgmm.clusters.stream import assign_to_files
 from bayesgmm.em.fit import fit_em
+from bayesgmm.em.large import sample_of, seed_of_sample
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import ConvergenceWarning, InputError
+from bayesgmm.observations import Observations
 from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress, of_stage
 from bayesgmm.selection import select
-from bayesgmm.sources import open_table, random_rows
+from bayesgmm.selection.large import seed_of_held_out
+from bayesgmm.selection.run import Seeds
+from bayesgmm.sources import open_table
 from bayesgmm.summary.analysis import Analysis, summarise
 from bayesgmm.summary.words import sentences
 
@@ -46,8 +53,7 @@ def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
     InputError
         Naming the first.
     """
-    names = *_OF_A_TEXT, "noise", "priors"
-    for name in names:
+    for name in (*_OF_A_TEXT, "noise"):
         if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for a table that fits in memory, not for one in parts; leave it out")
@@ -56,9 +62,18 @@ def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
 
 
 def fit(
-    arguments: argparse.Namespace, n_components: int, settings: Settings, record: dict[str, Any], output: Output
+    arguments: argparse.Namespace,
+    n_components: int,
+    settings: Settings,
+    priors_of: Callable[[Observations], Priors | None],
+    record: dict[str, Any],
+    output: Output,
 ) -> None:
-    """Fit one number of components, with the posterior or without, write everything, and print it."""
+    """Fit one number of components, with the posterior or without, write everything, and print it.
+
+    ``priors_of`` gives the priors of a table from few rows that have the mean and covariance of all, or None for the
+    default.
+    """
     source, out, width = name_of(arguments.table), arguments.out, output.console.width
     with output.progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
@@ -68,9 +83,10 @@ def fit(
             found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
             seconds = {"em": time.perf_counter() - started}
             if arguments.em_only:
-                rows = _some_rows(table, settings.seed, progress)
+                rows = _some_rows(table, seed_of_sample(settings.seed), None, out / files.UNFINISHED, progress)
             else:
-                analysis = _posterior(table, found, settings, out / files.UNFINISHED / files.DRAWS, seconds, progress)
+                kept = out / files.UNFINISHED / files.DRAWS
+                analysis = _posterior(table, found, settings, priors_of, kept, seconds, progress)
                 rows = analysis.table
         record = _told(record, source, table, rows)
         if arguments.em_only:
@@ -88,15 +104,22 @@ def fit(
 
 
 def _posterior(
-    table: Parts, found: EMFit, settings: Settings, kept: Path, seconds: dict[str, float], progress: Progress
+    table: Parts,
+    found: EMFit,
+    settings: Settings,
+    priors_of: Callable[[Observations], Priors | None],
+    kept: Path,
+    seconds: dict[str, float],
+    progress: Progress,
 ) -> Analysis:
     """Draw from the posterior of all rows, and find out what follows from it and from a random sample of them.
 
     The draws are written to ``kept``, from where the same command takes them if it is stopped later.
     """
-    started = time.perf_counter()
+    started, (seed, passes) = time.perf_counter(), seed_and_passes(settings.seed, kept)
+    priors = priors_of(LargeTable.of(table, found, seed, progress, passes).everything)
     options: dict[str, Any] = {"draws": settings.draws, "chains": settings.chains, "rng": settings.seed}
-    tree = sample_posterior(table, found, out=kept, progress=progress, **options)
+    tree = sample_posterior(table, found, priors, out=kept, progress=progress, **options)
     seconds = seconds | {"posterior": time.perf_counter() - started}
     drawn = posterior(tree)
     rows = pd.DataFrame(drawn.rows, columns=list(drawn.features))
@@ -113,15 +136,20 @@ def compare(
     with output.progress() as progress:
         with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
             selection = select(table, **grid, **options, out=out / files.UNFINISHED, progress=progress)
-            rows = _some_rows(table, arguments.seed, progress)
+            seeds = Seeds.of(arguments.seed)
+            without = seed_of_held_out(selection.criteria, seeds)
+            rows = _some_rows(table, seeds.fits, without, out / files.UNFINISHED, progress)
         progress("files", 0, 0)
         record = _told(record, name_of(arguments.table), table, rows)
         return files.write_selection(rows, selection, out, record)
 
 
-def _some_rows(table: Parts, seed: int, progress: Progress) -> pd.DataFrame:
-    """The rows that are shown."""
-    return pd.DataFrame(random_rows(table, _SHOWN, rng=seed, progress=progress), columns=list(table.features))
+def _some_rows(table: Parts, seed: int, without: int | None, kept: Path, progress: Progress) -> pd.DataFrame:
+    """The rows that are shown: some of the sample that a fit with this seed has taken, which is kept."""
+    sample = sample_of(table, seed, of_stage(progress, "rows looked at"), without, kept).table.values
+    rng = np.random.default_rng(seed)
+    picked = np.sort(rng.choice(len(sample), min(_SHOWN, len(sample)), replace=False))
+    return pd.DataFrame(sample[picked], columns=list(table.features))
 
 
 def _told(record: dict[str, Any], source: str, table: Parts, rows: pd.DataFrame) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em import ascent
 from bayesgmm.em.climber import MAX_ITERATIONS, TOLERANCE, Climber, make_climber
 from bayesgmm.em.initialize import Seeding, user_starts
-from bayesgmm.em.large import on_all_rows, sample_of
+from bayesgmm.em.large import on_all_rows, sample_of, seed_of_sample
 from bayesgmm.em.record import kept_fit
 from bayesgmm.em.result import EMFit, refuse_what_is_for_rows
 from bayesgmm.em.search import Plan, search
@@ -339,7 +339,7 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
 
 def _seed_of_run(parts: Parts, n_components: int, model: CovarianceModel, chosen: FitSettings) -> int:
     """The seed of everything that is random; where none is given, that of the run that is to go on."""
-    seed = int(np.random.default_rng(chosen.rng).integers(2**63))
+    seed = seed_of_sample(chosen.rng)
     if chosen.out is None:
         return seed
     run = {"columns": list(parts.features), "parts": described_parts(parts), "n_components": n_components}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,11 @@ class Sample(NamedTuple):
     table: Observations
     n_observations: int
     n_rows: int
+
+
+def seed_of_sample(rng: Any) -> int:
+    """The seed of the sample that a fit with this ``rng`` takes."""
+    return int(np.random.default_rng(rng).integers(2**63))
 
 
 def sample_of(

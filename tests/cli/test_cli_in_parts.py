@@ -11,6 +11,7 @@ from command_line import refusal, run
 from distributed import LocalCluster
 
 import bayesgmm as bg
+from bayesgmm import passes
 from bayesgmm.bayes import many_rows
 from bayesgmm.cli import files, in_parts
 
@@ -121,6 +122,28 @@ def test_draws_are_kept_for_a_fit_that_is_stopped_after_them(parts, with_posteri
     assert run(*command)[0] == 0
     one, other = (pd.read_csv(directory / "components.csv") for directory in (tmp_path / "out", with_posterior[0]))
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_rows_are_read_for_what_is_shown_only_once(parts, tmp_path, monkeypatch):
+    surveys = Mock(side_effect=passes.survey)
+    monkeypatch.setattr("bayesgmm.checkpoints.survey", surveys)
+    assert run("fit", parts, "-k", 2, "--em-only", "--out", tmp_path / "fit")[0] == 0
+    assert run("select", parts, "-k", 2, "--out", tmp_path / "select")[0] == 0
+    assert surveys.call_count == 2
+
+
+def test_parts_of_priors_from_a_file_are_those_of_the_posterior(parts, tmp_path):
+    (tmp_path / "priors.json").write_text('{"concentration": [400, 400]}')
+    command = "fit", parts, "-k", 2, *FEW, "--priors", tmp_path / "priors.json", "--out", tmp_path / "out"
+    assert run(*command)[0] == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["priors"].startswith("weights ~ Dirichlet(400, 400)")
+    assert summary["arguments"]["given_priors"] == {"concentration": [400, 400]}
+    X = pd.read_parquet(parts)
+    drawn = bg.posterior(xr.load_datatree(tmp_path / "out" / "posterior.nc"))
+    np.testing.assert_allclose(drawn.priors.means.location, X.mean(), rtol=1e-9)
+    n = np.array(drawn.fit.mixture.weights) * len(X)
+    np.testing.assert_allclose(drawn.draws.weights.mean(axis=(0, 1)), (n + 400) / (len(X) + 800), atol=0.01)
 
 
 def test_a_fit_that_was_stopped_goes_on(parts, tmp_path, monkeypatch):
