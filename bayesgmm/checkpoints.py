@@ -119,8 +119,13 @@ def kept_survey(
 ) -> Survey:
     """What the first pass over a table finds, or what is kept of it in a directory; arguments as those of `survey`."""
     checkpoints, part = Checkpoints.of_source(directory, parts), f"survey {n_sampled} {seed} {without}"
-    found = checkpoints.arrays(part, lambda: survey(parts, n_sampled, seed, progress, without)._asdict())
-    return Survey(found["low"], found["high"], found["sample"], int(found["n_rows"]))
+
+    def arrays() -> dict[str, np.ndarray]:
+        return {k: np.asarray(v) for k, v in survey(parts, n_sampled, seed, progress, without)._asdict().items()}
+
+    found = checkpoints.arrays(part, arrays)
+    fields_found: dict[str, Any] = {name: value if value.ndim else int(value) for name, value in found.items()}
+    return Survey(**fields_found)
 
 
 class KeptPasses:

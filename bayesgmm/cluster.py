@@ -19,10 +19,10 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import alone, chunk_rows, n_threads
+from bayesgmm.expectation import alone, n_threads
 from bayesgmm.names import one_line
 from bayesgmm.parts import Do, Part, Parts, Range, Recent, pieces
-from bayesgmm.passes import SURVEY_ROWS
+from bayesgmm.passes import grain
 from bayesgmm.tables import made_up_names, names_of, values_and_names
 
 _FAN = 32  # finds that a task merges
@@ -307,11 +307,6 @@ def _kept(client: Any, collection: _Collection) -> Kept:
         return np.concatenate(client.gather([submit(_slice, blocks[j], *rows) for j, *rows in found]))
 
     return Kept(_named_parts(n_rows, read), features, named, client, tuple(blocks), tuple(edges))
-
-
-def grain(D: int) -> int:
-    """A number of rows of which all that is counted in rows is a divisor: chunks of any mixture, blocks of a survey."""
-    return max(SURVEY_ROWS, chunk_rows(1, D, diagonal=True))
 
 
 def _blocks(starts: Sequence[int], multiple: int) -> list[list[tuple[int, int, int]]]:

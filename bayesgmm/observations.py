@@ -16,10 +16,9 @@ from bayesgmm.measurement import error_variances
 from bayesgmm.names import counted
 from bayesgmm.noise import Noise, checked_noise
 from bayesgmm.parts import Parts
-from bayesgmm.patterns import Patterns
+from bayesgmm.patterns import LEAST_GROUP, Patterns
 from bayesgmm.tables import names_of, values_and_names
 
-_LEAST_GROUP = 16  # rows that share missing columns and errors, from which on the kernel reads them together
 _RESOLUTION_ROWS = 10_000  # that are compared to see how finely a column is recorded
 _LEAST_RANGE = 1e-12  # of a column over the size of its entries; below, float64 leaves too few digits
 
@@ -121,7 +120,7 @@ class Observations:
         """The rows as the kernel reads them, rare ones alone; None where all values are known and exact."""
         if self.complete and self.errors is None:
             return None
-        return Patterns.of(self.missing, self.errors, _LEAST_GROUP)
+        return Patterns.of(self.missing, self.errors, LEAST_GROUP)
 
     @cached_property
     def groups(self) -> Patterns | None:

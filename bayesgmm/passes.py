@@ -13,6 +13,7 @@ import numpy as np
 from bayesgmm.errors import InputError
 from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, Totals, chunk_rows
 from bayesgmm.parts import Parts
+from bayesgmm.patterns import Patterns, bits_of
 from bayesgmm.second_order import SecondOrderPass, SecondOrderTotals
 
 _BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
@@ -29,6 +30,11 @@ def held_out(seed: int, start: int, stop: int) -> np.ndarray:
     drawn = np.random.Philox(key=seed).advance(first).random_raw(n_draws * (_ROWS_OF_A_DRAW // 4)).view(np.uint16)
     begin = start - first * _ROWS_OF_A_DRAW
     return drawn[begin : begin + stop - start] < _TENTH
+
+
+def grain(D: int) -> int:
+    """A number of rows of which all that is counted in rows is a divisor: chunks of any mixture, blocks of a survey."""
+    return max(SURVEY_ROWS, chunk_rows(1, D, diagonal=True))
 
 
 class Products(Enum):
@@ -129,18 +135,23 @@ class Streamed:
         Told after each block of rows how many rows have been read, and how many there are.
     without : int or None
         The seed by which rows are held out, which do not count; None where all count.
+    incomplete : bool
+        Whether values may be missing. Rows are then grouped by the values that they have, some 65 536 at a time.
     """
 
     parts: Parts
     center: np.ndarray
     progress: Callable[[int, int], None] = lambda done, total: None
     without: int | None = None
+    incomplete: bool = False
 
     def totals(self, requests: Sequence[Request]) -> list[Totals]:
         """What the rows add up to under each mixture, from one reading of the rows."""
-        chunk = max(r.chunk for r in requests)
-        block = chunk * max(int(_BLOCK_BYTES / (8 * self.parts.n_features * chunk)), 1)
-        return self.parts.fold(_Totals(tuple(requests), self.center, self.without), _add_totals, block, self.progress)
+        D = self.parts.n_features
+        chunk = grain(D) if self.incomplete else max(r.chunk for r in requests)
+        block = chunk * max(int(_BLOCK_BYTES / (8 * D * chunk)), 1)
+        look = _Totals(tuple(requests), self.center, self.without, self.incomplete)
+        return self.parts.fold(look, _add_totals, block, self.progress)
 
 
 @dataclass(frozen=True)
@@ -150,12 +161,22 @@ class _Totals:
     requests: tuple[Request, ...]
     center: np.ndarray
     without: int | None
+    incomplete: bool
 
     def __call__(self, values: np.ndarray, start: int) -> list[Totals]:
+        size = grain(values.shape[1]) if self.incomplete else len(values)
+        first, *others = (self._together(values[i : i + size], start + i) for i in range(0, len(values), size))
+        for other in others:
+            _add_totals(first, other)
+        return first
+
+    def _together(self, values: np.ndarray, start: int) -> list[Totals]:
+        """The totals of rows that are grouped together."""
         weight = _EVERY_ROW
         if self.without is not None:
             weight = (~held_out(self.without, start, start + len(values))).astype(np.float64)
-        rows = Rows(values, weight, NO_LABELS, self.center)
+        patterns = Patterns.of_values(values) if self.incomplete else None
+        rows = Rows(values, weight, NO_LABELS, self.center, patterns)
         return [r.of(rows).alone(r.moments) for r in self.requests]
 
 
@@ -170,17 +191,29 @@ class Survey(NamedTuple):
     Attributes
     ----------
     low, high : (D,)
-        Least and largest value of each column.
+        Least and largest value of each column; NaN where it has none.
     sample : (n, D)
-        Rows drawn at random, in their order.
+        Rows drawn at random, in their order, NaN where a value is missing.
     n_rows : int
-        Number of rows that are not held out.
+        Number of rows that have a value and are not held out.
+    n_missing : (D,)
+        Number of values of each column that are missing.
+    n_incomplete : int
+        Number of rows that lack a value.
+    n_patterns : int
+        Different sets of columns that rows with a value have values of.
+    empty : (n,)
+        Positions of the rows without any value.
     """
 
     low: np.ndarray
     high: np.ndarray
     sample: np.ndarray
     n_rows: int
+    n_missing: np.ndarray
+    n_incomplete: int
+    n_patterns: int
+    empty: np.ndarray
 
 
 def survey(
@@ -198,16 +231,58 @@ def survey(
     Raises
     ------
     InputError
-        Naming the place of the first value that is missing or infinite.
+        Naming the place of the first value that is infinite.
     """
     share = min(n_sampled / max(parts.n_observations, 1), 1.0)
     found = parts.fold(_Look(share, seed, without), _Seen.add, SURVEY_ROWS, progress)
-    if found.unusable is not None:
-        row, column, is_nan = found.unusable
-        kind = "missing or NaN" if is_nan else "infinite"
-        raise InputError(f"{parts.place(row)}, column {parts.features[column]!r} is {kind}")
-    sample = np.concatenate([found.sampled[start] for start in sorted(found.sampled)])
-    return Survey(found.low, found.high, sample, found.n_rows)
+    if found.infinite is not None:
+        row, column = found.infinite
+        raise InputError(f"{parts.place(row)}, column {parts.features[column]!r} is infinite")
+    sample, lacks = np.concatenate([found.sampled[start] for start in sorted(found.sampled)]), found.lacks
+    empty = np.sort(np.concatenate([np.empty(0, np.int64), *lacks.empty]))
+    of_missing = lacks.n_missing, lacks.n_rows, len(lacks.patterns), empty
+    return Survey(found.low, found.high, sample, found.n_rows, *of_missing)
+
+
+@dataclass
+class _Lacks:
+    """What rows lack.
+
+    Attributes
+    ----------
+    n_missing : (D,)
+        Values of each column.
+    n_rows : int
+        Rows that lack a value.
+    patterns : (n, m)
+        The different `bits_of` rows that have a value.
+    empty : list of (n,)
+        Positions of those that have none.
+    """
+
+    n_missing: np.ndarray
+    n_rows: int
+    patterns: np.ndarray
+    empty: list[np.ndarray]
+
+    @classmethod
+    def of(cls, missing: np.ndarray, start: int) -> _Lacks:
+        """What rows lack, of which the first has this position."""
+        empty = missing.all(axis=1)
+        patterns, n_rows = _different(bits_of(missing[~empty])), int(missing.any(axis=1).sum())
+        return cls(missing.sum(axis=0), n_rows, patterns, [start + np.flatnonzero(empty)] if empty.any() else [])
+
+    def add(self, other: _Lacks) -> None:
+        """Add what others lack."""
+        self.n_missing += other.n_missing
+        self.n_rows += other.n_rows
+        self.patterns = _different(np.concatenate((self.patterns, other.patterns)))
+        self.empty += other.empty
+
+
+def _different(bits: np.ndarray) -> np.ndarray:
+    """The different rows (n, m) of some."""
+    return np.unique(bits, axis=0) if bits.shape[1] > 1 else np.unique(bits)[:, None]
 
 
 @dataclass
@@ -217,27 +292,31 @@ class _Seen:
     Attributes
     ----------
     low, high : (D,)
+        NaN where a column has no values.
     sampled : dict
         The rows drawn from each block, by where it starts.
-    unusable : (int, int, bool) or None
-        Row and column of the first value that is not finite, and whether it is NaN.
+    infinite : (int, int) or None
+        Row and column of the first value that is infinite.
     n_rows : int
-        That are not held out.
+        That have a value and are not held out.
+    lacks : _Lacks
     """
 
     low: np.ndarray
     high: np.ndarray
     sampled: dict[int, np.ndarray]
-    unusable: tuple[int, int, bool] | None
+    infinite: tuple[int, int] | None
     n_rows: int
+    lacks: _Lacks
 
     def add(self, other: _Seen) -> None:
         """Add what was found in other blocks."""
-        np.minimum(self.low, other.low, out=self.low)
-        np.maximum(self.high, other.high, out=self.high)
+        np.fmin(self.low, other.low, out=self.low)
+        np.fmax(self.high, other.high, out=self.high)
         self.sampled.update(other.sampled)
-        self.unusable = min(filter(None, (self.unusable, other.unusable)), default=None)
+        self.infinite = min(filter(None, (self.infinite, other.infinite)), default=None)
         self.n_rows += other.n_rows
+        self.lacks.add(other.lacks)
 
 
 @dataclass(frozen=True)
@@ -249,13 +328,19 @@ class _Look:
     without: int | None
 
     def __call__(self, values: np.ndarray, start: int) -> _Seen:
-        low, high, unusable = values.min(axis=0), values.max(axis=0), None
+        low, high, infinite = values.min(axis=0), values.max(axis=0), None
+        missing = np.zeros((1, values.shape[1]), np.bool_)  # of a block without, one row tells
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            row, column = map(int, np.argwhere(~np.isfinite(values))[0])
-            unusable = start + row, column, bool(np.isnan(values[row, column]))
+            low, high, missing = np.fmin.reduce(values), np.fmax.reduce(values), np.isnan(values)
+            if np.isinf(low).any() or np.isinf(high).any():
+                row, column = map(int, np.argwhere(np.isinf(values))[0])
+                infinite = start + row, column
+        lacks = _Lacks.of(missing, start)
         drawn = np.random.default_rng([self.seed, start // SURVEY_ROWS]).random(len(values)) < self.share
-        n_rows = len(values)
+        counts = np.ones(len(values), np.bool_)
         if self.without is not None:
-            seen = ~held_out(self.without, start, start + n_rows)
-            drawn, n_rows = drawn & seen, int(seen.sum())
-        return _Seen(low, high, {start: values[drawn]}, unusable, n_rows)
+            counts = ~held_out(self.without, start, start + len(values))
+            drawn &= counts
+        for empty in lacks.empty:
+            counts[empty - start] = False
+        return _Seen(low, high, {start: values[drawn]}, infinite, int(counts.sum()), lacks)

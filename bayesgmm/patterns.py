@@ -13,6 +13,8 @@ from bayesgmm import native
 from bayesgmm.measurement import covariances_of
 from bayesgmm.native import address
 
+LEAST_GROUP = 16  # rows that share missing columns and errors, from which on the kernel reads them together
+
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
@@ -39,6 +41,12 @@ class Patterns:
     row_errors: np.ndarray | None
 
     @classmethod
+    def of_values(cls, values: np.ndarray) -> Patterns | None:
+        """Those of values (N, D) that are exact where they are not missing, as NaN; None where none is missing."""
+        missing = np.isnan(values)
+        return cls.of(missing, least=LEAST_GROUP) if missing.any() else None
+
+    @classmethod
     def of(cls, missing: np.ndarray, errors: np.ndarray | None = None, least: int = 1) -> Patterns:
         """Group the rows of a table.
 
@@ -50,23 +58,28 @@ class Patterns:
         least : int
             Rows that a group has; rows that fewer others equal are lone.
         """
-        D = missing.shape[1]
-        filled = np.flatnonzero(~missing.all(axis=1))
-        group = np.zeros(len(filled), np.int64)  # of rows that may still have enough equals, which are `rows`
-        rows, alone = filled, []
-        for column in _columns(missing, errors):
+        D, bits = missing.shape[1], bits_of(missing)
+        lacking = bits.any(axis=1)
+        whole = np.flatnonzero(~lacking)  # the first group, if there are enough, and nothing else sets them apart
+        if len(whole) < least or (errors is not None and len(errors) > 1):
+            whole, lacking[:] = whole[:0], True
+        rows, alone = np.flatnonzero(lacking & (bits != bits_of(np.ones((1, D), np.bool_))).any(axis=1)), []
+        group = np.zeros(len(rows), np.int64)  # of rows that may still have enough equals, which are `rows`
+        for column in _columns(missing, bits, errors):
             group = _refined(group, column[rows])
             rare = np.bincount(group)[group] < least
             alone.append(rows[rare])
             rows, group = rows[~rare], group[~rare]
-        _, first, size = np.unique(group, return_index=True, return_counts=True)
-        first, lone = rows[first], np.sort(np.concatenate(alone))
+        order, size = rows[np.argsort(group, kind="stable")], np.bincount(group)
+        size = np.append([len(whole)] if len(whole) else [], size[size > 0]).astype(np.int64)
+        start, order = np.append(0, np.cumsum(size)), np.append(whole, order)
+        first, lone = missing[order[start[:-1]]], np.sort(np.concatenate(alone))
         lone = lone[np.argsort(-missing[lone].sum(axis=1), kind="stable")]
         return cls(
-            order=np.concatenate((rows[np.argsort(group, kind="stable")], lone)),
-            start=np.concatenate(([0], np.cumsum(size))).astype(np.int64),
-            n_observed=D - missing[first].sum(axis=1),
-            columns=np.argsort(missing[first], axis=1, kind="stable"),
+            order=np.append(order, lone),
+            start=start,
+            n_observed=D - first.sum(axis=1),
+            columns=np.argsort(first, axis=1, kind="stable"),
             row_errors=None if errors is None else np.ascontiguousarray(errors),
         )
 
@@ -113,12 +126,19 @@ class Patterns:
         )
 
 
-def _columns(missing: np.ndarray, errors: np.ndarray | None) -> Iterator[np.ndarray]:
+def bits_of(missing: np.ndarray) -> np.ndarray:
+    """Which columns rows lack, (N, n): equal rows have equal numbers, and zeros where nothing is missing."""
+    N, D = missing.shape
+    width = 1 << (min(D, 57) - 1 >> 3).bit_length()  # bytes of a number
+    padded = np.zeros((N, -(-D // (8 * width)) * 8 * width), np.bool_)
+    padded[:, :D] = missing
+    return np.packbits(padded).view(f"u{width}").reshape(N, -1)
+
+
+def _columns(missing: np.ndarray, bits: np.ndarray, errors: np.ndarray | None) -> Iterator[np.ndarray]:
     """What the rows of a group agree in, column by column: which values they miss, and errors of the others."""
     D = missing.shape[1]
-    bits = np.packbits(missing, axis=1)
-    bits = np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
-    yield from bits.view(np.uint64).T
+    yield from bits.T
     if errors is None or len(errors) == 1:
         return
     for j in range(D):
@@ -131,4 +151,6 @@ def _columns(missing: np.ndarray, errors: np.ndarray | None) -> Iterator[np.ndar
 def _refined(group: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Groups of rows that share the group and the column's entry, numbered from 0 in the order of both."""
     values, entry = np.unique(column, return_inverse=True)
+    if not group.any():
+        return entry
     return np.unique(group * len(values) + entry, return_inverse=True)[1]

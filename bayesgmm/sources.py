@@ -118,12 +118,12 @@ def random_rows(
     Returns
     -------
     (n, D) array
-        In the order of the table.
+        In the order of the table, NaN where a value is missing.
 
     Raises
     ------
     InputError
-        Naming the place of a value that is missing or infinite, anywhere in the table: all of it is read.
+        Naming the place of a value that is infinite, anywhere in the table: all of it is read.
 
     Examples
     --------

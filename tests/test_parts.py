@@ -13,8 +13,10 @@ import zarr
 
 import bayesgmm as bg
 from bayesgmm.expectation import NO_LABELS, Parameters, Pass, Rows, n_threads
+from bayesgmm.observations import any_rows
 from bayesgmm.parts import Recent
-from bayesgmm.passes import InMemory, Products, Request, Streamed, survey
+from bayesgmm.passes import InMemory, Products, Request, Streamed, held_out, survey
+from bayesgmm.selection.run import Seeds
 
 N, D = 70_000, 2
 
@@ -136,11 +138,76 @@ def test_the_sample_depends_on_the_rows_alone(X, sources):
 
 def test_a_bad_value_is_named_by_its_file_and_row(X, tmp_path):
     spoilt = X.copy()
-    spoilt[66_000, 1] = np.nan
+    spoilt[66_000, 1] = np.inf
     for i, part in enumerate(np.array_split(spoilt, 4)):
         pq.write_table(pa.table({"a": part[:, 0], "b": part[:, 1]}), tmp_path / f"part-{i}.parquet")
-    with pytest.raises(bg.InputError, match=r"row 13500 of part-3.parquet \(row 66000 in all\), column 'b' is missing"):
+    with pytest.raises(
+        bg.InputError, match=r"row 13500 of part-3.parquet \(row 66000 in all\), column 'b' is infinite"
+    ):
         bg.fit_em(f"{tmp_path}/*.parquet", 2)
+
+
+@pytest.fixture(scope="module")
+def holes(X):
+    """The rows without a tenth of the values of one column and a fifth of the other's, so that some have none."""
+    values = X.copy()
+    values[np.random.default_rng(5).random(X.shape) < (0.1, 0.2)] = np.nan
+    return values
+
+
+def test_totals_of_rows_that_lack_values_are_those_in_memory_and_depend_on_no_cut(holes):
+    rng, center = np.random.default_rng(2), np.zeros(2)
+    P = np.array([[[1.0, 0.3], [0.0, 0.8]]] * 3)
+    requests = [
+        Request(Parameters(np.full(3, -2.0), rng.normal(size=(3, 2)), P * (np.eye(2) if diagonal else 1)), diagonal)
+        for diagonal in (False, True)
+    ]
+    tables = [bg.open_table(lambda cuts=cuts: iter(np.array_split(holes, cuts))) for cuts in (1, 7)]
+    one, other = (Streamed(table, center, incomplete=True).totals(requests) for table in tables)
+    here = InMemory(any_rows(holes).rows(center)).totals(requests)
+    for ours, again, theirs in zip(one, other, here, strict=True):
+        np.testing.assert_array_equal(ours.high, again.high)
+        np.testing.assert_allclose(ours.high, theirs.high, rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["full", "diag"])
+def test_a_fit_to_rows_that_lack_values_is_that_in_memory(holes, model, monkeypatch):
+    monkeypatch.setattr("bayesgmm.em.large.SAMPLE_ROWS", 5_000)
+    fit = bg.fit_em(chunks_of(holes), 3, model, rng=0, n_starts=4)
+    here = bg.fit_em(holes, 3, model, starts=[fit.mixture])
+    assert fit.log_likelihood == pytest.approx(fit.mixture.log_prob(holes).sum(), rel=1e-12)
+    assert fit.log_likelihood > here.log_likelihood - 2e-3
+    assert (fit.missing, fit.total_weight) == (here.missing, here.total_weight)
+    assert fit.bic == pytest.approx(here.bic, abs=4e-3)
+
+
+def test_rows_that_lack_values_are_sampled_and_held_out_as_others_are(holes):
+    assert np.isnan(bg.random_rows(chunks_of(holes), 500, rng=0)).any()
+    selection = bg.select(chunks_of(holes), (2, 3), rng=0, n_starts=3)
+    rows = holes[held_out(Seeds.of(0).folds, 0, N)]
+    rows = rows[~np.isnan(rows).all(axis=1)]
+    assert selection.held_out.n_rows == len(rows)
+    expected = [fit.mixture.log_prob(rows).mean() for fit in selection.fits.values()]
+    np.testing.assert_allclose(selection.held_out.log_density, expected, rtol=1e-12)
+
+
+def test_what_needs_complete_rows_refuses_those_that_lack_values(X, holes):
+    fit = bg.fit_em(chunks_of(holes), 1, rng=0)
+    for question in (bg.sample_posterior, lambda table, fit: fit.standard_errors(table)):
+        with pytest.raises(bg.InputError, match=r"rows lack a value: .*can be had of complete rows only"):
+            question(chunks_of(holes), fit)
+    complete = bg.fit_em(chunks_of(X), 1, rng=0)
+    with pytest.raises(bg.InputError, match="rows lack a value, and none did in the table that was fitted"):
+        bg.sample_posterior(chunks_of(holes), complete)
+    with pytest.raises(bg.InputError, match="another table than was fitted"):
+        complete.standard_errors(chunks_of(holes))
+
+
+def test_a_column_without_values_is_named(X):
+    values = X.copy()
+    values[:, 1] = np.nan
+    with pytest.raises(bg.InputError, match="column 'x1' has no values; leave it out"):
+        bg.fit_em(chunks_of(values), 2)
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):

@@ -25,6 +25,7 @@ from bayesgmm.bayes.verdict import Convergence, Verdict
 from bayesgmm.checkpoints import Checkpoints, KeptPasses, claim, described_parts, kept_survey
 from bayesgmm.em.information import plain, request_of, second_order
 from bayesgmm.em.result import EMFit, check_log_likelihood
+from bayesgmm.errors import InputError
 from bayesgmm.expectation import Parameters
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
@@ -170,6 +171,11 @@ class LargeTable:
             If a value cannot be used, naming its place, or it is another table than was fitted.
         """
         found = kept_survey(kept, parts, SAMPLE_ROWS, seed, of_stage(progress, "rows looked at"))
+        if found.n_incomplete:
+            raise InputError(
+                f"{found.n_incomplete} of {parts.n_observations} rows lack a value, and none did in the table that was "
+                "fitted; give that table, or refit"
+            )
         center, D = fit.mixture.mean, parts.n_features
         sample = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)
         sample.values.flags.writeable = False

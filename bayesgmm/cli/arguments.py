@@ -41,8 +41,8 @@ components.csv, imputed.csv where values are missing, fit.npz and summary.json.
 Several files, a pattern of their names (in quotes), a directory of Parquet files, .npy, and a file of Parquet that is
 large beside the memory are read in parts. The posterior of all their rows is then by Laplace's approximation, and it is
 said whether a check over all rows trusts it; what is said of single rows, and drawn, is of a random sample of them, and
-there is no leave-one-out. What each reading of the rows has found is kept in DIR/unfinished until the end: however it
-was stopped, the same command goes on from there.
+there is no leave-one-out. Values may be missing only with --em-only. What each reading of the rows has found is kept in
+DIR/unfinished until the end: however it was stopped, the same command goes on from there.
 Of a table in memory draws are kept in posterior.part.nc until the end: after an interruption the same command goes on.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and

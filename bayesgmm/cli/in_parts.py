@@ -82,6 +82,11 @@ def fit(
             options: dict[str, Any] = {"rng": settings.seed, "progress": progress}
             found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
             seconds = {"em": time.perf_counter() - started}
+            if found.missing.n_rows and not arguments.em_only:
+                raise InputError(
+                    f"{found.missing}. The posterior of a table in parts needs complete rows; give --em-only, which "
+                    "goes on from here, or a random sample of the rows, as a table that fits in memory"
+                )
             if arguments.em_only:
                 rows = _some_rows(table, seed_of_sample(settings.seed), None, out / files.UNFINISHED, progress)
             else:

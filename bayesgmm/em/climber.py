@@ -221,7 +221,8 @@ class Climber:
         if self.table.complete:
             return outcomes.moments[0, : outcomes.weights.shape[1]]
         patterns = self.table.missing_patterns
-        expected = self.mixture(outcomes, 0).responsibilities(self.table) * self.table.weight_of_rows[:, None]
+        weight = self.table.weight_of_rows * (self.problem.total / self.table.total_weight)
+        expected = self.mixture(outcomes, 0).responsibilities(self.table) * weight[:, None]
         of_pattern = np.add.reduceat(expected[patterns.order], patterns.start[:-1])  # (n, K)
         known = (~self.table.missing[patterns.order[patterns.start[:-1]]]).astype(float)
         if self.model.diagonal:

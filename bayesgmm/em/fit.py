@@ -330,7 +330,7 @@ def _fit_parts(parts: Parts, n_components: int, covariance: str | CovarianceMode
         tolerance=float(chosen.tolerance),
         max_iterations=int(chosen.max_iterations),
     )
-    passes = KeptPasses(Streamed(parts, climber.center), checkpoints, chosen.progress)
+    passes = KeptPasses(Streamed(parts, climber.center, incomplete=not sample.complete), checkpoints, chosen.progress)
     fit = answer(passes, on_all_rows(sample, climber, spread, of_sample))
     if chosen.align_to is None and ("fixed" in fit.constraints or climber.prefers_an_order):
         return fit

@@ -17,6 +17,7 @@ from bayesgmm.expectation import NO_LABELS, Pass, Rows
 from bayesgmm.native import address
 from bayesgmm.parts import Parts
 from bayesgmm.passes import SURVEY_ROWS, Request, held_out
+from bayesgmm.patterns import Patterns
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +129,8 @@ class _Look:
     seed: int
 
     def __call__(self, values: np.ndarray, start: int) -> _Sums:
-        picked = values[held_out(self.seed, start, start + len(values))]
-        rows, n = Rows(picked, np.ones(1), NO_LABELS, self.center), len(picked)
+        picked = values[held_out(self.seed, start, start + len(values)) & ~np.isnan(values).all(axis=1)]
+        rows, n = Rows(picked, np.ones(1), NO_LABELS, self.center, Patterns.of_values(picked)), len(picked)
         log_densities = np.zeros((len(self.requests), n))
         for request, out in zip(self.requests, log_densities, strict=True):
             over = Pass(rows, request.parameters, request.diagonal)

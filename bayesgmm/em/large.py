@@ -27,6 +27,7 @@ SAMPLE_ROWS = 100_000  # that starts, units and the choice among maxima are take
 TOLERANCE = 1e-3  # nats left to gain, which move an estimate by less than a twentieth of its standard error
 _STATUS = {ascent.CONVERGED: Status.CONVERGED, ascent.EXHAUSTED: Status.EXHAUSTED, ascent.DEGENERATE: Status.DEGENERATE}
 _STEERED_PASSES = 100  # at most, before EM takes over, which is slower still; usually four to ten
+_LONGEST_LOOK = 10  # passes over all rows that it may take as long as to find the sample's curvature
 _CONTENDERS = 3  # maxima of the sample that are climbed from over all rows
 _HOPELESS = 4.0  # standard errors by which a maximum of the sample may be behind
 
@@ -40,12 +41,20 @@ class Sample(NamedTuple):
     n_observations : int
         Number of all rows.
     n_rows : int
-        Number of those that are not held out, of which the sample is one.
+        Number of those that have a value and are not held out, of which the sample is one.
+    missing : Missing
+        How much is missing of all rows.
     """
 
     table: Observations
     n_observations: int
     n_rows: int
+    missing: Missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row lacks a value."""
+        return not self.missing.n_rows
 
 
 def seed_of_sample(rng: Any) -> int:
@@ -84,10 +93,14 @@ def sample_of(
     found = kept_survey(kept, parts, n, seed, progress, without)
     for j in np.flatnonzero(found.low == found.high).tolist():
         raise InputError(f"column {parts.features[j]!r} is constant ({found.low[j]:g} in every row); leave it out")
+    for j in np.flatnonzero(np.isnan(found.low)).tolist():
+        raise InputError(f"column {parts.features[j]!r} has no values; leave it out")
     table = Observations(np.ascontiguousarray(found.sample), parts.features, np.ones(1), parts.named)
+    share, empty = tuple((found.n_missing / N).tolist()), tuple(found.empty.tolist())
+    missing = Missing(parts.features, share, N, found.n_incomplete, found.n_patterns, empty)
     table.values.flags.writeable = False
     try:
-        return Sample(observations(table), N, found.n_rows)
+        return Sample(observations(table), N, found.n_rows, missing)
     except InputError as error:
         raise InputError(f"in a random sample of {table.n_observations} rows, {error}") from error
 
@@ -140,7 +153,7 @@ def on_all_rows(sample: Sample, climber: Climber, spread: np.ndarray, of_sample:
         n_observations=sample.n_observations,
         total_weight=total,
         map_log_responsibility=own[1],
-        missing=Missing(table.features, (0.0,) * table.n_features, sample.n_observations, 0, 1, ()),
+        missing=sample.missing,
     )
 
 
@@ -154,7 +167,8 @@ class _Climb(NamedTuple):
 def _climb(climber: Climber, mixture: GaussianMixture, of_sample: EMFit) -> Asking[_Climb]:
     """Climb from a mixture: steered where nothing but the likelihood counts, then by EM."""
     total, center, problem = climber.problem.total, climber.center, climber.problem
-    if not of_sample.constraints:
+    looks = 1 if climber.table.complete else 2 * of_sample.n_parameters  # at the sample, to find its curvature
+    if not of_sample.constraints and looks * climber.table.n_observations <= _LONGEST_LOOK * total:
         limits = problem.tolerance, min(_STEERED_PASSES, problem.max_iterations)
         mixture = yield from steered_climb(total, center, mixture, of_sample.covariance_model, climber.table, *limits)
     return _Climb(*(yield from ascent.climbing(problem, moments_of_mixture(mixture, total, center))))

@@ -527,6 +527,11 @@ def check_fitted_parts(
     _check_shape(fit, parts)
     if fit.mixture.noise_weight is not None or "errors" in fit.constraints:
         raise InputError(f"the fit was made with noise or errors of measurement; {user} needs its table in memory")
+    if fit.missing.n_rows:
+        raise InputError(
+            f"{fit.missing}. With a table in parts {user} can be had of complete rows only; fit these alone, or a "
+            "random sample of all rows in memory (bg.random_rows)"
+        )
     if abs(parts.n_observations - fit.total_weight) > 1e-9 * fit.total_weight:
         raise InputError("the fit was made with weights of the rows, which cannot be given with a table in parts")
     _check_constraints(fit, unsupported, user)
@@ -541,7 +546,7 @@ def refuse_what_is_for_rows(settings: Mapping[str, Any]) -> None:
 
 def check_log_likelihood(fit: EMFit, log_likelihood: float) -> None:
     """Refuse a table that has another log-likelihood under the fit than the table that was fitted."""
-    if abs(log_likelihood - fit.log_likelihood) > _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
+    if not abs(log_likelihood - fit.log_likelihood) <= _SAME_TABLE[0] + _SAME_TABLE[1] * abs(log_likelihood):
         raise InputError(
             f"this is another table than was fitted, though as large: its log-likelihood under the fit is "
             f"{log_likelihood:.2f}, not {fit.log_likelihood:.2f}; give the table that was fitted, or refit"

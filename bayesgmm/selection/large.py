@@ -65,7 +65,8 @@ def select_from_parts(run: Run, parts: Parts, sample: Sample) -> Selection:
     rng, center = np.random.default_rng(run.seeds.fits), center_and_spread(sample.table)[0]
     kept, tell = partial(kept_fit, run.checkpoints), partial(of_stage, run.progress)
     of_sample = fit_grid(run.grid, rng, kept, tell("EM fits to a sample"))
-    passes = KeptPasses(Streamed(parts, center, without=without), run.checkpoints, run.progress)
+    over = Streamed(parts, center, without=without, incomplete=not sample.complete)
+    passes = KeptPasses(over, run.checkpoints, run.progress)
     results = answer(passes, climb_grid(sample, of_sample))
     fits = {key: result for key, result in results.items() if isinstance(result, EMFit)}
     if not fits:

@@ -65,6 +65,25 @@ def test_a_fit_is_that_of_all_rows_and_shows_some(parts, result):
     assert not (out / "unfinished").exists()
 
 
+def test_rows_may_lack_values_where_there_is_no_posterior(parts, tmp_path):
+    whole = pd.read_parquet(parts)
+    whole = whole.mask(np.random.default_rng(0).random(whole.shape) < 0.1)
+    for i, part in enumerate(np.array_split(np.arange(len(whole)), 2)):
+        whole.iloc[part].to_parquet(tmp_path / f"{i}.parquet")
+    out, here = tmp_path / "out", bg.fit_em(whole, 2, rng=0)
+    command = "fit", tmp_path / "*.parquet", "-k", 2, "--out", out
+    assert f"{here.missing}. The posterior of a table in parts needs complete rows" in refusal(*command)
+    status, printed, _ = run(*command, "--em-only")
+    assert status == 0
+    assert str(here.missing) in " ".join(printed.split())
+    assert files.written_fit(out).log_likelihood == pytest.approx(here.log_likelihood, abs=2e-3)
+    assert len(pd.read_csv(out / "responsibilities.csv")) == len(whole)
+    status, printed, _ = run("assign", out, tmp_path / "*.parquet", "--out", tmp_path / "labels")
+    assert status == 0
+    found = pd.read_parquet(tmp_path / "labels")["label"]
+    np.testing.assert_array_equal(found, files.written_fit(out).mixture.predict(whole))
+
+
 def test_the_posterior_is_of_all_rows_and_what_is_said_of_rows_of_some(parts, with_posterior):
     out, printed = with_posterior
     text = " ".join(printed.split())
