@@ -163,7 +163,10 @@ def _fit(arguments: argparse.Namespace) -> None:
 def _fit_in_parts(arguments: argparse.Namespace, counts: Sequence[int], settings: Settings) -> None:
     """Fit a table that need not fit in memory."""
     if len(counts) > 1:
-        raise InputError("a table in parts is fitted with one number of components; bayesgmm select compares several")
+        raise InputError(
+            f"a table in parts is fitted with one number of components; bayesgmm select -k {arguments.components} "
+            "compares several by EM, with rows held out"
+        )
     arguments.table = files_in(arguments.table)
 
     from bayesgmm.cli import files

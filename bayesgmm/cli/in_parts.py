@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from bayesgmm.cli.parsing import columns_of
 from bayesgmm.cli.sources import name_of
 from bayesgmm.clusters.stream import assign_to_files
 from bayesgmm.em.fit import fit_em
-from bayesgmm.em.large import sample_of, seed_of_sample
+from bayesgmm.em.large import Sample, sample_of, seed_of_sample
 from bayesgmm.em.result import EMFit
 from bayesgmm.errors import ConvergenceWarning, InputError
 from bayesgmm.observations import Observations
 from bayesgmm.parts import Parts
 from bayesgmm.progress import Progress, of_stage
 from bayesgmm.selection import select
+from bayesgmm.selection.criteria import DEFAULT_IN_PARTS
 from bayesgmm.selection.large import seed_of_held_out
 from bayesgmm.selection.run import Seeds
 from bayesgmm.sources import open_table
@@ -42,7 +44,7 @@ from bayesgmm.summary.analysis import Analysis, summarise
 from bayesgmm.summary.words import sentences
 
 _SHOWN = 10_000  # rows of the random sample that pictures, page and tables of rows are of
-_OF_A_TEXT = ("header", "separator", "decimal", "thousands", "missing", "error_prefix", "id", "fail_on_missing")
+_OF_A_TEXT = ("header", "separator", "decimal", "thousands", "missing", "error_prefix", "id")
 
 
 def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
@@ -53,7 +55,8 @@ def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
     InputError
         Naming the first.
     """
-    for name in (*_OF_A_TEXT, "noise"):
+    late = ("fail_on_missing",) if arguments.command == "assign" else ()  # which learns of them row by row
+    for name in (*_OF_A_TEXT, "noise", *late):
         if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for a table that fits in memory, not for one in parts; leave it out")
@@ -78,9 +81,12 @@ def fit(
     with output.progress() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says the same
         with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
-            started = time.perf_counter()
+            started, kept = time.perf_counter(), out / files.UNFINISHED
+            sample = partial(_sample, table, seed_of_sample(settings.seed), None, kept, progress)
+            if arguments.fail_on_missing:
+                _refuse_missing(sample())
             options: dict[str, Any] = {"rng": settings.seed, "progress": progress}
-            found = fit_em(table, n_components, settings.covariance, out=out / files.UNFINISHED, **options)
+            found = fit_em(table, n_components, settings.covariance, out=kept, **options)
             seconds = {"em": time.perf_counter() - started}
             if found.missing.n_rows and not arguments.em_only:
                 raise InputError(
@@ -88,10 +94,9 @@ def fit(
                     "goes on from here, or a random sample of the rows, as a table that fits in memory"
                 )
             if arguments.em_only:
-                rows = _some_rows(table, seed_of_sample(settings.seed), None, out / files.UNFINISHED, progress)
+                rows = _some_rows(sample(), settings.seed)
             else:
-                kept = out / files.UNFINISHED / files.DRAWS
-                analysis = _posterior(table, found, settings, priors_of, kept, seconds, progress)
+                analysis = _posterior(table, found, settings, priors_of, kept / files.DRAWS, seconds, progress)
                 rows = analysis.table
         record = _told(record, source, table, rows)
         if arguments.em_only:
@@ -138,23 +143,35 @@ def compare(
     """Compare a grid of fits, given as arguments of `bayesgmm.select`, and write the comparison."""
     out, options = arguments.out, {"posterior": arguments.posterior, "overfitted": arguments.overfitted}
     options |= {"n_starts": arguments.starts, "n_replicates": arguments.replicates, "rng": arguments.seed}
+    seeds, kept = Seeds.of(arguments.seed), out / files.UNFINISHED
+    without = seed_of_held_out(grid["criteria"] or DEFAULT_IN_PARTS, seeds)
     with output.progress() as progress:
         with _opened(arguments.table, columns_of(arguments), arguments.cluster, progress) as table:
-            selection = select(table, **grid, **options, out=out / files.UNFINISHED, progress=progress)
-            seeds = Seeds.of(arguments.seed)
-            without = seed_of_held_out(selection.criteria, seeds)
-            rows = _some_rows(table, seeds.fits, without, out / files.UNFINISHED, progress)
+            sample = partial(_sample, table, seeds.fits, without, kept, progress)
+            if arguments.fail_on_missing:
+                _refuse_missing(sample())
+            selection = select(table, **grid, **options, out=kept, progress=progress)
+            rows = _some_rows(sample(), arguments.seed)
         progress("files", 0, 0)
         record = _told(record, name_of(arguments.table), table, rows)
         return files.write_selection(rows, selection, out, record)
 
 
-def _some_rows(table: Parts, seed: int, without: int | None, kept: Path, progress: Progress) -> pd.DataFrame:
-    """The rows that are shown: some of the sample that a fit with this seed has taken, which is kept."""
-    sample = sample_of(table, seed, of_stage(progress, "rows looked at"), without, kept).table.values
-    rng = np.random.default_rng(seed)
-    picked = np.sort(rng.choice(len(sample), min(_SHOWN, len(sample)), replace=False))
-    return pd.DataFrame(sample[picked], columns=list(table.features))
+def _sample(table: Parts, seed: int, without: int | None, kept: Path, progress: Progress) -> Sample:
+    """The sample of the rows that a fit with this seed takes, which is kept."""
+    return sample_of(table, seed, of_stage(progress, "rows looked at"), without, kept)
+
+
+def _refuse_missing(sample: Sample) -> None:
+    if not sample.complete:
+        raise InputError(f"{sample.missing}; fill them in, leave these rows out, or leave out --fail-on-missing")
+
+
+def _some_rows(sample: Sample, seed: int) -> pd.DataFrame:
+    """The rows that are shown."""
+    values, rng = sample.table.values, np.random.default_rng(seed)
+    picked = np.sort(rng.choice(len(values), min(_SHOWN, len(values)), replace=False))
+    return pd.DataFrame(values[picked], columns=list(sample.table.features))
 
 
 def _told(record: dict[str, Any], source: str, table: Parts, rows: pd.DataFrame) -> dict[str, Any]:

@@ -73,6 +73,9 @@ def test_rows_may_lack_values_where_there_is_no_posterior(parts, tmp_path):
     out, here = tmp_path / "out", bg.fit_em(whole, 2, rng=0)
     command = "fit", tmp_path / "*.parquet", "-k", 2, "--out", out
     assert f"{here.missing}. The posterior of a table in parts needs complete rows" in refusal(*command)
+    refused = f"{here.missing}; fill them in, leave these rows out, or leave out --fail-on-missing"
+    assert refused in refusal(*command, "--fail-on-missing")
+    assert refused in refusal("select", *command[1:4], "--fail-on-missing", "--out", tmp_path / "select")
     status, printed, _ = run(*command, "--em-only")
     assert status == 0
     assert str(here.missing) in " ".join(printed.split())
@@ -262,7 +265,7 @@ def test_the_workers_of_a_cluster_read_files(parts, with_posterior, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "{}", "-k", "1:3"], "with one number of components; bayesgmm select compares several"),
+        (["fit", "{}", "-k", "1:3"], "with one number of components; bayesgmm select -k 1:3 compares several by EM"),
         (["fit", "{}", "-k", "2", "--id", "waiting"], "--id is for a table that fits in memory"),
         (["fit", "{}", "-k", "2", "--noise"], "--noise is for a table that fits in memory"),
         (["fit", "{}", "-k", "2", "--sampler", "pymc"], "--sampler is for a table that fits in memory"),
