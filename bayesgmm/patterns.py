@@ -70,7 +70,8 @@ class Patterns:
             rare = np.bincount(group)[group] < least
             alone.append(rows[rare])
             rows, group = rows[~rare], group[~rare]
-        order, size = rows[np.argsort(group, kind="stable")], np.bincount(group)
+        size = np.bincount(group)
+        order = rows[np.argsort(group.astype(np.min_scalar_type(size.size)), kind="stable")]  # small numbers sort fast
         size = np.append([len(whole)] if len(whole) else [], size[size > 0]).astype(np.int64)
         start, order = np.append(0, np.cumsum(size)), np.append(whole, order)
         first, lone = missing[order[start[:-1]]], np.sort(np.concatenate(alone))
@@ -150,7 +151,12 @@ def _columns(missing: np.ndarray, bits: np.ndarray, errors: np.ndarray | None) -
 
 def _refined(group: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Groups of rows that share the group and the column's entry, numbered from 0 in the order of both."""
-    values, entry = np.unique(column, return_inverse=True)
-    if not group.any():
-        return entry
-    return np.unique(group * len(values) + entry, return_inverse=True)[1]
+    entry = _numbered(column)
+    return _numbered(group * (entry.max(initial=0) + 1) + entry) if group.any() else entry
+
+
+def _numbered(entries: np.ndarray) -> np.ndarray:
+    """Which of the different entries, in their order, each is."""
+    if entries.dtype.kind == "u" and entries.itemsize <= 2:
+        return (np.cumsum(np.bincount(entries) > 0) - 1)[entries]
+    return np.unique(entries, return_inverse=True)[1]
