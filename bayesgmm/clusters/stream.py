@@ -399,8 +399,9 @@ def _refuse_others(directory: Path, names: list[str]) -> None:
 
 def _check_all_are_here(directory: Path, pieces: list[_Piece]) -> None:
     """Refuse files that another process has written elsewhere."""
+    here = {path.name for path in directory.iterdir()}  # where a disk is shared, a single name may be looked up late
     for piece in pieces:
-        if not (directory / piece.file).exists():
+        if piece.file not in here:
             raise InputError(
                 f"{directory / piece.file} was written, but is not here: a worker has another directory of this name; "
                 "give one that all workers share with this process"
