@@ -172,3 +172,14 @@ def test_a_forked_child_computes_what_its_parent_does():
     assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
     assert kernel._pool is pool
     np.testing.assert_array_equal(np.frombuffer(answer), expected[:1000])
+
+
+def test_a_thread_that_works_alone_does_all_of_it():
+    def workers():
+        return {*kernel.in_threads(lambda _: threading.current_thread(), range(50))}
+
+    with kernel.alone():
+        with kernel.alone():
+            assert workers() == {threading.current_thread()}
+        assert workers() == {threading.current_thread()}
+        assert kernel.in_threads(lambda i: i**2, range(100)) == [i**2 for i in range(100)]
