@@ -108,7 +108,7 @@ class FreeParameters:
         self.at, self.model = mixture, model
         self._build, self._shape = _Build(mixture, spread), mixture.means.shape
         self.size = self._build.size
-        self.jacobian = _jacobian(self._build, np.zeros(self.size))
+        self.jacobian = jacobian(self._build, np.zeros(self.size))
 
     def mixture(self, phi: np.ndarray) -> GaussianMixture:
         """The mixture with these parameters.
@@ -124,7 +124,7 @@ class FreeParameters:
 
     def gradient(self, phi: np.ndarray, statistics: Statistics, total_weight: float) -> np.ndarray:
         """Gradient (n,) of the log-likelihood, from the statistics that the rows have under the mixture at phi."""
-        local = self.jacobian if self._build.linear else _jacobian(self._build, phi)
+        local = self.jacobian if self._build.linear else jacobian(self._build, phi)
         return local.T @ self._by_entries(phi.astype(complex), statistics, total_weight).real
 
     def curvature(self, totals: SecondOrderTotals, total_weight: float) -> np.ndarray:
@@ -137,7 +137,7 @@ class FreeParameters:
             shifted = self._split(self._build(phi))[1]
             return self._by_entries(phi, _about(shifted, means, statistics), total_weight)
 
-        H = self.jacobian.T @ _jacobian(expected, nowhere.real) + self._build.bend(expected(nowhere).real)
+        H = self.jacobian.T @ jacobian(expected, nowhere.real) + self._build.bend(expected(nowhere).real)
         own = own_coordinates(self.at, self.jacobian, totals.diagonal)
         return -(H + H.T) / 2 - own.T @ totals.bend @ own
 
@@ -293,7 +293,7 @@ def _standard_errors(
     return StandardErrors.of_root(root, *free.at.means.shape)
 
 
-def _jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.ndarray:
+def jacobian(build: Callable[[np.ndarray], np.ndarray], phi: np.ndarray) -> np.ndarray:
     """Derivative of build at phi to machine precision, by complex steps (Squire & Trapp 1998)."""
     return np.stack([build(phi + 1e-30j * e).imag / 1e-30 for e in np.eye(phi.size)], axis=1)
 
@@ -329,7 +329,7 @@ class _Build:
         of_covariances = by_entries[K + K * D :][: K * D * D]
 
         def slope(phi: np.ndarray) -> np.ndarray:
-            return of_covariances @ _jacobian(lambda phi: self.covariances(phi).ravel(), phi)
+            return of_covariances @ jacobian(lambda phi: self.covariances(phi).ravel(), phi)
 
         H[-n:, -n:] = [(slope(h * e) - slope(-h * e)) / (2 * h) for e in np.eye(n)]
         return H
