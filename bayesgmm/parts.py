@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -73,12 +73,15 @@ class Part:
     mark : str
         What tells whether the part is the same as before: a file's path, size and time of change. Empty where nothing
         does.
+    in_order : bool
+        Whether rows are had one after another, so that going back takes time.
     """
 
     name: str
     n_rows: int
     read: Callable[[int, int], np.ndarray]
     mark: str = ""
+    in_order: bool = False
 
 
 class Range(Protocol):
@@ -175,10 +178,14 @@ class Parts:
         """
         N, lock, done = self.n_observations, Lock(), 0
         found: list[T] = []
+        turns = Lock() if any(part.in_order for part in self.parts) else nullcontext()
+        starts = iter(range(0, N, rows))
 
-        def task(start: int) -> None:
+        def task(_: int) -> None:
             nonlocal done
-            values = self.read(start, min(start + rows, N))
+            with turns:
+                start = next(starts)
+                values = self.read(start, min(start + rows, N))
             own = look(values, start)
             with lock:
                 if found:
@@ -188,7 +195,7 @@ class Parts:
                 done += len(values)
                 progress(done, N)
 
-        in_threads(task, range(0, N, rows))
+        in_threads(task, range(-(-N // rows)))
         return found[0]
 
     def each[Piece: Range, T](

@@ -6,7 +6,8 @@ import glob
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from mmap import ACCESS_READ, ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
@@ -19,11 +20,13 @@ import numpy as np
 
 from bayesgmm.errors import InputError
 from bayesgmm.observations import positive_integer
-from bayesgmm.parts import Part, Parts, Recent, pieces
+from bayesgmm.parts import Part, Parts
 from bayesgmm.passes import survey
 from bayesgmm.progress import Progress, of_stage
 from bayesgmm.tables import made_up_names
 
+_BUFFER_BYTES = 1 << 16  # of a column of a Parquet file that are read at once
+_DECODED_ROWS = 1 << 14  # of such a file at once
 _TILE = 1024  # rows whose columns are put side by side at a time, so that they stay in the cache
 _KEPT_ROWS = 1 << 20  # of a file that a worker reads at once: a row group, as pyarrow writes them
 
@@ -260,36 +263,82 @@ def _of_npy(path: Path, columns: Sequence[str] | None, _spool: _Spool) -> Parts:
     return Parts((Part(path.name, n_rows, read, unchanged.mark),), made_up_names(D), named=False)
 
 
-class _RowGroups:
-    """The row groups of a Parquet file."""
+def _parquet_file(path: Path) -> Any:
+    """A Parquet file that is open, of whose row groups no more is in memory than what is being decoded."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    try:
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a Parquet file: {error}") from error
 
-        try:
-            self.file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is not a Parquet file: {error}") from error
-        schema = self.file.schema_arrow
-        self.columns = list(schema.names if columns is None else columns)
-        for name in self.columns:
-            if name not in schema.names:
-                raise InputError(f"{path} has no column {name!r}; it has {schema.names}")
-            kind = schema.field(name).type
-            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-                raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose other columns")
-        self.unchanged = _Unchanged(path)
 
-    def __call__(self, group: int) -> np.ndarray:
-        """The values of a row group."""
-        table = self.file.read_row_group(group, columns=self.columns).select(self.columns)
-        values, n = np.empty((table.num_rows, len(self.columns))), 0
-        for batch in table.to_batches(max_chunksize=_TILE):
-            columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-            np.stack(columns, axis=1, out=values[n : n + len(batch)], casting="unsafe")  # None, too, is NaN
-            n += len(batch)
-        return values
+def _numeric_columns(path: Path, schema: Any, columns: Sequence[str] | None) -> list[str]:
+    """The columns of a Parquet file that are wanted, all of which hold numbers."""
+    import pyarrow as pa
+
+    wanted = list(schema.names if columns is None else columns)
+    for name in wanted:
+        if name not in schema.names:
+            raise InputError(f"{path} has no column {name!r}; it has {schema.names}")
+        kind = schema.field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            raise InputError(f"column {name!r} of {path} holds {kind}, not numbers; choose other columns")
+    return wanted
+
+
+def _side_by_side(batch: Any) -> np.ndarray:
+    """The columns of a batch of pyarrow as an array (n, D); None, too, is NaN."""
+    values = np.empty((len(batch), batch.num_columns))
+    for n in range(0, len(batch), _TILE):
+        columns = [column.to_numpy(zero_copy_only=False) for column in batch.slice(n, _TILE).columns]
+        np.stack(columns, axis=1, out=values[n : n + _TILE], casting="unsafe")
+    return values
+
+
+class _InOrder:
+    """Rows that are had one after another, as chunks from an iterator.
+
+    Parameters
+    ----------
+    chunks_from : callable
+        Given one of the rows in ``begins``, returns an iterator over chunks of rows from there on.
+    begins : sequence of int
+        Rows where iterators may begin, in their order; the first is 0.
+    end : int
+        Number of all rows.
+    """
+
+    def __init__(self, chunks_from: Callable[[int], Iterable[Any]], begins: Sequence[int], end: int) -> None:
+        self.chunks_from, self.begins, self.end, self.lock = chunks_from, begins, end, Lock()
+        self._set_at(-1, ())
+
+    def _set_at(self, row: int, chunks: Iterable[Any]) -> None:
+        self.at, self.chunks = row, iter(chunks)
+        self.rest: np.ndarray | None = None
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The rows [start, stop), or fewer where there are no more; by a new iterator only where that is nearer."""
+        with self.lock:
+            begin = self.begins[bisect_right(self.begins, start) - 1]
+            if not begin <= self.at <= start:
+                self._set_at(begin, self.chunks_from(begin))
+            found = []
+            while self.at < stop:
+                rest = self.rest if self.rest is not None else next(self.chunks, None)
+                if rest is None:
+                    break
+                rest = np.asarray(rest, dtype=np.float64)
+                skipped, wanted = max(start - self.at, 0), stop - self.at
+                if skipped < len(rest):
+                    found.append(rest[skipped:wanted])
+                taken = min(wanted, len(rest))
+                self.at += taken
+                self.rest = rest[taken:] if taken < len(rest) else None
+            if self.at == self.end:
+                self._set_at(-1, ())  # which closes files and frees memory
+            return np.concatenate(found) if found else np.empty((0, 0))
 
 
 class _Spool:
@@ -341,37 +390,39 @@ def _folder_for_large_files() -> str:
 
 
 def _of_parquet(path: Path, columns: Sequence[str] | None, spool: _Spool) -> Parts:
-    """The row groups of a Parquet file; those that are read a second time are kept as plain numbers."""
-    groups = _RowGroups(path, columns)
-    counts = [groups.file.metadata.row_group(i).num_rows for i in range(groups.file.num_row_groups)]
-    first, D = list(accumulate(counts, initial=0)), len(groups.columns)
-    at, seen, kept = spool.reserve(first[-1] * D), set[int](), set[int]()
+    """The rows of a Parquet file; those that are read a second time are kept as plain numbers.
 
-    def written(start: int, stop: int) -> np.ndarray:
-        return spool.read(at + 8 * D * start, D * (stop - start)).reshape(-1, D)
+    Row groups are decoded a few pages at a time: they may be larger than the memory.
+    """
+    with _parquet_file(path) as file:
+        wanted = _numeric_columns(path, file.schema_arrow, columns)
+        counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    (*first, n_rows), D = accumulate(counts, initial=0), len(wanted)
 
-    def decode(i: int) -> np.ndarray:
-        values = groups(i)
-        if i in seen and spool.write(at + 8 * D * first[i], values):
-            kept.add(i)
-            values = written(first[i], first[i + 1])  # which takes no memory of its own
-        seen.add(i)
-        return values
+    def decoded(row: int) -> Iterator[np.ndarray]:
+        with _parquet_file(path) as file:
+            groups = range(bisect_left(first, row), len(first))
+            for batch in file.iter_batches(_DECODED_ROWS, row_groups=groups, columns=wanted):
+                yield _side_by_side(batch.select(wanted))
 
-    decoded = Recent(decode)
-
-    def piece(i: int, begin: int, end: int) -> np.ndarray:
-        return written(first[i] + begin, first[i] + end) if i in kept else decoded(i)[begin:end]
+    rows, unchanged, at, lock = _InOrder(decoded, first, n_rows), _Unchanged(path), spool.reserve(n_rows * D), Lock()
+    seen = kept = 0  # so many rows from the beginning have been decoded, and are kept
 
     def read(start: int, stop: int) -> np.ndarray:
-        groups.unchanged.check()
-        wanted = list(pieces(first, start, stop))
-        if kept.issuperset(i for i, _, _ in wanted):
-            return written(start, stop)
-        found = [piece(*one) for one in wanted]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        nonlocal seen, kept
+        unchanged.check()
+        with lock:
+            if stop <= kept:
+                return spool.read(at + 8 * D * start, D * (stop - start)).reshape(-1, D)
+            values = rows.read(start, stop)
+            if start <= kept and stop <= seen and spool.write(at + 8 * D * start, values):
+                kept = stop
+            if start <= seen:
+                seen = max(seen, stop)
+            return values
 
-    return Parts((Part(path.name, first[-1], read, groups.unchanged.mark),), tuple(groups.columns), named=True)
+    part = Part(path.name, n_rows, read, unchanged.mark, in_order=True)
+    return Parts((part,), tuple(wanted), named=True)
 
 
 _Opener = Callable[[Path, Sequence[str] | None, _Spool], Parts]
@@ -400,36 +451,6 @@ def _of_array(array: Any, name: str) -> Parts:
     return Parts((Part(f"the {name}", array.shape[0], read, mark),), made_up_names(array.shape[1]), named=False)
 
 
-class _Chunks:
-    """Rows that only come one after another, from a function that begins anew at each call."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.lock = make, Lock()
-        self.rest: np.ndarray | None = None
-        self._restart()
-
-    def _restart(self) -> None:
-        self.chunks, self.at, self.rest = iter(self.make()), 0, None
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        with self.lock:
-            if start < self.at:
-                self._restart()
-            pieces = []
-            while self.at < stop:
-                rest = self.rest if self.rest is not None else next(self.chunks, None)
-                if rest is None:
-                    break
-                rest = np.asarray(rest, dtype=np.float64)
-                skipped, wanted = max(start - self.at, 0), stop - self.at
-                if skipped < len(rest):
-                    pieces.append(rest[skipped:wanted])
-                taken = min(wanted, len(rest))
-                self.at += taken
-                self.rest = rest[taken:] if taken < len(rest) else None
-            return np.concatenate(pieces) if pieces else np.empty((0, 0))
-
-
 def _of_chunks(make: Callable[[], Any]) -> Parts:
     """The chunks of rows that a function's iterator gives; they are counted first."""
     n_rows, D, names = 0, 0, None
@@ -441,6 +462,6 @@ def _of_chunks(make: Callable[[], Any]) -> Parts:
         n_rows, D, names = n_rows + len(array), array.shape[1], names or getattr(chunk, "columns", None)
     if not n_rows:
         raise InputError("the function gives no rows: it must return an iterator over chunks (n, D) at each call")
-    part = Part("the chunks", n_rows, _Chunks(make).read)
+    part = Part("the chunks", n_rows, _InOrder(lambda _: make(), [0], n_rows).read, in_order=True)
     features = made_up_names(D) if names is None else tuple(map(str, names))
     return Parts((part,), features, named=names is not None)

@@ -273,18 +273,32 @@ def test_random_rows_are_rows_of_the_table_each_once(X):
     np.testing.assert_array_equal(bg.random_rows(chunks_of(X[:50], 7), 60, rng=0), X[:50])
 
 
-def test_what_stays_loaded_does_not_grow_with_the_number_of_files(tmp_path):
-    for i in range(12):
-        pq.write_table(pa.table({"a": np.arange(10.0) + i}), tmp_path / f"{i:02d}.parquet")
+def test_what_stays_loaded_does_not_grow_with_the_number_of_tables():
     before = set(Recent._loaded)
-    table = bg.open_table(f"{tmp_path}/*.parquet")
-    for start in range(0, 120, 10):
-        assert table.read(start, start + 10)[0, 0] == start / 10
+    tables = [Recent(lambda i: np.full(3, float(i))) for _ in range(12)]
+    for table in tables:
+        assert table(7)[0] == 7
     assert len(Recent._loaded) <= n_threads() + 1
     assert set(Recent._loaded) - before
-    del table
+    del table, tables
     gc.collect()
     assert set(Recent._loaded) <= before
+
+
+def test_threads_take_rows_in_turn_that_are_had_one_after_another(X, monkeypatch):
+    monkeypatch.setattr("bayesgmm.expectation.n_threads", lambda: 8)
+    monkeypatch.setattr("bayesgmm.expectation._pool", None)
+    begun = []
+
+    def chunks():
+        begun.append(True)
+        return (X[i : i + 70] for i in range(0, len(X), 70))
+
+    table = bg.open_table(chunks)
+    for _ in range(5):
+        found = table.fold(lambda values, start: {start: values}, dict.update, 64, lambda done, total: None)
+        np.testing.assert_array_equal(np.concatenate([found[start] for start in sorted(found)]), X)
+    assert len(begun) == 1 + 5  # rows are counted first
 
 
 def test_a_file_that_changes_is_noticed(tmp_path):

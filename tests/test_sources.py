@@ -1,7 +1,7 @@
 """Laws of how files are read: Parquet is decoded twice at most, where the disk has room for plain numbers."""
 
 import shutil
-from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,6 @@ import bayesgmm as bg
 from bayesgmm import sources
 
 N, GROUP = 5_000, 700  # rows of a file, and of its row groups
-N_GROUPS = 2 * 8
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,23 @@ def files(X, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """How often each row group has been decoded, by its file and number."""
-    counts, decode = Counter(), sources._RowGroups.__call__
+    """How many rows were decoded at a time."""
+    counts, decode = [], sources._side_by_side
 
-    def counted(self, group):
-        counts[self.unchanged.path, group] += 1
-        return decode(self, group)
+    def counted(batch):
+        counts.append(len(batch))
+        return decode(batch)
 
-    monkeypatch.setattr(sources._RowGroups, "__call__", counted)
+    monkeypatch.setattr(sources, "_side_by_side", counted)
+    monkeypatch.setattr(sources, "_DECODED_ROWS", 512)
     return counts
+
+
+def assert_reads(table, rows, step):
+    """That a pass over a table in blocks of so many rows finds these."""
+    for start in range(0, len(rows), step):
+        stop = min(start + step, len(rows))
+        np.testing.assert_array_equal(table.read(start, stop), rows[start:stop])
 
 
 def as_stored(X):
@@ -47,15 +54,30 @@ def as_stored(X):
 
 def test_parquet_is_decoded_twice_at_most(X, files, decoded):
     table, rows = bg.open_table(files), as_stored(X)
-    for _ in range(4):
-        for start in range(0, 2 * N, 1_100):
-            stop = min(start + 1_100, 2 * N)
-            np.testing.assert_array_equal(table.read(start, stop), rows[start:stop])
-    assert set(decoded.values()) == {2}
-    assert len(decoded) == N_GROUPS
+    for step in (1_100, 300, 900, 2 * N):
+        assert_reads(table, rows, step)
+    assert sum(decoded) == 2 * (2 * N)
     for start, stop in ((0, 1), (699, 701), (4_990, 5_010), (0, 2 * N), (2 * N - 1, 2 * N)):
         np.testing.assert_array_equal(table.read(start, stop), rows[start:stop])
-    assert sum(decoded.values()) == 2 * N_GROUPS
+    assert sum(decoded) == 2 * (2 * N)
+
+
+def test_rows_that_are_far_ahead_need_not_be_decoded_up_to(X, files, decoded):
+    table, rows = bg.open_table(files), as_stored(X)
+    for row in (0, 10, GROUP * 3, N - 1, 5):
+        np.testing.assert_array_equal(table.read(row, row + 1), rows[row : row + 1])
+    assert sum(decoded) <= 4 * 512
+
+
+def test_files_are_open_only_while_they_are_read(tmp_path):
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the system does not tell which files are open")
+    for i in range(30):
+        pq.write_table(pa.table({"a": np.arange(10.0) + 10 * i}), tmp_path / f"{i:02d}.parquet")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    table = bg.open_table(f"{tmp_path}/*.parquet")
+    assert_reads(table, np.arange(300.0)[:, None], 7)
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 15
 
 
 def test_columns_come_in_the_order_in_which_they_are_named(X, files):
@@ -72,19 +94,20 @@ def test_a_missing_value_of_any_type_is_nan(tmp_path):
 
 
 def test_where_the_disk_is_full_parquet_is_decoded_each_time(X, files, decoded, monkeypatch):
+    room, step = 2 * GROUP * 3 * 8, 100
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=2 * GROUP * 3 * 8 - 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=room))
     table, rows = bg.open_table(files), as_stored(X)
-    for _ in range(3):
-        np.testing.assert_array_equal(table.read(0, 2 * N), rows)
-    kept = {key for key, n in decoded.items() if n == 2}
-    assert len(kept) == 2  # the last group of each file, which is shorter
-    assert all(n == 3 for key, n in decoded.items() if key not in kept)
+    for _ in range(4):
+        assert_reads(table, rows, step)
+    kept = room // (3 * 8)
+    assert 4 * 2 * N - 2 * (kept + GROUP) <= sum(decoded) <= 4 * 2 * N
 
 
-def test_no_more_than_half_of_what_was_free_is_taken(files, monkeypatch):
-    size = GROUP * 3 * 8
-    usage, room, written = shutil.disk_usage("/"), 6 * size, []
+def test_no_more_than_half_of_what_was_free_is_taken(X, files, monkeypatch):
+    step = 100
+    size = step * 3 * 8
+    usage, room, written = shutil.disk_usage("/"), 6 * GROUP * 3 * 8, []
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=room - sum(written)))
     write = sources._Spool.write
 
@@ -94,9 +117,9 @@ def test_no_more_than_half_of_what_was_free_is_taken(files, monkeypatch):
         return done
 
     monkeypatch.setattr(sources._Spool, "write", counted)
-    table = bg.open_table(files)
+    table, rows = bg.open_table(files), as_stored(X)
     for _ in range(3):
-        table.read(0, 2 * N)
+        assert_reads(table, rows, step)
     assert room / 2 - size < sum(written) <= room / 2
 
 
