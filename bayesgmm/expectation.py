@@ -122,7 +122,10 @@ def alone() -> Iterator[None]:
 
 
 def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """``task(item)`` for every item, results in their order: a `map` in which each idle thread takes the next item."""
+    """``task(item)`` for every item, results in their order: a `map` in which each idle thread takes the next item.
+
+    After an error, or Ctrl-C, no thread takes another.
+    """
     global _pool
     if getattr(_of_this_thread, "alone", False):
         return [task(item) for item in items]
@@ -130,8 +133,13 @@ def in_threads[Item, Result](task: Callable[[Item], Result], items: Sequence[Ite
     pending = iter(range(len(items)))
 
     def take() -> None:
-        for i in pending:
-            results[i] = task(items[i])
+        try:
+            for i in pending:
+                results[i] = task(items[i])
+        except BaseException:
+            for _ in pending:
+                pass
+            raise
 
     helpers = []
     if len(items) > 1:
@@ -234,7 +242,11 @@ class Pass:
         self.compiled = self.rows.compiled()
         self.mixture = native.Mixture(self.K, self.D, *map(address, arrays), diagonal, parameters.log_noise)
         self.chunk = chunk_rows(self.K, self.D, diagonal)
-        self.ranges = _ranges(rows.n_read, self.chunk)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """Ranges of whole chunks that threads take."""
+        return _ranges(self.rows.n_read, self.chunk)
 
     def totals(self, moments: bool = True) -> Totals:
         """What these rows add up to; without the statistics, if they are not wanted."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -148,6 +149,23 @@ def test_an_error_in_a_thread_is_the_callers(bad):
     with pytest.raises(ZeroDivisionError, match=f"item {bad}"):
         kernel.in_threads(task, range(20))
     assert kernel.in_threads(abs, [-1, -2]) == [1, 2]  # and the pool still works
+
+
+def test_after_an_error_no_thread_takes_more():
+    started = []
+
+    def task(i):
+        started.append(i)
+        if i == 3:
+            raise KeyboardInterrupt
+        time.sleep(1e-3)
+
+    with pytest.raises(KeyboardInterrupt):
+        kernel.in_threads(task, range(10_000))
+    time.sleep(0.05)
+    n_started = len(started)
+    time.sleep(0.05)
+    assert len(started) == n_started < 5_000
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
