@@ -16,7 +16,7 @@ from bayesgmm.parts import Parts
 from bayesgmm.patterns import Patterns, bits_of
 from bayesgmm.second_order import SecondOrderPass, SecondOrderTotals
 
-_BLOCK_BYTES = 8e6  # of rows that a thread holds at a time
+_BLOCK_BYTES = 4e6  # of rows that a thread holds at a time: larger arrays go back to the system, and are cleared anew
 SURVEY_ROWS = 65_536  # that are looked at and sampled together; whose seed is their position
 _EVERY_ROW = np.ones(1)
 _TENTH = 6554  # of the 2^16 numbers that a row may draw
