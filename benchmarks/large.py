@@ -1,10 +1,12 @@
 """What a pass over all rows costs where they are: in memory, in files, on the workers of a Dask cluster.
 
 Processor seconds of all processes are measured, for other work on the machine does not count; each is the least of
-several passes. What Dask adds to a pass is also given by the clock, which does count other work. And how many passes a
-fit takes where clusters overlap.
+several passes. What Dask adds to a pass is also given by the clock, which does count other work. Beside these: how much
+memory a fit to files takes, and how many passes where clusters overlap.
 """
 
+import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
@@ -26,6 +28,19 @@ N, D = 4_000_000, 10
 PARTITIONS = 1000
 SHAPES = (20_000, 70_000)  # rows of a partition: fewer and more than a block has
 COLUMNS = 2
+PEAK = """
+import sys
+import pyarrow.parquet
+import bayesgmm as bg
+
+def megabytes(of):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(of)) / 1e3
+
+start = megabytes("VmRSS")
+bg.fit_em(sys.argv[1], 3, rng=0)
+print(round(megabytes("VmHWM") - start))
+"""
 
 
 def request(K, width):
@@ -45,6 +60,8 @@ def least(task, clock=time.process_time):
 def files(folder):
     """The same rows in memory and in files."""
     X = np.random.default_rng(0).normal(size=(N, D))
+    X[::3] += 4.0
+    X[1::3, ::2] -= 4.0
     center = np.zeros(D)
     np.save(folder / "rows.npy", X)
     table = pa.table({f"x{j}": X[:, j] for j in range(D)})
@@ -67,6 +84,14 @@ def streamed():
             of_memory = of_memory or seconds
             cells = "".join(f"{own:8.3f}{own / least_:7.2f}" for own, least_ in zip(seconds, of_memory, strict=True))
             print(f"{name:26}{cells}", flush=True)
+        print("\nMB beyond the start at the peak of a fit with K = 3")
+        pq.write_table(
+            pq.read_table(Path(folder, "snappy.parquet")), Path(folder, "one group.parquet"), row_group_size=N
+        )
+        for name in ("rows.npy", "none.parquet", "snappy.parquet", "one group.parquet"):
+            command = [sys.executable, "-c", PEAK, str(Path(folder, name))]
+            found = subprocess.run(command, capture_output=True, check=True, text=True)
+            print(f"{name:20}{found.stdout.strip():>6}", flush=True)
 
 
 class Timed:
@@ -127,17 +152,25 @@ def overlapping(seed, n=1_000_000, K=5, D=2):
     return means[label] + np.einsum("nij,nj->ni", roots[label], rng.normal(size=(n, D)))
 
 
-def n_passes(X):
+def n_passes(X, K):
     """Passes over all rows of a fit, with the one that checks them."""
-    n, told = len(X), []
-    table = Parts((Part("rows", n, lambda start, stop: X[start:stop]),), ("a", "b"), named=False)
-    bg.fit_em(table, 5, rng=0, progress=lambda stage, done, total: told.append(done == total == n))
+    (n, D), told = X.shape, []
+    table = Parts((Part("rows", n, lambda start, stop: X[start:stop]),), tuple("abcd"[:D]), named=False)
+    bg.fit_em(table, K, rng=0, progress=lambda stage, done, total: told.append(done == total == n))
     return sum(told)
+
+
+def shapes(n):
+    """Numbers of components and features of n tables."""
+    rng = np.random.default_rng(0)
+    return zip(rng.integers(3, 7, n).tolist(), rng.integers(2, 5, n).tolist(), strict=True)
 
 
 def overlap():
     print("\n1000000 rows x 2, five overlapping clusters, twelve tables: passes over all rows of a fit, sorted")
-    print(*sorted(n_passes(overlapping(seed)) for seed in range(12)))
+    print(*sorted(n_passes(overlapping(seed), 5) for seed in range(12)))
+    print("200000 rows x 2 to 4, three to six overlapping clusters, forty tables")
+    print(*sorted(n_passes(overlapping(seed, 200_000, K, D), K) for seed, (K, D) in enumerate(shapes(40))))
 
 
 if __name__ == "__main__":
