@@ -168,6 +168,7 @@ class Problem(ctypes.Structure):
         ("reference", c_void_p),
         ("metric", c_void_p),
         ("row_variance", c_void_p),
+        ("mean_error", c_void_p),
         ("penalty", Penalty),
         ("fixed", Fixed),
         ("tolerance", c_double),
@@ -211,7 +212,8 @@ class State(ctypes.Structure):
     _fields_ = (
         *_PARAMETERS,
         *((name, c_void_p) for name in ("counts", "first", "scatter")),
-        *((name, c_void_p) for name in ("z", "fallback", "last_z", "last_f", "dz", "df")),
+        *((name, c_void_p) for name in ("z", "fallback", "last_z", "last_f", "dz", "df", "Wdz")),
+        *((name, c_void_p) for name in ("metric_counts", "metric_precisions")),
         ("accepted", Step),
         ("path", c_void_p),
         ("log_noise", c_double),

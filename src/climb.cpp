@@ -19,12 +19,14 @@ void copy(double* to, const double* from, int64_t n) { memcpy(to, from, size_t(n
 struct Room {
     CovarianceRoom covariances;
     Array<double> n, before, b;      // (K,), (D,), (D,)
-    Array<double> A, Q, scatter, f;  // (D, D) three times, (size,)
+    Array<double> A, Q, scatter;     // (D, D)
+    Array<double> f, Wdf;            // (size,)
     Array<double> rounded;           // (K, D) what rounding added to the means
 
     Room(int64_t K, int64_t D)
-        : covariances(K, D), n(K), before(D), b(D), A(D * D), Q(D * D), scatter(D * D), f(K * (1 + D + D * D)), rounded(K * D) {}
-    bool missing() const { return covariances.missing() || ::missing(n, before, b, A, Q, scatter, f, rounded); }
+        : covariances(K, D), n(K), before(D), b(D), A(D * D), Q(D * D), scatter(D * D), f(K * (1 + D + D * D)), Wdf(K * (1 + D + D * D)),
+          rounded(K * D) {}
+    bool missing() const { return covariances.missing() || ::missing(n, before, b, A, Q, scatter, f, Wdf, rounded); }
 };
 
 // A climb between two E-steps.
@@ -61,9 +63,10 @@ struct Climb {
     bool fill_rounding();
     int64_t narrowest() const;
     void fill_moments(double* g) const;
+    void set_metric();
+    void weigh(const double* a, double* out) const;
     void remember();
-    bool reflect();
-    void extrapolate();
+    bool extrapolate();
     void undo();
 
     const double* mean_of(int64_t k) const { return s.z + K + k * D; }
@@ -324,75 +327,118 @@ void Climb::fill_moments(double* g) const {
     }
 }
 
+// The metric is the information about a component's moments in rows that are known to be its own, errors and all, here with
+// the components as they are. An EM step is one of steepest ascent in it (Xu & Jordan 1996), and it is the same in other
+// units and along other axes.
+void Climb::set_metric() {
+    for (int64_t k = 0; k < K; k++) {
+        double* T = s.metric_precisions + k * D * D;
+        for (int64_t i = 0; i < D * D; i++) room.A[i] = s.covariances[k * D * D + i] + problem.mean_error[i];
+        precision_cholesky(room.A, D, room.Q);
+        s.metric_counts[k] = fmax(s.z[k], EMPTY);
+        for (int64_t i = 0; i < D; i++)
+            for (int64_t j = 0; j < D; j++) T[i * D + j] = product(room.Q, room.Q, i, j, D);
+    }
+}
+
+// out = C A for (D, D) matrices.
+void multiply(const double* __restrict C, const double* __restrict A, int64_t D, double* __restrict out) {
+    for (int64_t i = 0; i < D; i++, out += D) {
+        for (int64_t j = 0; j < D; j++) out[j] = 0.0;
+        for (int64_t m = 0; m < D; m++)
+            for (int64_t j = 0; j < D; j++) out[j] += C[i * D + m] * A[m * D + j];
+    }
+}
+
+// out = W a of moments a (size,), W the metric.
+void Climb::weigh(const double* a, double* out) const {
+    for (int64_t k = 0; k < K; k++) {
+        const double n = s.metric_counts[k], *T = s.metric_precisions + k * D * D, *mean = a + K + k * D;
+        double *to_mean = out + K + k * D, *to_S = out + K + K * D + k * D * D;
+        out[k] = a[k] / n;
+        for (int64_t i = 0; i < D; i++) {
+            to_mean[i] = 0.0;
+            for (int64_t j = 0; j < D; j++) to_mean[i] += n * T[i * D + j] * mean[j];
+        }
+        multiply(T, a + K + K * D + k * D * D, D, room.A);
+        multiply(room.A, T, D, to_S);
+        for (int64_t i = 0; i < D * D; i++) to_S[i] *= 0.5 * n;
+    }
+}
+
 // Shift the newest differences of moments and residuals in front.
 void Climb::remember() {
     const int64_t size = problem.size(), kept = at.remembered < MEMORY - 1 ? at.remembered : MEMORY - 1;
-    memmove(s.dz + size, s.dz, size_t(kept * size) * 8);
-    memmove(s.df + size, s.df, size_t(kept * size) * 8);
+    if (kept == 0) set_metric();
+    double* const memory[] = {s.dz, s.df, s.Wdz};
+    for (double* of : memory) memmove(of + size, of, size_t(kept * size) * 8);
     for (int64_t i = 0; i < size; i++) {
         s.dz[i] = s.z[i] - s.last_z[i];
         s.df[i] = room.f[i] - s.last_f[i];
     }
+    weigh(s.dz, s.Wdz);
     at.remembered = kept + 1;
 }
 
-// Whether residuals grew along the newest step, away from a saddle; then z goes on along it from fallback. A secant step
-// would return to the saddle; this one is as long and goes the other way (Dauphin et al. 2014).
-bool Climb::reflect() {
-    double along = 0.0, onto = 0.0, square = 0.0;
+// z from the residual f = fallback - z and the remembered steps, by their multisecant equations: Anderson's mixing of
+// type I (Fang & Saad 2009), symmetric since the residual times the metric is the gradient of the log-likelihood.
+//
+// Where residuals grew along the newest step it leads away from a saddle, to which a secant step would return; z then goes
+// as far the other way along it (Dauphin et al. 2014).
+//
+// Returns whether z is such a step. It is the plain one where a variance would fall to less than a tenth of what that
+// leaves: beside errors of measurement means no longer move where variances have vanished, and have to arrive before.
+bool Climb::extrapolate() {
     const int64_t size = problem.size();
-    for (int64_t i = 0; i < size; i++) {
-        const double weight = problem.metric[i] * problem.metric[i] * s.df[i];
-        along += weight * s.dz[i];
-        onto += weight * room.f[i];
-        square += weight * s.df[i];
-    }
-    if (!(along > 0.0)) return false;
-    for (int64_t i = 0; i < size; i++) s.z[i] = s.fallback[i] + fabs(onto) / square * (s.dz[i] + s.df[i]);
-    return true;
-}
-
-// Anderson's mixing of the remembered steps (Walker & Ni 2011): z from the residual f = fallback - z.
-void Climb::extrapolate() {
-    const int64_t size = problem.size(), m = at.remembered;
-    double A[MEMORY][MEMORY], b[MEMORY];
+    int64_t m = at.remembered;
+    double A[MEMORY][MEMORY], c[MEMORY];
     for (int64_t p = 0; p < m; p++) {
-        const double* df = s.df + p * size;
-        for (int64_t q = 0; q <= p; q++) {
-            A[p][q] = 0.0;
-            for (int64_t i = 0; i < size; i++)
-                A[p][q] += problem.metric[i] * df[i] * (problem.metric[i] * s.df[q * size + i]);
-        }
-        b[p] = 0.0;
-        for (int64_t i = 0; i < size; i++) b[p] += problem.metric[i] * df[i] * (problem.metric[i] * room.f[i]);
+        c[p] = dot(s.Wdz + p * size, room.f, size);
+        for (int64_t q = 0; q <= p; q++) A[p][q] = -dot(s.Wdz + p * size, s.df + q * size, size);
     }
-    // Cholesky solve of the normal equations, leaning a little on the diagonal, newest differences first.
+    if (A[0][0] < 0.0) {
+        weigh(s.df, room.Wdf);
+        m = 1;
+        c[0] = fabs(dot(room.Wdf, room.f, size)) / dot(room.Wdf, s.df, size);
+    } else {
+        for (int64_t p = 0; p < m; p++)  // Cholesky's factor, as far as the newest steps are independent and go upwards
+            for (int64_t q = 0; q <= p; q++) {
+                double t = A[p][q];
+                for (int64_t r = 0; r < q; r++) t -= A[p][r] * A[q][r];
+                if (p == q && !(t > 1e-6 * A[p][p])) {
+                    m = p;
+                    break;
+                }
+                A[p][q] = p == q ? sqrt(t) : t / A[q][q];
+            }
+        for (int64_t p = 0; p < m; p++) {
+            for (int64_t r = 0; r < p; r++) c[p] -= A[p][r] * c[r];
+            c[p] /= A[p][p];
+        }
+        for (int64_t p = m - 1; p >= 0; p--) {
+            for (int64_t r = p + 1; r < m; r++) c[p] -= A[r][p] * c[r];
+            c[p] /= A[p][p];
+        }
+    }
     for (int64_t p = 0; p < m; p++)
-        for (int64_t q = 0; q <= p; q++) {
-            double t = A[p][q];
-            for (int64_t r = 0; r < q; r++) t -= A[p][r] * A[q][r];
-            A[p][q] = p == q ? sqrt(fmax(t, 1e-14 * A[p][p]) + 1e-300) : t / A[q][q];
+        for (int64_t i = 0; i < size; i++) s.z[i] += c[p] * (s.dz[p * size + i] + s.df[p * size + i]);
+    for (int64_t k = 0; k < K; k++)
+        for (int64_t j = 0; j < D; j++) {
+            const int64_t i = K + K * D + (k * D + j) * D + j;
+            if (s.z[i] < 0.1 * s.fallback[i]) {
+                copy(s.z, s.fallback, size);
+                return false;
+            }
         }
-    for (int64_t p = 0; p < m; p++) {
-        for (int64_t r = 0; r < p; r++) b[p] -= A[p][r] * b[r];
-        b[p] /= A[p][p];
-    }
-    for (int64_t p = m - 1; p >= 0; p--) {
-        for (int64_t r = p + 1; r < m; r++) b[p] -= A[r][p] * b[r];
-        b[p] /= A[p][p];
-    }
-    for (int64_t i = 0; i < size; i++) {
-        s.z[i] = s.fallback[i];
-        for (int64_t p = 0; p < m; p++) s.z[i] -= b[p] * (s.dz[p * size + i] + s.df[p * size + i]);
-    }
+    return m > 0;
 }
 
-// Take the plain step instead of an extrapolated one, and forget all but the newest difference. An M-step goes on from the
-// parameters before it, so that these, too, must be those of the last accepted step.
+// Take the plain step instead of an extrapolated one, and forget the differences that it was made from. An M-step goes on
+// from the parameters before it, so that these, too, must be those of the last accepted step.
 void Climb::undo() {
     copy_step(now(), s.accepted);
     at.extrapolated = at.quiet = 0;
-    at.remembered = at.remembered < 1 ? at.remembered : 1;
+    at.remembered = at.remembered < 0 ? at.remembered : 0;
     copy(s.z, s.fallback, problem.size());
 }
 
@@ -446,7 +492,7 @@ Code Climb::step() {
         at.remaining = 0.0;
         return CONVERGED;
     }
-    if (problem.tolerance > 0.0 && at.iteration > 0 && at.gain < 1e-3 * problem.total) {
+    if (problem.tolerance > 0.0 && at.iteration > 0 && at.gain < 1e-2 * problem.total) {
         if (at.remembered >= 0)
             remember();
         else
@@ -455,11 +501,9 @@ Code Climb::step() {
         copy(s.last_f, room.f, size);
     }
     // The last step is a plain one, too, for an extrapolated one may have to be undone by a step more.
-    at.extrapolated = at.remembered > 0 && at.quiet == 0 && at.iteration + 1 < problem.max_iterations;
-    if (!at.extrapolated)
-        copy(s.z, s.fallback, size);
-    else if (!reflect())
-        extrapolate();
+    copy(s.z, s.fallback, size);
+    const bool may = at.remembered > 0 && at.quiet == 0 && at.iteration + 1 < problem.max_iterations;
+    at.extrapolated = may && extrapolate();
     return RUNNING;
 }
 

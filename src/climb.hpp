@@ -13,7 +13,7 @@
 #include "covariance.hpp"
 #include "kernel.hpp"
 
-constexpr int64_t MEMORY = 6;  // differences that the acceleration remembers
+constexpr int64_t MEMORY = 3;  // differences that the acceleration remembers
 
 enum Code : int64_t { RUNNING = 0, CONVERGED = 1, EXHAUSTED = 2, DEGENERATE = 3 };
 
@@ -49,6 +49,7 @@ struct Problem {
     const double* reference;  // (D,) diagonal of the data's own precision factor
     const double* metric;     // (K + K D + K D D,) units of the moments
     const double* row_variance;  // (D,) of the blob that each row is; zero where rows are points
+    const double* mean_error;    // (D, D) covariance of the errors of measurement, of a row on average; zero without
     Penalty penalty;
     Fixed fixed;
     double tolerance;  // nats that may be left to gain; 0 never stops
@@ -101,6 +102,9 @@ struct State {
     double* last_f;       // (size,) and its residual
     double* dz;           // (MEMORY, size) differences of z, newest first
     double* df;           // (MEMORY, size) and of the residuals
+    double* Wdz;          // (MEMORY, size) and those of z times the metric
+    double* metric_counts;      // (K,) of the components that the metric was made of, and
+    double* metric_precisions;  // (K, D, D) their precisions, errors included
     Step accepted;        // the last one that was not undone
     double* path;         // (max_iterations + 1,) value after each iteration
     double log_noise;     // as in Mixture: of what the weights leave

@@ -15,7 +15,8 @@ pair load(const double* x) {
     return p;
 }
 
-// Eight sums at once, which need not wait for one another.
+}  // namespace
+
 double dot(const double* x, const double* y, int64_t n) {
     double total = 0.0;
     int64_t i = 0;
@@ -29,6 +30,8 @@ double dot(const double* x, const double* y, int64_t n) {
     for (; i < n; i++) total += x[i] * y[i];
     return total;
 }
+
+namespace {
 
 // Replace the rows of values (K, M) by their sum, where a factor is shared.
 void pool(double* values, int64_t K, int64_t M, bool shared) {

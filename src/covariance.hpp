@@ -11,6 +11,9 @@ struct CovarianceModel {
     int64_t volume, shape, orientation;  // each a Factor
 };
 
+// x'y of n entries. Eight products at once, which need not wait for one another.
+double dot(const double* x, const double* y, int64_t n);
+
 // Fill P with the upper triangular P of covariance^-1 = P P', both (D, D); return the smallest relative pivot, the
 // variance that a feature keeps given those before it over its own: 0 where the matrix is not positive definite, and then
 // P is not to be used.

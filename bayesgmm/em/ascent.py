@@ -19,7 +19,7 @@ from bayesgmm.native import address
 from bayesgmm.passes import Asking, InMemory, Request, answer
 
 RUNNING, CONVERGED, EXHAUSTED, DEGENERATE = 0, 1, 2, 3  # the Code of src/climb.hpp
-_MEMORY = 6  # the MEMORY of src/climb.hpp
+_MEMORY = 3  # the MEMORY of src/climb.hpp
 _PROGRESS = np.dtype(native.Progress)
 
 
@@ -86,6 +86,8 @@ class Problem(NamedTuple):
         Factors that make the residuals of the moments comparable.
     row_variance : (D,)
         Each row counts as a blob, normal about it with these variances; zero where rows are points.
+    mean_error : (D, D)
+        Covariance of the errors of measurement, of a row on average; zero without errors.
     penalty : Penalty
     fixed : Fixed
     tolerance : float
@@ -101,6 +103,7 @@ class Problem(NamedTuple):
     reference: np.ndarray
     metric: np.ndarray
     row_variance: np.ndarray
+    mean_error: np.ndarray
     penalty: Penalty
     fixed: Fixed
     tolerance: float
@@ -119,7 +122,7 @@ class Problem(NamedTuple):
             return address(arrays[-1], arrays[-1].dtype)
 
         K, D = self.penalty.concentration.size, self.reference.size
-        units = self.total, *map(place, (self.center, self.reference, self.metric, self.row_variance))
+        units = self.total, *map(place, (self.center, self.reference, self.metric, self.row_variance, self.mean_error))
         parts = native.Penalty(*fields(self.penalty)), native.Fixed(*fields(self.fixed))
         limits = self.tolerance, self.max_iterations, self.noise
         return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
@@ -158,7 +161,8 @@ class State:
         self.statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
         self.path = np.empty(max_iterations + 1)
         memory = {name: np.empty(size) for name in ("fallback", "last_z", "last_f")}
-        memory |= {name: np.empty((_MEMORY, size)) for name in ("dz", "df")}
+        memory |= {name: np.empty((_MEMORY, size)) for name in ("dz", "df", "Wdz")}
+        memory |= {"metric_counts": np.empty(K), "metric_precisions": np.empty((K, D, D))}
         self._arrays = step | self.statistics._asdict() | memory | {"path": self.path}
         accepted = native.Step(**_addresses(self._accepted))
         self.compiled = native.State(**_addresses(self._arrays), accepted=accepted)

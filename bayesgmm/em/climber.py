@@ -271,6 +271,7 @@ def make_climber(
         reference=_reference(spread, model, table.features, priors is not None),
         metric=metric(table.total_weight, spread, K),
         row_variance=row_variance,
+        mean_error=table.mean_error,
         penalty=_penalty(priors, model, center, K),
         fixed=_fixed_parts(fixed, model, center, K, table.noise is not None),
         tolerance=tolerance,

@@ -189,8 +189,8 @@ def fit_em(
     fifth are new seeds. The chance of a better maximum is judged by how often the best was met and how many others are
     within ten nats of it; more starts never give a lower maximum. Where the table is long (more than 500 rows and 100
     per feature for each component) 20 starts, or ``n_starts``, make short runs over a sample of its rows instead, and
-    the best are carried on over all rows ("small EM"). Slow climbs are accelerated by Anderson mixing of the expected
-    moments; a step that would lower the log-likelihood is undone. Where the best climb ends, its means are moved by at
+    the best are carried on over all rows ("small EM"). Slow climbs are accelerated by multisecant steps of the expected
+    moments (Anderson mixing of type I); a step that would lower the log-likelihood is undone. Where the best climb ends, its means are moved by at
     most a standard error. If the climb does not come back from there, it had ended on a saddle or a plateau, and goes
     on.
 
@@ -216,7 +216,8 @@ def fit_em(
     Boender & Rinnooy Kan (1987), Mathematical Programming 37:59-80, doi:10.1007/BF02591684 (when to stop).
     Ueda, Nakano, Ghahramani & Hinton (2000), Neural Computation 12:2109-2128, doi:10.1162/089976600300015088, and
     Zhao, Hautamäki & Fränti (2012), IEEE Signal Processing Letters 19:155-158 (moves).
-    Walker & Ni (2011), SIAM Journal on Numerical Analysis 49:1715-1735, doi:10.1137/10078356X (Anderson mixing).
+    Fang & Saad (2009), Numerical Linear Algebra with Applications 16:197-221, doi:10.1002/nla.617 (Anderson mixing).
+    Xu & Jordan (1996), Neural Computation 8:129-151, doi:10.1162/neco.1996.8.1.129 (its metric).
 
     Examples
     --------
