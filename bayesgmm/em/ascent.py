@@ -8,6 +8,7 @@ a compiled loop drives it for small tables, a thread pool for large ones.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -128,16 +129,15 @@ class Problem(NamedTuple):
         return native.Problem(K, D, self.model.compiled, *units, *parts, *limits), arrays
 
 
-def _empty_step(K: int, D: int) -> dict[str, np.ndarray]:
-    """Arrays for the fields of `native.Step`."""
-    return {
-        "log_scale": np.empty(K),
-        "offsets": np.empty((K, D)),
-        "P": np.zeros((K, D, D)),
-        "weights": np.empty(K),
-        "covariances": np.empty((K, D, D)),
-        "z": np.empty(K * (1 + D + D * D)),
-    }
+def _in_one_block(shapes: dict[str, tuple[int, ...]]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Arrays of zeros with these shapes, and their addresses; to ask each for its own takes as long as a short climb."""
+    block = np.zeros(sum(map(math.prod, shapes.values())))
+    arrays, addresses, start, first = dict[str, np.ndarray](), dict[str, int](), 0, address(block)
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        arrays[name], addresses[name] = block[start:stop].reshape(shape), first + start * block.itemsize
+        start = stop
+    return arrays, addresses
 
 
 class State:
@@ -155,21 +155,18 @@ class State:
     """
 
     def __init__(self, K: int, D: int, max_iterations: int) -> None:
-        size = K * (1 + D + D * D)
-        step, self._accepted = _empty_step(K, D), _empty_step(K, D)
-        self.parameters = Parameters(step["log_scale"], step["offsets"], step["P"])
-        self.statistics = Statistics(np.empty(K), np.empty((K, D)), np.empty((K, D, D)))
+        size = (K * (1 + D + D * D),)
+        step = {"log_scale": (K,), "offsets": (K, D), "P": (K, D, D), "weights": (K,), "covariances": (K, D, D), "z": size}
+        statistics = {"counts": (K,), "first": (K, D), "scatter": (K, D, D)}
+        memory = dict.fromkeys(("fallback", "last_z", "last_f"), size)
+        memory |= dict.fromkeys(("dz", "df", "Wdz"), (_MEMORY, *size))
+        memory |= {"metric_counts": (K,), "metric_precisions": (K, D, D)}
+        self._accepted, accepted = _in_one_block(step)
+        self._arrays, addresses = _in_one_block(step | statistics | memory)
+        self.parameters = Parameters(*(self._arrays[name] for name in ("log_scale", "offsets", "P")))
+        self.statistics = Statistics(*(self._arrays[name] for name in statistics))
         self.path = np.empty(max_iterations + 1)
-        memory = {name: np.empty(size) for name in ("fallback", "last_z", "last_f")}
-        memory |= {name: np.empty((_MEMORY, size)) for name in ("dz", "df", "Wdz")}
-        memory |= {"metric_counts": np.empty(K), "metric_precisions": np.empty((K, D, D))}
-        self._arrays = step | self.statistics._asdict() | memory | {"path": self.path}
-        accepted = native.Step(**_addresses(self._accepted))
-        self.compiled = native.State(**_addresses(self._arrays), accepted=accepted)
-
-
-def _addresses(arrays: dict[str, np.ndarray]) -> dict[str, int]:
-    return {name: address(array) for name, array in arrays.items()}
+        self.compiled = native.State(**addresses, accepted=native.Step(**accepted), path=address(self.path))
 
 
 class Outcomes(NamedTuple):

@@ -197,14 +197,16 @@ class Climber:
             merged[(known >= 0) & (known != others) & (known != k)] = -np.inf
         if table.noise_density is not None:
             noise = np.where(free, math.log(max(1 - weights.sum(), _NOTHING)) + table.noise_density, -np.inf)
-        whole = np.logaddexp(np.logaddexp.reduce(joint, axis=1), noise)
+        whole = np.logaddexp(np.logaddexp.reduce(joint, axis=1), noise)[:, None]
+        shares, kept = np.exp(joint - whole), np.ones((len(weights), len(others)))
+        kept[k], kept[others, np.arange(len(others))] = 0.0, 0.0
+        rest = shares @ kept + np.exp(noise[:, None] - whole)  # of all but the two that are merged
+        with np.errstate(divide="ignore"):
+            lost = -np.logaddexp(np.log(rest), merged - whole)
         weight = table.weight_of_rows * (self.problem.total / table.total_weight)
-        losses = []
-        for i, j in enumerate(others.tolist()):
-            rest = np.logaddexp.reduce(np.delete(joint, [j, k], axis=1), axis=1)
-            losses.append(float(weight @ (whole - np.logaddexp(np.logaddexp(rest, noise), merged[:, i]))))
-        n_subsets = log_subsets(float(weight @ free), float((weight * free) @ np.exp(joint[:, k] - whole)))
-        return log_chance_subsets(n_rows, n_subsets, min(losses) + n_subsets, table.n_features, self.model) > 0
+        n_subsets = log_subsets(float(weight @ free), float((weight * free) @ shares[:, k]))
+        gain = float((weight @ lost).min()) + n_subsets
+        return log_chance_subsets(n_rows, n_subsets, gain, table.n_features, self.model) > 0
 
     def _log_joint(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         """Log weight plus log density (N, K) of components with these parameters at each row."""
