@@ -71,6 +71,9 @@ class Fixed(NamedTuple):
     covariances: np.ndarray
 
 
+type Compiled = tuple[native.Problem, list[np.ndarray]]
+
+
 class Problem(NamedTuple):
     """What stays the same throughout a climb, apart from the rows.
 
@@ -111,7 +114,7 @@ class Problem(NamedTuple):
     max_iterations: int
     noise: bool = False
 
-    def compiled(self) -> tuple[native.Problem, list[np.ndarray]]:
+    def compiled(self) -> Compiled:
         """The problem as the compiled core takes it, and the arrays that must stay alive while the core uses it."""
         arrays: list[np.ndarray] = []
 
@@ -130,7 +133,7 @@ class Problem(NamedTuple):
 
 
 def _in_one_block(shapes: dict[str, tuple[int, ...]]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Arrays of zeros with these shapes, and their addresses; to ask each for its own takes as long as a short climb."""
+    """Arrays of zeros with these shapes, and their addresses, which take long to ask for one by one."""
     block = np.zeros(sum(map(math.prod, shapes.values())))
     arrays, addresses, start, first = dict[str, np.ndarray](), dict[str, int](), 0, address(block)
     for name, shape in shapes.items():
@@ -156,14 +159,21 @@ class State:
 
     def __init__(self, K: int, D: int, max_iterations: int) -> None:
         size = (K * (1 + D + D * D),)
-        step = {"log_scale": (K,), "offsets": (K, D), "P": (K, D, D), "weights": (K,), "covariances": (K, D, D), "z": size}
+        step = {
+            "log_scale": (K,),
+            "offsets": (K, D),
+            "P": (K, D, D),
+            "weights": (K,),
+            "covariances": (K, D, D),
+            "z": size,
+        }
         statistics = {"counts": (K,), "first": (K, D), "scatter": (K, D, D)}
-        memory = dict.fromkeys(("fallback", "last_z", "last_f"), size)
+        memory: dict[str, tuple[int, ...]] = dict.fromkeys(("fallback", "last_z", "last_f"), size)
         memory |= dict.fromkeys(("dz", "df", "Wdz"), (_MEMORY, *size))
         memory |= {"metric_counts": (K,), "metric_precisions": (K, D, D)}
         self._accepted, accepted = _in_one_block(step)
         self._arrays, addresses = _in_one_block(step | statistics | memory)
-        self.parameters = Parameters(*(self._arrays[name] for name in ("log_scale", "offsets", "P")))
+        self.parameters = Parameters(self._arrays["log_scale"], self._arrays["offsets"], self._arrays["P"])
         self.statistics = Statistics(*(self._arrays[name] for name in statistics))
         self.path = np.empty(max_iterations + 1)
         self.compiled = native.State(**addresses, accepted=native.Step(**accepted), path=address(self.path))
@@ -205,7 +215,9 @@ def _no_outcomes(S: int, K: int, D: int) -> Outcomes:
     return Outcomes(np.zeros(S, _PROGRESS), moments, np.empty((S, K)), np.empty((S, K, D)), np.empty((S, K, D, D)))
 
 
-def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.ndarray) -> tuple[Outcomes, State]:
+def climb(
+    rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.ndarray, compiled: Compiled | None = None
+) -> tuple[Outcomes, State]:
     """Run EM from each of several moments until it converges, exhausts its iterations or degenerates.
 
     Threads share the climbs of a small table, and the rows of a large one.
@@ -218,6 +230,7 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
         Weights of the rows, of each climb's own or of all climbs'; a single one where all rows count alike.
     problem : Problem
     moments : (S, K + K D + K D D)
+    compiled : the problem's, if it is at hand
 
     Returns
     -------
@@ -228,13 +241,13 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
     S, N, (K, D) = len(moments), rows.n_read, problem.fixed.offsets.shape
     moments, row_weights = np.ascontiguousarray(moments), np.ascontiguousarray(row_weights, dtype=np.float64)
     outcomes = _no_outcomes(S, K, D)
-    (compiled, _arrays), into, starts = problem.compiled(), outcomes.compiled(), address(moments)
+    (of_problem, _arrays), into, starts = compiled or problem.compiled(), outcomes.compiled(), address(moments)
     if parallel_pays(N, K, D, problem.model.diagonal):
         state = State(K, D, problem.max_iterations)
         for i in range(S):
             weight = row_weights[i if len(row_weights) > 1 else 0]
-            answer(InMemory(rows._replace(weight=weight)), _steps(problem, compiled, state, moments[i]))
-            native.keep(compiled, state.compiled, i, into)
+            answer(InMemory(rows._replace(weight=weight)), _steps(problem, of_problem, state, moments[i]))
+            native.keep(of_problem, state.compiled, i, into)
         return outcomes, state
 
     of_first = rows._replace(weight=row_weights[0]).compiled()
@@ -243,7 +256,7 @@ def climb(rows: Rows, row_weights: np.ndarray, problem: Problem, moments: np.nda
     states = [State(K, D, problem.max_iterations) for _ in edges[1:]]
 
     def task(i: int) -> None:
-        shared = of_first, N, stride, problem.model.diagonal, compiled
+        shared = of_first, N, stride, problem.model.diagonal, of_problem
         native.climb(*shared, states[i].compiled, starts, *edges[i : i + 2], into)
 
     in_threads(task, range(len(states)))

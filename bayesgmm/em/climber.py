@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bayesgmm.em import ascent
 from bayesgmm.em.initialize import mean_and_covariance
 from bayesgmm.em.spurious import THIN, least_width, log_chance_subsets, log_subsets, widths
 from bayesgmm.errors import InputError
-from bayesgmm.expectation import NO_LABELS, Parameters, expected_statistics, log_joint
+from bayesgmm.expectation import NO_LABELS, Parameters, Rows, expected_statistics, log_joint
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.noise import Noise
 from bayesgmm.observations import Observations
@@ -51,7 +52,15 @@ class Climber:
     def climb(self, moments: np.ndarray, row_weights: np.ndarray | None = None) -> tuple[ascent.Outcomes, ascent.State]:
         """Climb from each of the moments (S, size), with row weights (S, N) of their own where given."""
         weights = self.table.sample_weight[None] if row_weights is None else row_weights
-        return ascent.climb(self.table.rows(self.center, self.labels), weights, self.problem, moments)
+        return ascent.climb(self._rows, weights, self.problem, moments, self._compiled)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return self.table.rows(self.center, self.labels)
+
+    @cached_property
+    def _compiled(self) -> ascent.Compiled:
+        return self.problem.compiled()
 
     def mixture(
         self, outcomes: ascent.Outcomes, which: Any, features: tuple[str, ...] | None = None
@@ -128,59 +137,68 @@ class Climber:
         rows = self.table.rows(self.center, self.labels)
         return expected_statistics(rows, parameters, self.model.diagonal, moments=False)[:2]
 
-    def why_spurious(self, outcomes: ascent.Outcomes) -> str | None:
-        """Which component makes the maximum of a single climb spurious, and why; None if none does."""
+    def why_spurious(self, outcomes: ascent.Outcomes) -> list[str | None]:
+        """Of each climb, which component makes its maximum spurious, and why; None if none does."""
         if self.problem.penalty.rows > 0:
-            return None  # priors keep the likelihood bounded
-        D, weights = self.table.n_features, outcomes.weights[0]
+            return [None] * len(outcomes.weights)  # priors keep the likelihood bounded
         counts, errors = self._least_counts(outcomes), self.table.least_errors
-        observed = outcomes.covariances[0] + (0.0 if errors is None else np.diag(errors))
+        observed = outcomes.covariances + (0.0 if errors is None else np.diag(errors))
         rounded = self._rounded(observed, outcomes, counts)
-        few, singular, by_chance = np.zeros((3, len(weights)), dtype=np.bool_)
+        few, singular, by_chance = np.zeros((3, *counts.shape), dtype=np.bool_)
+        spurious, free = rounded.any(axis=2), ~self.problem.fixed.has_covariance
         if self.model.volume == "V":  # equal volumes keep the likelihood bounded
-            width = widths(observed, weights)
+            D, width = self.table.n_features, widths(observed, outcomes.weights)
             few, singular = counts < D + 1, width < least_width(counts, D)
-            for k in np.flatnonzero((width < THIN) & ~few & ~singular).tolist():
-                by_chance[k] = self._is_chance(outcomes, k, float(counts[k]))
-        spurious = ~self.problem.fixed.has_covariance & (rounded.any(axis=1) | few | singular | by_chance)
-        if not spurious.any():
-            return None
-        k = int(spurious.argmax())
-        if rounded[k].any():
-            feature = self.table.features[int(rounded[k].argmax())]
-            return f"component {k} is narrower than the steps in which {feature!r} is recorded"
-        if few[k]:
-            return f"component {k} holds {counts[k]:.1f} effective rows, fewer than D + 1 = {D + 1}"
-        if singular[k]:
-            return f"component {k} ({counts[k]:.1f} effective rows) has a near-singular covariance"
-        return f"component {k} is thin, but among so many rows chance puts some {counts[k]:.1f} as close together"
+            spurious |= few | singular
+            for i, k in np.argwhere((width < THIN) & ~spurious & free).tolist():
+                if not (spurious[i, :k] & free[:k]).any():  # the first one is told of
+                    by_chance[i, k] = spurious[i, k] = self._is_chance(outcomes, i, k, float(counts[i, k]))
+        reasons = list[str | None]()
+        for i, k in enumerate((spurious & free).argmax(axis=1).tolist()):
+            if not (spurious[i, k] and free[k]):
+                reasons.append(None)
+            elif rounded[i, k].any():
+                feature = self.table.features[int(rounded[i, k].argmax())]
+                reasons.append(f"component {k} is narrower than the steps in which {feature!r} is recorded")
+            elif few[i, k]:
+                rows, least = f"{counts[i, k]:.1f} effective rows", self.table.n_features + 1
+                reasons.append(f"component {k} holds {rows}, fewer than D + 1 = {least}")
+            elif singular[i, k]:
+                reasons.append(f"component {k} ({counts[i, k]:.1f} effective rows) has a near-singular covariance")
+            else:
+                near = f"among so many rows chance puts some {counts[i, k]:.1f} as close together"
+                reasons.append(f"component {k} is thin, but {near}")
+        return reasons
 
     def _rounded(self, observed: np.ndarray, outcomes: ascent.Outcomes, counts: np.ndarray) -> np.ndarray:
-        """Which components are narrower in which features than rounding alone would make them, (K, D).
+        """Which components are narrower in which features than rounding alone would make them, (S, K, D).
 
         The sd of a feature is that given all others, and counts if it is less than half the table's. Where the table's
         own is below rounding's, the feature shares its rounding with others, and nothing follows.
         """
-        D, weights, offsets = self.table.n_features, outcomes.weights[0], outcomes.offsets[0]
-        share = weights / weights.sum()
-        apart = offsets - share @ offsets
-        whole = np.einsum("k,kij->ij", share, observed) + np.einsum("k,ki,kj->ij", share, apart, apart)
+        (S, K, D), offsets = outcomes.offsets.shape, outcomes.offsets
+        share = outcomes.weights / outcomes.weights.sum(axis=1, keepdims=True)
+        apart = offsets - np.einsum("sk,ski->si", share, offsets)[:, None]
+        whole = np.einsum("sk,skij->sij", share, observed) + np.einsum("sk,ski,skj->sij", share, apart, apart)
         if self.model.diagonal:
-            whole = np.diag(np.diag(whole))
-        precision = (precisions_cholesky(np.concatenate((observed, whole[None])))[0] ** 2).sum(axis=2)  # (K + 1, D)
-        n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(), 1.0)  # that its size rests on
+            whole *= np.eye(D)
+        all_of_them = np.concatenate((observed, whole[:, None]), axis=1).reshape(-1, D, D)
+        precision = (precisions_cholesky(all_of_them)[0] ** 2).sum(axis=2).reshape(S, K + 1, D)
+        own, of_whole = precision[:, :-1], precision[:, -1:]
+        # the size rests on so many rows
+        n_rows = np.maximum(counts if "V" in self.model.name[:2] else counts.sum(axis=1, keepdims=True), 1.0)
         sd = _ROUNDED * (1 - 2 / np.sqrt(2 * n_rows)).clip(0) * np.sqrt((1 - D / n_rows).clip(0))
-        narrow = precision[:-1] * np.multiply.outer(sd, self.table.resolution) ** 2 > 1
-        shared = precision[-1] * (_ROUNDED * self.table.resolution) ** 2 > 1
-        return narrow & ~shared & (4 * precision[-1] < precision[:-1])
+        narrow = own * (sd[:, :, None] * self.table.resolution) ** 2 > 1
+        shared = of_whole * (_ROUNDED * self.table.resolution) ** 2 > 1
+        return narrow & ~shared & (4 * of_whole < own)
 
-    def _is_chance(self, outcomes: ascent.Outcomes, k: int, n_rows: float) -> bool:
-        """Whether some subset of the rows would be expected to gain as much as component k's by chance alone.
+    def _is_chance(self, outcomes: ascent.Outcomes, i: int, k: int, n_rows: float) -> bool:
+        """Whether some subset of the rows would be expected to gain as much as climb i's component k by chance alone.
 
         The gain is over the mixture in which it is merged with another one, whichever loses least. Labelled rows are
         not chosen.
         """
-        weights, offsets, covariances = outcomes.weights[0], outcomes.offsets[0], outcomes.covariances[0]
+        weights, offsets, covariances = outcomes.weights[i], outcomes.offsets[i], outcomes.covariances[i]
         table, others = self.table, np.delete(np.arange(len(weights)), k)
         pair = weights[k] + weights[others]
         share, apart = weights[k] / np.maximum(pair, _NOTHING), offsets[k] - offsets[others]
@@ -216,20 +234,23 @@ class Climber:
         return log_joint(self.table.rows(self.center), Parameters(log_scale, offsets, P))
 
     def _least_counts(self, outcomes: ascent.Outcomes) -> np.ndarray:
-        """Expected number of rows (K,) of each component; with missing values, of those that a covariance rests on.
+        """Expected number of rows (S, K) of each component; with missing values, of those that a covariance rests on.
 
         That is the least number of rows with values of both of two columns.
         """
         if self.table.complete:
-            return outcomes.moments[0, : outcomes.weights.shape[1]]
-        patterns = self.table.missing_patterns
+            return outcomes.moments[:, : outcomes.weights.shape[1]]
+        patterns, least = self.table.missing_patterns, np.empty_like(outcomes.weights)
         weight = self.table.weight_of_rows * (self.problem.total / self.table.total_weight)
-        expected = self.mixture(outcomes, 0).responsibilities(self.table) * weight[:, None]
-        of_pattern = np.add.reduceat(expected[patterns.order], patterns.start[:-1])  # (n, K)
         known = (~self.table.missing[patterns.order[patterns.start[:-1]]]).astype(float)
-        if self.model.diagonal:
-            return (of_pattern.T @ known).min(axis=1)
-        return np.array([(known.T @ (known * r[:, None])).min() for r in of_pattern.T])
+        for i in range(len(least)):
+            expected = self.mixture(outcomes, i).responsibilities(self.table) * weight[:, None]
+            of_pattern = np.add.reduceat(expected[patterns.order], patterns.start[:-1])  # (n, K)
+            if self.model.diagonal:
+                least[i] = (of_pattern.T @ known).min(axis=1)
+            else:
+                least[i] = [(known.T @ (known * r[:, None])).min() for r in of_pattern.T]
+        return least
 
 
 def make_climber(

@@ -190,9 +190,9 @@ def fit_em(
     within ten nats of it; more starts never give a lower maximum. Where the table is long (more than 500 rows and 100
     per feature for each component) 20 starts, or ``n_starts``, make short runs over a sample of its rows instead, and
     the best are carried on over all rows ("small EM"). Slow climbs are accelerated by multisecant steps of the expected
-    moments (Anderson mixing of type I); a step that would lower the log-likelihood is undone. Where the best climb ends, its means are moved by at
-    most a standard error. If the climb does not come back from there, it had ended on a saddle or a plateau, and goes
-    on.
+    moments (Anderson mixing of type I); a step that would lower the log-likelihood is undone. Where the best climb
+    ends, its means are moved by at most a standard error. If the climb does not come back from there, it had ended on a
+    saddle or a plateau, and goes on.
 
     Missing values are integrated over, not filled in: estimates are those of maximum likelihood if a value's being
     missing depends on observed values alone (missing at random). Where values are missing for what they are, as when

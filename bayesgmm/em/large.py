@@ -182,7 +182,7 @@ def _start(end: ascent.Outcomes) -> Start:
 
 def _maximum(climber: Climber, end: ascent.Outcomes) -> Maximum:
     """Where a climb ended."""
-    why_spurious = climber.why_spurious(end)
+    (why_spurious,) = climber.why_spurious(end)
     height = float(end.progress["value"][0])
     return Maximum(height, 1, why_spurious is not None, why_spurious or "", climber.mixture(end, 0))
 

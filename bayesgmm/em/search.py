@@ -139,9 +139,10 @@ class _Found:
         outcomes, _ = self.climber.climb(starts)
         (N, D), diagonal = self.climber.table.values.shape, self.climber.model.diagonal
         self.work += multiply_adds(N, self._K, D, diagonal) * float(outcomes.progress["iteration"].sum())
+        reasons = self._why_spurious(outcomes)
         for i, (kind, _) in enumerate(batch):
-            end = self._add(starts[i], ascent.Outcomes(*(part[i : i + 1] for part in outcomes)))
-            self.starts.append(_start(kind, end, 0))
+            climb = _Climb(ascent.Outcomes(*(part[i : i + 1] for part in outcomes)), _NO_PATH, reasons.get(i))
+            self.starts.append(_start(kind, self._add(starts[i], climb), 0))
 
     def next_starts(self, seeding: Seeding, rng: np.random.Generator) -> Candidates:
         """Moves of the best maximum, and some seeds where they may have to come from elsewhere."""
@@ -163,20 +164,28 @@ class _Found:
         ]
         return SearchResult(tuple(self.starts), tuple(maxima), _STATUS[best.code], end, best.outcomes, best.path)
 
-    def _add(self, moments: np.ndarray, outcomes: ascent.Outcomes) -> ascent.Outcomes:
+    def _why_spurious(self, outcomes: ascent.Outcomes) -> dict[int, str | None]:
+        """Of the climbs that ended where none had before, why their maximum is spurious."""
+        values, first = outcomes.progress["value"].tolist(), dict[int, int]()
+        for i in np.flatnonzero(outcomes.codes != ascent.DEGENERATE).tolist():
+            if self._position(values[i]) is None:
+                first[i] = next((j for j in first if abs(values[j] - values[i]) <= SAME_MAXIMUM), i)
+        judged = sorted(set(first.values()))
+        reasons = self.climber.why_spurious(ascent.Outcomes(*(part[judged] for part in outcomes))) if judged else []
+        return {i: reasons[judged.index(j)] for i, j in first.items()}
+
+    def _add(self, moments: np.ndarray, climb: _Climb) -> ascent.Outcomes:
         """Take note of a climb from these moments; its outcomes, beyond a saddle where it ended on one."""
-        climb = _Climb(outcomes, _NO_PATH, None)
         if not climb.alive:
-            return outcomes
+            return climb.outcomes
         at = self._position(climb.value)
-        if at is None:
-            climb = replace(climb, why_spurious=self.climber.why_spurious(outcomes))
-            if self._leads(climb) or self._like_a_saddle(climb):
-                below, rng = climb.value, np.random.default_rng([self._seed, len(self.starts), len(self._values)])
-                climb = finish_leader(self.climber, [_climb_from(self.climber, moments)], rng)[0]
-                if climb.value > below + SAME_MAXIMUM:
-                    self._saddles.append(below)
-                    at = self._position(climb.value)
+        if at is None and (self._leads(climb) or self._like_a_saddle(climb)):
+            below, rng = climb.value, np.random.default_rng([self._seed, len(self.starts), len(self._values)])
+            again = replace(_climb_from(self.climber, moments), why_spurious=climb.why_spurious)  # with its path
+            climb = finish_leader(self.climber, [again], rng)[0]
+            if climb.value > below + SAME_MAXIMUM:
+                self._saddles.append(below)
+                at = self._position(climb.value)
         if at is None:
             at = bisect_left(self._values, climb.value)
             self._values.insert(at, climb.value)
@@ -324,10 +333,13 @@ class _Summit:
 
 
 def _climb_from(climber: Climber, moments: np.ndarray) -> _Climb:
+    """A climb of which nobody has asked whether it is spurious."""
     outcomes, state = climber.climb(np.atleast_2d(moments))
-    path = state.path[: int(outcomes.progress["iteration"][0]) + 1].copy()
-    alive = outcomes.codes[0] != ascent.DEGENERATE
-    return _Climb(outcomes, path, climber.why_spurious(outcomes) if alive else None)
+    return _Climb(outcomes, state.path[: int(outcomes.progress["iteration"][0]) + 1].copy(), None)
+
+
+def _judged(climber: Climber, climb: _Climb) -> _Climb:
+    return replace(climb, why_spurious=climber.why_spurious(climb.outcomes)[0]) if climb.alive else climb
 
 
 def _long_climbs(climber: Climber, moments: np.ndarray, large: bool, tell: Callable[[int], None]) -> list[_Climb]:
@@ -339,7 +351,7 @@ def _long_climbs(climber: Climber, moments: np.ndarray, large: bool, tell: Calla
 
     def task(start: np.ndarray) -> _Climb:
         nonlocal n_done
-        climb = _climb_from(climber, start)
+        climb = _judged(climber, _climb_from(climber, start))
         with lock:  # several threads climb
             n_done += 1
             tell(n_done)
@@ -357,7 +369,7 @@ def finish_leader(climber: Climber, climbs: list[_Climb], rng: np.random.Generat
     while climbs and (leader := max(range(len(climbs)), key=lambda i: climbs[i].rank())) not in settled:
         climb = climbs[leader]
         if not climb.finished:
-            climbs[leader] = _continued(climber, climb, climb.outcomes.moments)
+            climbs[leader] = _judged(climber, _continued(climber, climb, climb.outcomes.moments))
         elif (
             higher := _past_saddle(climber, climb, rng) or _to_border(climber, climb) or _in_order(climber, climb)
         ) is not None:
@@ -400,7 +412,7 @@ def _past_saddle(climber: Climber, climb: _Climb, rng: np.random.Generator) -> _
         precision_cholesky(end.covariances[0, k], P)
         size = _PUSH if coincident else min(_NUDGE, 1 / math.sqrt(max(counts[k], 1.0)))
         means[k] += size * np.linalg.solve(P.T, rng.standard_normal(D))
-    return _if_higher(_continued(climber, climb, moments), climb, SAME_MAXIMUM)
+    return _if_higher(climber, _continued(climber, climb, moments), climb, SAME_MAXIMUM)
 
 
 def _to_border(climber: Climber, climb: _Climb) -> _Climb | None:
@@ -422,7 +434,7 @@ def _to_border(climber: Climber, climb: _Climb) -> _Climb | None:
             covariances[k], shrunk = root @ root.T, True
     if not shrunk:
         return None
-    return _if_higher(_continued(climber, climb, moments), climb, climber.problem.tolerance)
+    return _if_higher(climber, _continued(climber, climb, moments), climb, climber.problem.tolerance)
 
 
 def _in_order(climber: Climber, climb: _Climb) -> _Climb | None:
@@ -432,15 +444,16 @@ def _in_order(climber: Climber, climb: _Climb) -> _Climb | None:
     moments = climber.in_best_order(climb.outcomes.moments)
     if np.array_equal(moments, climb.outcomes.moments):
         return None
-    return _if_higher(_continued(climber, climb, moments), climb, climber.problem.tolerance)
+    return _if_higher(climber, _continued(climber, climb, moments), climb, climber.problem.tolerance)
 
 
-def _if_higher(onward: _Climb, climb: _Climb, by: float) -> _Climb | None:
+def _if_higher(climber: Climber, onward: _Climb, climb: _Climb, by: float) -> _Climb | None:
     """A climb that went on from changed moments, if it ended higher by so many nats than before."""
     if not (onward.alive and onward.value > climb.value + by):
         return None
     before = np.arange(len(onward.path)) < len(climb.path)  # the change itself may cost a little, which is not shown
-    return replace(onward, path=np.maximum(onward.path, np.where(before, -np.inf, climb.value)))
+    path = np.maximum(onward.path, np.where(before, -np.inf, climb.value))
+    return _judged(climber, replace(onward, path=path))
 
 
 def _start(kind: str, outcomes: ascent.Outcomes, i: int) -> Start:

@@ -19,14 +19,15 @@ _STEPS = 24  # at which the bound of a probability is looked at
 
 
 def widths(covariances: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Least sd (K,) of each component in any direction, relative to the sd within all components in that direction."""
-    pooled = np.einsum("k,kij->ij", weights / weights.sum(), covariances)
-    P = precisions_cholesky(pooled[None])[0][0]
-    return np.sqrt(np.linalg.eigvalsh(P.T @ covariances @ P)[:, 0].clip(0))
+    """Least sd (..., K) of each component in any direction, relative to the sd within all components there."""
+    share, D = weights / weights.sum(axis=-1, keepdims=True), covariances.shape[-1]
+    pooled = np.einsum("...k,...kij->...ij", share, covariances)
+    P = precisions_cholesky(pooled.reshape(-1, D, D))[0].reshape(*weights.shape[:-1], 1, D, D)
+    return np.sqrt(np.linalg.eigvalsh(np.swapaxes(P, -1, -2) @ covariances @ P)[..., 0].clip(0))
 
 
 def least_width(rows: np.ndarray, D: int) -> np.ndarray:
-    """Width (K,) below which so many rows are close to a plane whatever there is around them."""
+    """Width below which so many rows are close to a plane whatever there is around them."""
     return np.maximum(THIN ** np.maximum(rows - D, 0.0), _SINGULAR)
 
 
