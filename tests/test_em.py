@@ -381,3 +381,13 @@ def test_whatever_the_table_a_fit_is_sound_or_refused():
         total = log_prob.sum() if weight is None else log_prob @ weight
         assert fit.log_likelihood == pytest.approx(total, rel=1e-6, abs=1e-6)
     assert fitted > 500
+
+
+@pytest.mark.parametrize("name", ["iris", "old_faithful"])
+def test_a_climb_takes_the_same_steps_along_other_axes(name):
+    X, rng = table(name), np.random.default_rng(0)
+    A, start = rng.normal(size=(X.shape[1], X.shape[1])), rng.integers(3, size=len(X))
+    path, mapped = (bg.fit_em(Y, 3, starts=[start]).log_likelihood_path for Y in (X, X @ A))
+    n = min(len(path), len(mapped)) - 5  # rounding grows from step to step, and may decide which is the last
+    np.testing.assert_allclose(mapped[:n] + len(X) * np.linalg.slogdet(A)[1], path[:n], atol=1e-5)
+    assert n > 15

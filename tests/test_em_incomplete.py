@@ -1,10 +1,12 @@
 """Laws of EM on tables with missing values or errors of measurement."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from oracles import REFERENCE, random_mixture
+from scipy import stats
 from test_patterns import real_table
 
 import bayesgmm as bg
@@ -74,6 +76,20 @@ def test_a_variance_that_is_not_above_the_errors_is_said_to_be_so():
     assert fit.log_likelihood == pytest.approx(float(CLOSED["eight_schools_K1"]["log_likelihood_sup"]), abs=1e-6)
     assert fit.within_errors == (0,)
     assert not fit.spurious
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_means_arrive_before_a_variance_has_vanished(seed):
+    """Beside errors no step moves a mean whose variance is zero; without the variance its best place is known."""
+    rng = np.random.default_rng(seed)
+    n = rng.integers(6, 40)
+    sd = rng.uniform(5, 20, n) * rng.choice([0.3, 1], n)
+    x = rng.normal(10, 0.6 * sd)
+    mean = (x / sd**2).sum() / (1 / sd**2).sum()
+    flat = stats.norm.logpdf(x, mean, sd).sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)
+        assert bg.fit_em(x[:, None], 1, error_sd=sd[:, None]).log_likelihood > flat - 2e-6
 
 
 @pytest.mark.parametrize("covariance", NAMES)
