@@ -58,7 +58,7 @@ def thin(X):
     return X @ turn @ np.diag([1.0, 1e-3]) @ turn.T
 
 
-def test_as_many_passes_are_taken_where_components_are_thin(overlapping):
+def test_few_passes_are_taken_where_components_are_thin_too(overlapping):
     """Beside a thin component the others would seem to be known badly, were all bends measured by its own."""
     counts = []
     for X in (overlapping, np.where(overlapping[:, :1] > 1.5, overlapping, thin(overlapping) - 20.0)):
@@ -68,7 +68,7 @@ def test_as_many_passes_are_taken_where_components_are_thin(overlapping):
         model = start.covariance_model
         answer(passes, steered_climb(len(X), X.mean(axis=0), start.mixture, model, sample, 1e-3, 30))
         counts.append(passes.n)
-    assert counts[1] <= counts[0] + 3
+    assert max(counts) <= 12, counts  # thirty, the most that are allowed, without units of each component's own
 
 
 @pytest.mark.parametrize("covariance", ["VVV", "EEE"])
