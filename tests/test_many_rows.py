@@ -98,16 +98,38 @@ def test_a_posterior_without_a_seed_goes_on_with_the_seed_that_it_had(path, fit,
         assert set(told) == stages
 
 
-def test_overlapping_components_are_refused(tmp_path):
+@pytest.fixture(scope="module")
+def overlapping(tmp_path_factory):
+    """A table of overlapping components, of which Laplace's approximation is poor, and its fit."""
+    path = tmp_path_factory.mktemp("overlapping") / "rows.npy"
     mixture = random_mixture(np.random.default_rng(0), 5, 2)
     near = bg.GaussianMixture(mixture.weights, 0.3 * mixture.means, mixture.covariances)
-    np.save(tmp_path / "rows.npy", near.sample(20_000, rng=0)[0])
+    np.save(path, near.sample(20_000, rng=0)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bg.ConvergenceWarning)
-        fit = bg.fit_em(tmp_path / "rows.npy", 5, rng=0)
+        return path, bg.fit_em(path, 5, rng=0)
+
+
+def test_overlapping_components_are_refused(overlapping):
+    path, fit = overlapping
     with pytest.warns(bg.ConvergenceWarning, match=r"not to be trusted.*fewer components"):
-        tree = bg.sample_posterior(tmp_path / "rows.npy", fit, rng=seed())
+        tree = bg.sample_posterior(path, fit, method="laplace", rng=seed())
     assert bg.posterior(tree).verdict.convergence is Convergence.APPROXIMATION_POOR
+
+
+@pytest.mark.slow
+def test_where_the_approximation_is_refused_weighted_rows_are_sampled(overlapping):
+    path, fit = overlapping
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.ConvergenceWarning)  # of so few draws
+        tree = bg.sample_posterior(path, fit, draws=50, tune=100, chains=2, rng=seed())
+    drawn = bg.posterior(tree)
+    assert drawn.sampling.method == "subset"
+    assert "weighted rows in place of all 20000 is good" in drawn.verdict.text
+    assert "This was done as Laplace's approximation is not to be trusted" in drawn.verdict.text
+    diagnosis = bg.diagnose(tree)
+    assert diagnosis.ess < drawn.n_draws
+    assert diagnosis.good == drawn.verdict.good
 
 
 def test_a_check_moves_the_approximation_to_the_mean_of_a_skew_posterior():
@@ -115,12 +137,12 @@ def test_a_check_moves_the_approximation_to_the_mean_of_a_skew_posterior():
     shape = 300.0
 
     class LogGamma:
-        def at(self, thetas):
-            x = thetas[:, 0]
+        def near(self, mode, steps):
+            x = mode.origin[0] + np.concatenate([steps[:, 0], -steps[:, 0]])
             return shape * x - np.exp(x), (shape - np.exp(x))[:, None]
 
     mode = Mode(np.log([shape]), np.array([[shape**-0.5]]), shape * np.log(shape) - shape)
-    found = checked(LogGamma(), mode, seed(), "")
+    found = checked(LogGamma(), mode, seed())
     assert found.verdict.good, found.verdict.text
     expected = stats.loggamma(shape).mean()
     assert abs(found.origin[0] - expected) < 0.5 * abs(np.log(shape) - expected)
@@ -207,11 +229,12 @@ def test_auto_takes_the_approximation_in_memory_where_the_check_allows(X, fit):
     np.testing.assert_array_equal(drawn.table.values, X)
 
 
-def test_auto_samples_where_the_check_refuses(X, fit, monkeypatch):
+def test_auto_samples_all_rows_where_no_approximation_will_do(X, fit, monkeypatch):
     refused = Verdict(Convergence.APPROXIMATION_POOR, "It is not to be trusted.")
+    monkeypatch.setattr("bayesgmm.bayes.sample.promising", lambda *_: False)
     monkeypatch.setattr("bayesgmm.bayes.many_rows.judged", lambda *_, **__: (None, refused))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bg.ConvergenceWarning)  # of so few draws
         drawn = bg.posterior(bg.sample_posterior(X, fit, rng=seed(), draws=20, tune=20, chains=1))
     assert drawn.sampling.method == "nuts"
-    assert drawn.verdict.text.endswith("as an approximation would not do: It is not to be trusted.")
+    assert "as an approximation would not do: It is not to be trusted." in drawn.verdict.text

@@ -203,7 +203,9 @@ def test_fit_table_and_priors_must_belong_together(faithful):
         bg.sample_posterior(X, bg.fit_em(X, 2, sample_weight=np.full(len(X), 2.0), rng=0))
     with pytest.raises(bg.InputError, match="unknown sampler"):
         bg.sample_posterior(X, fit, sampler="jags")
-    with pytest.raises(bg.InputError, match="unknown method 'gibbs'; use 'auto', 'nuts', 'laplace' or 'variational'"):
+    with pytest.raises(
+        bg.InputError, match="unknown method 'gibbs'; use 'auto', 'nuts', 'subset', 'laplace' or 'variational'"
+    ):
         bg.sample_posterior(X, fit, method="gibbs")
 
 

@@ -60,5 +60,7 @@ def judged(
     elif spread >= widest:
         fault = f"{differs}, not below {widest:g}."
     if fault:
-        return weights, Verdict(Convergence.APPROXIMATION_POOR, f"{name} is not to be trusted: {fault} {advice}")
+        return weights, Verdict(
+            Convergence.APPROXIMATION_POOR, f"{name} is not to be trusted: {fault} {advice}".strip()
+        )
     return weights, Verdict(Convergence.APPROXIMATION_GOOD, f"{name} is good: {reason}")

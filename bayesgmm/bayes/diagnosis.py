@@ -101,29 +101,32 @@ def diagnose(posterior: Any) -> Diagnosis:
     if len(drawn.draws.batch_shape) != 2:
         raise InputError("diagnose needs draws by chain: a posterior, or a batch of mixtures with the axes chain, draw")
     K = drawn.n_components
-    if drawn.sampling.approximate and drawn.verdict is not None:  # independent draws: chains say nothing
+    approximation = drawn.verdict if drawn.sampling.approximate else None
+    if approximation is not None and drawn.sampling.independent:
         members = _member_counts(drawn)
         components = () if members is None else tuple(_components(drawn, members))
         return Diagnosis(
-            drawn.verdict.convergence,
+            approximation.convergence,
             components,
             r_hat=None,
             ess=float(drawn.n_draws),
             n_components=K,
-            of_approximation=drawn.verdict.text,
+            of_approximation=approximation.text,
         )
     if drawn.draws.batch_shape[1] < _FEWEST_DRAWS:
         return Diagnosis(Convergence.UNCHECKED, (), None, 0.0, K)
     diagnostics = _diagnostics(drawn)
     findings = tuple(_findings(drawn, diagnostics))
     fault = any(finding.symptom.fault for finding in findings)
+    sound = Convergence.CONVERGED if approximation is None else approximation.convergence
     return Diagnosis(
-        convergence=Convergence.NOT_CONVERGED if fault else Convergence.CONVERGED,
+        convergence=Convergence.NOT_CONVERGED if fault else sound,
         findings=findings,
         r_hat=max(diagnostics.r_hat.values()) if diagnostics.r_hat else None,
         ess=min([*diagnostics.bulk.values(), *diagnostics.tail.values()]),
         n_components=K,
         of_transitions="energy" in drawn.statistics,
+        of_approximation="" if approximation is None else approximation.text,
     )
 
 

@@ -69,17 +69,28 @@ def expected(density: Density, mixture: GaussianMixture, statistics: Statistics)
 def hessian_of(density: Density, theta: np.ndarray, totals: SecondOrderTotals) -> np.ndarray:
     """Hessian (n, n) of the log posterior at theta, from what its rows add up to there."""
     mixture = density.unpack(theta)
-    K, D = mixture.means.shape
     without_rows = expected(density, mixture, totals.statistics)
-    step = _STEP * np.maximum(np.abs(theta), 1.0)
-    of_means = slice(density.n_weights - 1, density.n_weights - 1 + K * D)
-    step[of_means] = _STEP_OF_MEANS * np.sqrt(np.einsum("kii->ki", mixture.covariances)).ravel()
-    ahead, behind = theta + np.diag(step), theta - np.diag(step)
-    width = np.diag(ahead - behind)[:, None]
+    ahead, behind = _around(density, theta, mixture)
     slopes = [(without_rows(a)[1] - without_rows(b)[1]) for a, b in zip(ahead, behind, strict=True)]
-    H = np.array(slopes) / width
-    own = own_coordinates(mixture, ((_entries(density, ahead) - _entries(density, behind)) / width).T, totals.diagonal)
+    H = np.array(slopes) / np.diag(ahead - behind)[:, None]
+    own = own_derivatives(density, theta, totals.diagonal)
     return (H + H.T) / 2 + own.T @ totals.bend @ own
+
+
+def own_derivatives(density: Density, theta: np.ndarray, diagonal: bool) -> np.ndarray:
+    """Derivatives (K m, n) at theta of the components' own coordinates, those of `second_order`."""
+    mixture = density.unpack(theta)
+    ahead, behind = _around(density, theta, mixture)
+    jacobian = (_entries(density, ahead) - _entries(density, behind)) / np.diag(ahead - behind)[:, None]
+    return own_coordinates(mixture, jacobian.T, diagonal)
+
+
+def _around(density: Density, theta: np.ndarray, mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, n) ahead of theta and behind it, a step of difference quotients along each coordinate."""
+    step = _STEP * np.maximum(np.abs(theta), 1.0)
+    of_means = slice(density.n_weights - 1, density.n_weights - 1 + mixture.means.size)
+    step[of_means] = _STEP_OF_MEANS * np.sqrt(np.einsum("kii->ki", mixture.covariances)).ravel()
+    return theta + np.diag(step), theta - np.diag(step)
 
 
 def _entries(density: Density, thetas: np.ndarray) -> np.ndarray:

@@ -13,12 +13,12 @@ import numpy as np
 from bayesgmm.bayes.approximation import judged
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.density import Density
-from bayesgmm.bayes.expected import hessian_of
+from bayesgmm.bayes.expected import expected, hessian_of
 from bayesgmm.bayes.verdict import Verdict
 from bayesgmm.covariance import constrained_covariances
 from bayesgmm.em.information import plain, second_order
 from bayesgmm.mixture import GaussianMixture
-from bayesgmm.passes import InMemory
+from bayesgmm.passes import InMemory, Passes
 
 _FLAT, _WIDER = 1e-3, 0.1  # of the errors' variance: a component is flat below the one, and widened by the other
 _EXACT_PAYS = 2e7  # multiply-adds of a pass, times coordinates, above which one pass beats a difference quotient
@@ -30,6 +30,7 @@ class Mode(NamedTuple):
     origin: np.ndarray  # (n,)
     factor: np.ndarray  # (n, n), lower triangular
     value: float  # log posterior at the origin, nats
+    around: Around | None = None  # what the log posterior is there, where it was climbed to
 
     @property
     def log_integral(self) -> float:
@@ -79,6 +80,15 @@ def around(density: Density, theta: np.ndarray) -> Around:
     return Around(value, gradient, exact)
 
 
+def around_rows(prior: Density, passes: Passes, theta: np.ndarray) -> Around:
+    """What the log posterior of rows is around theta, from one pass over them; its Hessian is exact."""
+    mixture = prior.unpack(theta)
+    totals = second_order(passes, mixture, prior.model, prior.center)
+    gradient = expected(prior, mixture, totals.statistics)(theta)[1]
+    value = totals.log_likelihood + prior(theta)[0]
+    return Around(value, gradient, lambda _step: hessian_of(prior, theta, totals))
+
+
 def hessian(density: Density, theta: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Hessian (n, n) of the log posterior: central differences of its exact gradient, by ``step`` (n,), symmetrised."""
     rows = []
@@ -126,7 +136,7 @@ def climb_to_mode(
         else:
             break
         theta, here = candidate, there
-    return Mode(theta, _triangular(factor), here.value)
+    return Mode(theta, _triangular(factor), here.value, here)
 
 
 def _triangular(factor: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ class Sampling:
 
     Attributes
     ----------
-    method : {"nuts", "gibbs", "laplace", "variational"}
+    method : {"nuts", "gibbs", "subset", "laplace", "variational"}
     sampler : {"nutpie", "pymc", "gibbs"}
     seed, tune : int
     seconds : float
@@ -105,6 +105,11 @@ class Sampling:
     def approximate(self) -> bool:
         """Whether the draws are of an approximation, not of the posterior itself."""
         return self.method not in ("nuts", "gibbs")
+
+    @property
+    def independent(self) -> bool:
+        """Whether each draw is independent of the others, so that chains tell nothing."""
+        return self.method in ("laplace", "variational")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -22,13 +22,15 @@ from bayesgmm.bayes.diagnosis import diagnose, separate_modes
 from bayesgmm.bayes.findings import Diagnosis
 from bayesgmm.bayes.gibbs import check_gibbs, why_not
 from bayesgmm.bayes.laplace import Mode, laplace_draws
+from bayesgmm.bayes.many_rows import LARGEST_ELSEWHERE, ManyRows, elsewhere, judged_modes
 from bayesgmm.bayes.mode_weights import ModeWeights, weigh_modes
 from bayesgmm.bayes.modes import UNSURE, Searched, candidates, find_modes, search_modes
-from bayesgmm.bayes.nuts import LEAST_TUNE
+from bayesgmm.bayes.nuts import LEAST_TUNE, nutpie_draws
 from bayesgmm.bayes.posterior import Posterior, posterior
 from bayesgmm.bayes.priors import Priors, check_priors
 from bayesgmm.bayes.run import Earlier, Outlet, Run, Size, earlier_draws, interrupted
 from bayesgmm.bayes.samplers import by_gibbs, by_nutpie, by_pymc
+from bayesgmm.bayes.subset import LARGEST, check_subset, n_rows, promising, subset
 from bayesgmm.bayes.tree import write_tree
 from bayesgmm.bayes.variational import variational_draws
 from bayesgmm.bayes.verdict import Convergence, Verdict
@@ -45,8 +47,14 @@ _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
     "pymc": by_pymc,
     "gibbs": by_gibbs,
 }
-_METHODS = ("auto", "nuts", "laplace", "variational")
+_METHODS = ("auto", "nuts", "subset", "laplace", "variational")
 _INSTEAD_OF_NUTS = "As the table has many rows, method='auto' took it for the posterior, which method='nuts' samples."
+_NO_SUBSET = (
+    "method='subset' is for complete and exact rows, of fits without noise, samples by nutpie, and does not continue "
+    "draws that out= holds; use method='nuts'"
+)
+_LONGER = 4  # times as many draws of a weighted posterior, which takes little time, where chains have not converged
+_CHEAPER = 2  # times fewer rows to read are worth an approximation
 _UNSUPPORTED = ("labels", "fixed")  # constraints of a fit
 _FEWEST_AGAIN = 200  # draws of a chain, below which they are too few whichever sampler they are from
 _LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
@@ -80,13 +88,16 @@ def sample_posterior(
         Gives K, the covariance model, the starting point and the components' labels.
     priors : Priors, optional
         `Priors.weakly_informative` by default.
-    method : {"auto", "nuts", "laplace", "variational"}
+    method : {"auto", "nuts", "subset", "laplace", "variational"}
         "nuts" samples the posterior. "laplace" draws from the normal approximation at the posterior mode instead, in
         milliseconds, and tells by a Pareto k (Vehtari et al. 2024) how far to trust it; ``sample_stats`` then holds log
-        importance weights. Of a table in parts 200 draws are checked so, in one pass over all rows, which also moves
-        the approximation to the posterior's mean, and no weights are kept. "auto" is that for tables in parts, for
-        which there is no other; it tries the same for tables in memory of 10 000 rows and more, complete and exact, and
-        where the check refuses it, as for other tables, is "nuts". The verdict says so. "variational" draws from the
+        importance weights. Of a table in parts 200 draws are checked so, which also moves the approximation to the
+        posterior's mean, and no weights are kept. "subset" samples by NUTS a posterior of a few thousand weighted rows,
+        which has at the mode the value's slope and curvature that the posterior of all rows has. 200 of the draws are
+        checked over all rows, and move the others to their mean. It is for at most 50 free parameters, and for rows
+        that are complete and exact. "auto" is "laplace" for tables in parts, and "subset" where the check refuses that;
+        it tries both for tables in memory of 10 000 rows and more, complete and exact, and where neither will do, as
+        for other tables, is "nuts". The verdict says what was done. "variational" draws from the
         mean-field approximation, which is judged in the same way, and resamples the draws by their importance weights
         where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV under inverse-Wishart priors, of
         fits without noise.
@@ -167,6 +178,9 @@ def sample_posterior(
 
     Good (1953), Biometrika 40, 237-264. doi:10.1093/biomet/40.3-4.237
 
+    Deville & Särndal (1992), Calibration estimators in survey sampling. Journal of the American Statistical
+    Association 87, 376-382. doi:10.1080/01621459.1992.10475217
+
     Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling. Journal of Machine Learning
     Research 25(72), 1-58.
 
@@ -191,12 +205,12 @@ def sample_posterior(
     if (parts := parts_of(X)) is not None:
         given = {"error_sd": error_sd, "error_covariance": error_covariance, "noise": noise}
         check_fitted_parts(fit, parts, given, _UNSUPPORTED, "the posterior")
-        if method not in ("auto", "laplace"):
+        if method not in ("auto", "subset", "laplace"):
             raise InputError(
-                f"method={method!r} reads all rows tens of thousands of times; a table in parts has method='laplace'. "
-                "If the table fits, read it into memory, or else a random sample of it"
+                f"method={method!r} reads all rows tens of thousands of times; a table in parts has method='laplace' "
+                "and method='subset'. If the table fits, read it into memory, or else a random sample of it"
             )
-        tree, verdict = _sample_parts(parts, fit, priors, size, file, rng, progress, started)
+        tree, verdict = _sample_parts(parts, fit, priors, method, size, file, rng, progress, started)
         if not verdict.good:
             warnings.warn(verdict.text, ConvergenceWarning, stacklevel=2)
         return tree
@@ -211,15 +225,20 @@ def sample_posterior(
     tell = of_stage(progress, "posterior")
     tell(0, size.total)
     refused = ""
-    if method == "auto":
-        tried = many_rows.of_memory(density) if sampler == "auto" and earlier is None else None
-        if tried is not None:
-            modes, found = many_rows.approximation(tried, fit, seed, "")
-            if found.verdict.good:
-                run = Run(density, fit, Searched(), modes, size, "laplace", "nutpie", seed, started)
+    if method in ("auto", "subset"):
+        rows = many_rows.of_memory(density, seed)
+        if method == "subset" and (rows is None or sampler not in ("auto", "nutpie") or earlier is not None):
+            raise InputError(_NO_SUBSET)
+        tried = sampler == "auto" and earlier is None and density.table.n_observations >= many_rows.MANY
+        if rows is not None and (tried or method == "subset"):
+            run = Run(density, fit, Searched(), [], size, method, "nutpie", seed, started)
+            drawn = _of_many_rows(rows, run, tell)
+            if method == "subset" or drawn.verdict.convergence is not Convergence.APPROXIMATION_POOR:
                 tell(size.total, size.total)
-                return _laplace_tree(run, found.telling(_INSTEAD_OF_NUTS), file)
-            refused = f"It was sampled by NUTS, as an approximation would not do: {found.verdict.text}"
+                if not drawn.verdict.good:
+                    warnings.warn(drawn.verdict.text, ConvergenceWarning, stacklevel=2)
+                return _told(drawn.adding(_INSTEAD_OF_NUTS) if method == "auto" else drawn, file)
+            refused = f"It was sampled by NUTS, as an approximation would not do: {drawn.verdict.text}"
         method = "nuts"
     searched = search_modes(density, fit, np.random.default_rng([seed, 2])) if method == "nuts" else Searched()
     modes = [] if method == "variational" else find_modes(density, candidates(fit, searched, 2 * size.chains))
@@ -253,30 +272,105 @@ def _sample_parts(
     parts: Parts,
     fit: EMFit,
     priors: Priors | None,
+    method: str,
     size: Size,
     file: Path | None,
     rng: Any,
     progress: Progress | None,
     started: float,
 ) -> tuple[xr.DataTree, Verdict]:
-    """Draws of Laplace's approximation to the posterior of a table in parts, and whether to trust them."""
+    """Draws of an approximation to the posterior of a table in parts, and whether to trust them."""
     seed, kept = many_rows.seed_and_passes(rng, file)
     table = many_rows.LargeTable.of(parts, fit, seed, progress, kept)
     rows = table.posterior(fit, priors)
     if file is not None and file.exists():
         earlier = earlier_draws(file, rows.prior, table.source)
         return earlier.tree, posterior(earlier.tree).verdict or Verdict(Convergence.UNCHECKED, "")
-    modes, found = many_rows.approximation(rows, fit, seed, many_rows.ADVICE)
-    of_sampling = Searched(), modes, size, "laplace", "nutpie", seed, started
-    run = Run(rows.prior, fit, *of_sampling, sample=table.sample, source=table.source)
-    return _laplace_tree(run, found, file), found.verdict
+    run = Run(rows.prior, fit, Searched(), [], size, method, "nutpie", seed, started, table.shown, table.source)
+    drawn = _of_many_rows(rows, run, of_stage(progress, "posterior"))
+    if drawn.verdict.convergence is Convergence.APPROXIMATION_POOR:
+        drawn = drawn.adding(many_rows.ADVICE)
+    return _told(drawn, file), drawn.verdict
 
 
-def _laplace_tree(run: Run, found: many_rows.Checked, file: Path | None) -> xr.DataTree:
-    """The tree of draws of an approximation that has been checked."""
-    chains = found.draws(chains=run.size.chains, draws=run.size.draws, seed=run.seed)
-    tree = run.tree(replace(run.posterior(chains), verdict=found.verdict), None)
-    if file is not None:
+class _Approximated(NamedTuple):
+    """Draws of an approximation of a posterior of many rows, and whether to trust them."""
+
+    run: Run
+    chains: Chains
+    verdict: Verdict
+
+    def adding(self, sentence: str) -> _Approximated:
+        """The same with another sentence at the end of its verdict."""
+        return self._replace(verdict=replace(self.verdict, text=f"{self.verdict.text} {sentence}"))
+
+
+def _of_many_rows(rows: ManyRows, run: Run, tell: Callable[[int, int], None]) -> _Approximated:
+    """Draws by Laplace's approximation or, where it is not to be trusted and that may do, by NUTS on weighted rows.
+
+    The run's method, where it is not "auto", says which of the two.
+    """
+    run = replace(run, modes=many_rows.modes_of(rows, run.fit))
+    mode, size = run.modes[0], run.size
+    if run.method == "subset":
+        if len(mode.origin) > LARGEST:
+            raise InputError(
+                f"method='subset' is for at most {LARGEST} free parameters, and these are {len(mode.origin)}; "
+                "use fewer components, or the same covariance for all"
+            )
+        return _by_subset(rows, run, subset(rows, mode, run.seed), tell)
+    found = many_rows.checked(rows, mode, run.seed)
+    chains = found.draws(chains=size.chains, draws=size.draws, seed=run.seed)
+    normal = _Approximated(replace(run, method="laplace"), chains, judged_modes(run.modes, found.verdict))
+    if run.method == "laplace" or found.verdict.good or elsewhere(run.modes) > LARGEST_ELSEWHERE:
+        return normal
+    in_memory = run.source is None
+    if len(mode.origin) > LARGEST or (in_memory and _CHEAPER * n_rows(mode) > rows.parts.n_observations):
+        return normal
+    weighted = subset(rows, mode, run.seed)
+    if not promising(weighted, found):
+        return normal.adding("Nor would a few weighted rows stand for all of them.")
+    drawn = _by_subset(rows, replace(run, method="subset"), weighted, tell)
+    if drawn.verdict.convergence is Convergence.APPROXIMATION_POOR:
+        return normal.adding(drawn.verdict.text)
+    return drawn.adding(f"This was done as {normal.verdict.text}")
+
+
+def _by_subset(rows: ManyRows, run: Run, weighted: Density, tell: Callable[[int, int], None]) -> _Approximated:
+    """Draws by NUTS from the posterior of weighted rows; one of four where as many as asked for are not enough."""
+    size = run.size
+    for longer in (1, _LONGER):
+        chains = nutpie_draws(
+            weighted,
+            run.modes[0],
+            draws=longer * size.draws,
+            tune=longer * size.tune,
+            chains=size.chains,
+            seed=run.seed,
+            progress=_slower(tell, longer, size.total),
+        ).picked(np.s_[:, longer - 1 :: longer])
+        diagnosis = diagnose(run.posterior(chains))
+        if diagnosis.good or size.draws < _FEWEST_AGAIN or not chains.complete:
+            break
+    if not chains.complete:
+        text = f"Not converged: {interrupted(size, run.posterior(chains))}."
+        return _Approximated(run, chains, Verdict(Convergence.NOT_CONVERGED, text))
+    chains, verdict = check_subset(rows, weighted, chains)
+    verdict = judged_modes(run.modes, verdict)
+    convergence = diagnosis.convergence if verdict.good and not diagnosis.good else verdict.convergence
+    of_sampling = replace(diagnosis, findings=tuple(f for f in diagnosis.findings if f.symptom.fault))
+    return _Approximated(run, chains, Verdict(convergence, f"{verdict.text} {of_sampling.text}"))
+
+
+def _slower(tell: Callable[[int, int], None], times: int, total: int) -> Callable[[int], None]:
+    """What tells how many draws are done where so many times as many are made as are wanted."""
+    return lambda done: tell(done // times, total)
+
+
+def _told(drawn: _Approximated, file: Path | None) -> xr.DataTree:
+    """The tree of draws of an approximation, which is written to a file if there are all of them."""
+    tree = drawn.run.tree(replace(drawn.run.posterior(drawn.chains), verdict=drawn.verdict), None)
+    if file is not None and drawn.chains.complete:
         write_tree(tree, file)
     return tree
 

@@ -75,7 +75,11 @@ def analyse(
         )
         drawn = posterior(tree)
         if not drawn.sampling.complete:
-            kept = "" if out is None else f"; the draws are kept in {out}, and the same command goes on from there"
+            kept = (
+                ""
+                if out is None or not out.exists()
+                else f"; the draws are kept in {out}, and the same command goes on from there"
+            )
             raise KeyboardInterrupt(f"{tree.attrs['partial']}{kept}")
         seconds = {"em": fitted - started, "posterior": time.perf_counter() - fitted}
         progress("leave-one-out", 0, 0)

@@ -39,10 +39,10 @@ With a range of components there is a directory k1, k2, ... for each, and the fi
 With --em-only there are estimates without intervals: report.html, clusters.png, em_path.png, responsibilities.csv,
 components.csv, imputed.csv where values are missing, fit.npz and summary.json.
 Several files, a pattern of their names (in quotes), a directory of Parquet files, .npy, and a file of Parquet that is
-large beside the memory are read in parts. The posterior of all their rows is then by Laplace's approximation, and it is
-said whether a check over all rows trusts it; what is said of single rows, and drawn, is of a random sample of them, and
-there is no leave-one-out. Values may be missing only with --em-only. What each reading of the rows has found is kept in
-DIR/unfinished until the end: however it was stopped, the same command goes on from there.
+large beside the memory are read in parts. The posterior of all their rows is then by Laplace's approximation, or by
+NUTS on weighted rows, and it is said whether a check trusts it; what is said of single rows, and drawn, is of a random
+sample of them, and there is no leave-one-out. Values may be missing only with --em-only. What each reading of the rows
+has found is kept in DIR/unfinished until the end: however it was stopped, the same command goes on from there.
 Of a table in memory draws are kept in posterior.part.nc until the end: after an interruption the same command goes on.
 
 --priors takes a file with what bg.Priors.to_json() gives, or with some of its parts, concentration, means and

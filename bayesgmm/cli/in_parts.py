@@ -61,7 +61,7 @@ def refuse_what_is_for_one_file(arguments: argparse.Namespace) -> None:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for a table that fits in memory, not for one in parts; leave it out")
     if getattr(arguments, "sampler", "auto") != "auto":
-        raise InputError("--sampler is for a table that fits in memory; one in parts has Laplace's approximation")
+        raise InputError("--sampler is for a table that fits in memory; one in parts chooses its own")
 
 
 def fit(

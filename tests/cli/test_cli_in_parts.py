@@ -140,7 +140,7 @@ def test_draws_are_kept_for_a_fit_that_is_stopped_after_them(parts, with_posteri
     with monkeypatch.context() as patch:
         patch.setattr(in_parts, "summarise", stop)
         assert run(*command)[0] == 130
-    monkeypatch.setattr(many_rows, "approximation", stop)
+    monkeypatch.setattr(many_rows, "modes_of", stop)
     assert run(*command)[0] == 0
     one, other = (pd.read_csv(directory / "components.csv") for directory in (tmp_path / "out", with_posterior[0]))
     pd.testing.assert_frame_equal(one, other)
