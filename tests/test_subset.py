@@ -11,7 +11,7 @@ from scipy import optimize, stats
 import bayesgmm as bg
 from bayesgmm.bayes.chains import Chains
 from bayesgmm.bayes.laplace import hessian
-from bayesgmm.bayes.many_rows import modes_of, of_memory
+from bayesgmm.bayes.many_rows import LargeTable, modes_of, of_memory
 from bayesgmm.bayes.subset import calibrated, check_subset, subset
 
 N = 30_000
@@ -74,6 +74,17 @@ def test_weighted_rows_are_the_tables_own_and_their_weights_add_up_to_it(two):
     table = subset(rows, modes_of(rows, fit)[0], seed()).table
     assert np.isin(table.values[:, 0], X[:, 0]).all()
     assert table.sample_weight.sum() == pytest.approx(N, rel=1e-4)
+
+
+def test_weighted_rows_are_the_same_wherever_rows_are(two):
+    X, fit = two
+    sources = lambda: iter([X]), lambda: iter([X[:7000], X[7000:7001], X[7001:]])
+    found = []
+    for source in sources:
+        rows = LargeTable.of(bg.open_table(source), fit, seed(), None).posterior(fit, None)
+        found.append(subset(rows, modes_of(rows, fit)[0], seed()).table)
+    np.testing.assert_array_equal(found[0].values, found[1].values)
+    np.testing.assert_array_equal(found[0].sample_weight, found[1].sample_weight)
 
 
 def test_draws_move_to_the_mean_of_the_posterior_of_all_rows():

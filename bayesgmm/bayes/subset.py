@@ -44,7 +44,7 @@ _ROWS_OF_A_CONDITION = 5
 LARGEST = 50  # coordinates: with more, their pairs are more conditions than so few rows can meet
 _LEAST_WEIGHT = 0.1  # of what a weight was
 _PROMISING = 0.3  # nats: sd of the difference of the log posteriors, below which NUTS is tried
-_BLOCK = 1024  # rows whose products of scores are in memory
+_BLOCK = 1024  # rows that are worked on at a time
 _MOST_STEPS = 20
 _HOPELESS = 50.0  # times what a weight was, at which the search is given up
 _EXACT = 1e-3  # of what chance would make of the difference in slope or curvature
@@ -120,7 +120,7 @@ class _Draw:
 
     def __call__(self, values: np.ndarray, start: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         chance = np.minimum(self.scale * (self.influence(values) + self.even), 1.0)
-        drawn = np.random.default_rng([self.seed, start // SURVEY_ROWS]).random(len(values)) < chance
+        drawn = np.random.default_rng([self.seed, 6, start // SURVEY_ROWS]).random(len(values)) < chance
         return {start: (values[drawn], 1 / chance[drawn])}
 
 
@@ -188,8 +188,7 @@ def calibrated(terms: np.ndarray, totals: np.ndarray, weight: np.ndarray) -> np.
         missing = totals - (weight * np.maximum(factor, _LEAST_WEIGHT)) @ terms
         if np.abs(missing).max() < _EXACT or factor.max() > _HOPELESS:
             break
-        root = terms[free] * np.sqrt(weight[free])[:, None]
-        products = root.T @ root
+        products = _products(terms, np.where(free, weight, 0.0))
         products[np.diag_indices_from(products)] += _SLACK
         step = cho_solve(cho_factor(products), missing)
         along, length = terms @ step, 1.0
@@ -199,6 +198,15 @@ def calibrated(terms: np.ndarray, totals: np.ndarray, weight: np.ndarray) -> np.
             break
         b, factor, height = b + length * step, factor + length * along, there
     return weight * np.maximum(factor, _LEAST_WEIGHT)
+
+
+def _products(terms: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted sum (p, p) over rows of the products of their terms (n, p)."""
+    total = np.zeros((terms.shape[1],) * 2)
+    for start in range(0, len(terms), _BLOCK):
+        root = terms[start : start + _BLOCK] * np.sqrt(weight[start : start + _BLOCK])[:, None]
+        total += root.T @ root
+    return total
 
 
 @dataclass(frozen=True)
