@@ -85,7 +85,8 @@ def weighted(n):
     )
     ess = [bg.diagnose(tree).ess for tree in (ours, all_rows)]
     print(
-        f"{n:9}{some:10.1f}{ess[0]:8.0f}{nuts:10.1f}{ess[1]:8.0f}{off:12.2f}  {bg.posterior(ours).verdict.text[:170]}"
+        f"{n:9}{some:10.1f}{ess[0]:8.0f}{nuts:10.1f}{ess[1]:8.0f}{off:12.2f}",
+        f" {bg.posterior(ours).verdict.convergence.name}",
     )
 
 

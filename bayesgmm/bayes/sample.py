@@ -54,7 +54,7 @@ _NO_SUBSET = (
     "draws that out= holds; use method='nuts'"
 )
 _LONGER = 4  # times as many draws of a weighted posterior, which takes little time, where chains have not converged
-_CHEAPER = 2  # times fewer rows to read are worth an approximation
+_CHEAPER = 4  # times fewer rows to read are worth an approximation: weights take as long as thousands of densities
 _UNSUPPORTED = ("labels", "fixed")  # constraints of a fit
 _FEWEST_AGAIN = 200  # draws of a chain, below which they are too few whichever sampler they are from
 _LARGEST_UNVISITED = 0.05  # share of the posterior that modes without chains may have
@@ -96,11 +96,11 @@ def sample_posterior(
         which has at the mode the value's slope and curvature that the posterior of all rows has. 200 of the draws are
         checked over all rows, and move the others to their mean. It is for at most 50 free parameters, and for rows
         that are complete and exact. "auto" is "laplace" for tables in parts, and "subset" where the check refuses that;
-        it tries both for tables in memory of 10 000 rows and more, complete and exact, and where neither will do, as
-        for other tables, is "nuts". The verdict says what was done. "variational" draws from the
-        mean-field approximation, which is judged in the same way, and resamples the draws by their importance weights
-        where these can be trusted; it is available for EII, VII, EEI, VVI, EEE and VVV under inverse-Wishart priors, of
-        fits without noise.
+        it tries the first for complete and exact tables in memory of 10 000 rows and more, the second where that takes
+        a quarter of the rows or less, and where neither will do, as for other tables, is "nuts". The verdict says what
+        was done. "variational" draws from the mean-field approximation, which is judged in the same way, and
+        resamples the draws by their importance weights where these can be trusted; it is available for EII, VII, EEI,
+        VVI, EEE and VVV under inverse-Wishart priors, of fits without noise.
     draws, tune, chains : int
         Draws to keep and to tune with, per chain, and chains. At least 10 tuning draws are needed to find a step size.
     sampler : {"auto", "nutpie", "pymc", "gibbs"}
