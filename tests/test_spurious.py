@@ -89,6 +89,22 @@ def test_rows_on_a_line_in_noise_are_no_cluster(D):
     assert np.mean(thin) > 0.97
 
 
+def test_two_handfuls_do_not_make_each_other_real():
+    """Two slices of one cluster, seven and eight rows: either is needed only where the other stays as it is."""
+    rng = np.random.default_rng([99, 4])
+    for _ in range(17):
+        D, L = rng.integers(2, 4), rng.integers(4, 9)
+        K, n, gap = rng.integers(3, min(L, 6)), rng.integers(8, 25), rng.choice([3, 4, 6, 8])
+        X = np.concatenate([rng.normal(center, 1, (n, D)) for center in rng.normal(0, gap, (L, D))])
+    labels = [int(k) for k in "3333333333302302023202222222222221111101001133333333323"]
+    with pytest.warns(bg.ConvergenceWarning, match="by chance|chance puts"):
+        fit = bg.fit_em(X, K, starts=[labels])
+    width = widths(fit.mixture.covariances, fit.mixture.weights)
+    assert (width < THIN).sum() == 2
+    np.testing.assert_array_less(fit.n_observations * fit.mixture.weights[width < THIN], 9)
+    assert fit.spurious
+
+
 @pytest.mark.parametrize("angle", [0.0, 0.4, 1.2])
 def test_a_real_cluster_on_a_line_is_one(angle):
     """Thirty rows among two hundred, thirty times as narrow as these: no chance makes such."""

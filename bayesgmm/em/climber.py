@@ -195,8 +195,8 @@ class Climber:
     def _is_chance(self, outcomes: ascent.Outcomes, i: int, k: int, n_rows: float) -> bool:
         """Whether some subset of the rows would be expected to gain as much as climb i's component k by chance alone.
 
-        The gain is over the mixture in which it is merged with another one, whichever loses least. Labelled rows are
-        not chosen.
+        The gain is over the mixture in which it is merged with another one, whichever loses least, and over where a
+        climb from there leads if it has no thin component. Labelled rows are not chosen.
         """
         weights, offsets, covariances = outcomes.weights[i], outcomes.offsets[i], outcomes.covariances[i]
         table, others = self.table, np.delete(np.arange(len(weights)), k)
@@ -222,9 +222,40 @@ class Climber:
         with np.errstate(divide="ignore"):
             lost = -np.logaddexp(np.log(rest), merged - whole)
         weight = table.weight_of_rows * (self.problem.total / table.total_weight)
+        losses = weight @ lost
         n_subsets = log_subsets(float(weight @ free), float((weight * free) @ shares[:, k]))
-        gain = float((weight @ lost).min()) + n_subsets
-        return log_chance_subsets(n_rows, n_subsets, gain, table.n_features, self.model) > 0
+
+        def by_chance(gain: float) -> bool:
+            return log_chance_subsets(n_rows, n_subsets, gain + n_subsets, table.n_features, self.model) > 0
+
+        if by_chance(float(losses.min())):
+            return True
+        j = int(losses.argmin())
+        fewer = [np.delete(part, k, axis=0) for part in (weights, offsets, covariances)]
+        for part, value in zip(fewer, (pair, means, within + between), strict=True):
+            part[j] = value[j]
+        return by_chance(float(outcomes.progress["value"][i]) - self._height_from(*fewer))
+
+    def _height_from(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> float:
+        """Where a climb from a mixture of fewer components leads, in nats.
+
+        That is -inf where it degenerates, where it ends with a thin component, so that it says nothing of mixtures
+        without one, and where rows are labelled or parts fixed.
+        """
+        problem, (K, D), former = self.problem, offsets.shape, len(self.problem.fixed.has_mean)
+        if self.labels.size or any(given.any() for given in problem.fixed[::2]):
+            return -math.inf
+        units = np.split(problem.metric, [former, former + former * D])
+        fewer = problem._replace(
+            metric=np.concatenate([unit[: len(unit) // former * K] for unit in units]),
+            penalty=problem.penalty._replace(concentration=problem.penalty.concentration[:K]),
+            fixed=ascent.Fixed(*(part[:K] for part in problem.fixed)),
+        )
+        moments = np.concatenate((weights * problem.total, offsets.ravel(), covariances.ravel()))
+        end = replace(self, problem=fewer).climb(moments[None])[0]
+        if end.codes[0] == ascent.DEGENERATE or widths(end.covariances[0], end.weights[0]).min() < THIN:
+            return -math.inf
+        return float(end.progress["value"][0])
 
     def _log_joint(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         """Log weight plus log density (N, K) of components with these parameters at each row."""
