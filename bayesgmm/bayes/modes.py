@@ -20,7 +20,7 @@ from bayesgmm.mixture import GaussianMixture
 
 _WEIGHTLESS = 7.0  # nats of evidence by Laplace below the best mode's at which a mode is left out
 _SAME = 0.1  # nats of symmetric divergence, per component, within which two modes are one
-UNSURE = 0.05  # chance of a higher maximum above which the verdict says so
+UNSURE = 0.1  # chance of a higher maximum above which the verdict says so
 _BETTER = 0.5  # nats by which another maximum of the likelihood is worth a word
 _CLIMBED = 10  # maxima of the posterior from which the likelihood is climbed
 
@@ -40,7 +40,7 @@ class Searched(NamedTuple):
         """Chance that a longer search would find a higher maximum; NaN where too few climbs tell of others."""
         if not self.maxima:
             return 0.0
-        return math.nan if self.climbs < TELLING else chance_of_better(len(self.maxima), self.maxima[0].hits)
+        return math.nan if self.climbs < TELLING else chance_of_better([m.hits for m in self.maxima])
 
     @property
     def text(self) -> str:

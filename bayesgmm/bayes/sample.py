@@ -158,7 +158,7 @@ def sample_posterior(
 
     Notes
     -----
-    EM searches for the maxima under the priors, until the chance that another climb finds a new one is below 5 %; the
+    EM searches for the maxima under the priors, until the chance that there is a higher one is below 2 %; the
     attribute ``search`` says how often the highest was reached. Chains start from the modes near these maxima, and near
     the fit's own, that are within 10 nats of the best; ``maxima`` has the log evidence of each by Laplace's
     approximation, all K! labellings counted. Where chains stay in separate modes, draws are taken from the modes in

@@ -142,7 +142,7 @@ def fit_em(
         Labels (N,), responsibilities (N, K) or `GaussianMixture` values to start from instead of the portfolio. With
         noise, labels may be -1 and responsibilities of a row sum to less than one.
     n_starts : int, optional
-        Number of starts. Without it there are as many as it takes until the chance of a better maximum is below 3 %,
+        Number of starts. Without it there are as many as it takes until the chance of a better maximum is below 2 %,
         but at most 200, fewer where the table is long or has many features. ``fit.search`` says what was found how
         often, and ``fit.search_end`` why the search ended.
     align_to : EMFit or GaussianMixture, optional
@@ -186,13 +186,13 @@ def fit_em(
     -----
     The first twenty starts are hierarchical clusterings, k-means++ seeds and random partitions in whitened coordinates.
     Further ones are moves of the best maximum: one component goes to a random row, or to one half of another one; a
-    fifth are new seeds. The chance of a better maximum is judged by how often the best was met and how many others are
-    within ten nats of it; more starts never give a lower maximum. Where the table is long (more than 500 rows and 100
-    per feature for each component) 20 starts, or ``n_starts``, make short runs over a sample of its rows instead, and
-    the best are carried on over all rows ("small EM"). Slow climbs are accelerated by multisecant steps of the expected
-    moments (Anderson mixing of type I); a step that would lower the log-likelihood is undone. Where the best climb
-    ends, its means are moved by at most a standard error. If the climb does not come back from there, it had ended on a
-    saddle or a plateau, and goes on.
+    fifth are new seeds. The chance of a better maximum is judged by how often the best was met, and how often those
+    within ten nats of it, above all by how many of these were met once; more starts never give a lower maximum. Where
+    the table is long (more than 500 rows and 100 per feature for each component) 20 starts, or ``n_starts``, make short
+    runs over a sample of its rows instead, and the best are carried on over all rows ("small EM"). Slow climbs are
+    accelerated by multisecant steps of the expected moments (Anderson mixing of type I); a step that would lower the
+    log-likelihood is undone. Where the best climb ends, its means are moved by at most a standard error. If the climb
+    does not come back from there, it had ended on a saddle or a plateau, and goes on.
 
     Missing values are integrated over, not filled in: estimates are those of maximum likelihood if a value's being
     missing depends on observed values alone (missing at random). Where values are missing for what they are, as when

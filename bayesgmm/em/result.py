@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from bayesgmm.tables import StandIn
 
 SAME_MAXIMUM = 1e-3  # nats within which two climbs have found the same maximum
 RIVALS = 10.0  # nats below the best maximum that another may be to be looked at
-_ODDS = 6.0  # against a better maximum, per hit of the best and per maximum that could be it
+_ODDS, _POWER = 3.5, 0.17  # of a better maximum: per share of new ones, and the power of rivals per hit
+_UNSEEN, _LEAST_RIVALS = 0.3, 0.01  # what counts as met where nothing was: maxima met once, and rivals
 TELLING = 10  # climbs, fewer than which say nothing of other maxima
 _SAME_TABLE = 1e-2, 1e-6  # nats, and share of it, by which a table's log-likelihood may differ from its fit's
 _FEW_ROWS = 1.5  # fewer are no component but a single row
@@ -127,21 +128,28 @@ class Maximum:
     mixture: GaussianMixture | None = field(default=None, repr=False, compare=False)
 
 
-def chance_of_better(n_rivals: int, hits: int) -> float:
-    """Chance that a longer search would find a better maximum than the best so far, which it has met so many times.
+def chance_of_better(hits: Sequence[int]) -> float:
+    """Chance that a longer search would find a better maximum than the best so far, by how often each was met.
 
-    After Boender & Rinnooy Kan (1987) and Finch, Mendell & Thode (1989) it depends on how many distinct maxima there
-    are that could be the best, and how often the best of them was met. Its form is fitted to how often fits to a
-    hundred tables fell short of what long searches found.
+    Of all climbs, about as large a share would end at new maxima as did end at those met once (Good 1953). That share,
+    among the maxima that could be the best, how many these are and how often the best was met are what the chance
+    depends on; the numbers are fitted to how often searches of random tables fell short of what long searches found.
 
     Parameters
     ----------
-    n_rivals : int
-        Number of maxima within ``RIVALS`` nats of the best, itself included, spurious ones left out.
-    hits : int
-        Number of climbs that ended at the best.
+    hits : sequence of int
+        Number of climbs that ended at each maximum within ``RIVALS`` nats of the best, spurious ones left out; that of
+        the best itself is the first.
+
+    References
+    ----------
+    Good (1953), Biometrika 40:237-264, doi:10.1093/biomet/40.3-4.237. For stopping rules see Boender & Rinnooy Kan
+    (1987), Mathematical Programming 37:59-80, doi:10.1007/BF02591684, and Finch, Mendell & Thode (1989), Journal of the
+    American Statistical Association 84:1020-1023, doi:10.1080/01621459.1989.10478867.
     """
-    odds = (n_rivals + 1) / (_ODDS * hits)
+    new = (hits.count(1) + _UNSEEN) / (sum(hits) + _UNSEEN)
+    rivals = (len(hits) - 1 + _LEAST_RIVALS) / hits[0]
+    odds = _ODDS * new * rivals**_POWER
     return odds / (1 + odds)
 
 
@@ -305,8 +313,8 @@ class EMFit:
         if self.search_end is SearchEnd.GIVEN or self._n_climbs < TELLING:
             return math.nan
         best = self._maximum
-        near = (m for m in self.maxima if abs(m.log_likelihood - best.log_likelihood) < RIVALS)
-        return chance_of_better(sum(m.spurious == best.spurious for m in near), best.hits)
+        rivals = (m for m in self.maxima if abs(m.log_likelihood - best.log_likelihood) < RIVALS)
+        return chance_of_better([m.hits for m in rivals if m.spurious == best.spurious])
 
     @property
     def search(self) -> str:

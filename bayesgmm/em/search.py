@@ -27,7 +27,7 @@ from bayesgmm.expectation import in_threads, multiply_adds, parallel_pays
 
 _FIRST = 20  # starts of the portfolio, before there is a maximum to move from; also all that a long table has
 _BATCH, _FRESH = 20, 4  # starts at a time after these, and how many of them are seeded afresh
-_ENOUGH = 0.03  # chance of a better maximum at which a search ends
+_ENOUGH = 0.02  # chance of a better maximum at which a search ends
 _CLIMBS, _WORK = 200, 1.5e9  # the most that a search makes, and multiply-adds after which it begins no further batch
 _WITH_PARAMETERS = 20  # highest maxima that are reported with their parameters
 _COINCIDENT = 0.02  # sds of the table within which two components look like one, as they do on saddles
@@ -130,8 +130,8 @@ class _Found:
         if self._leader is None or self._leader.climb.why_spurious is not None:
             return 1.0
         best = self._leader.climb.value
-        near = (summit.climb for summit in self._summits if abs(summit.climb.value - best) < RIVALS)
-        return chance_of_better(sum(climb.why_spurious is None for climb in near), self._leader.hits)
+        rivals = (summit for summit in reversed(self._summits) if abs(summit.climb.value - best) < RIVALS)
+        return chance_of_better([summit.hits for summit in rivals if summit.climb.why_spurious is None])
 
     def climb(self, batch: Candidates) -> None:
         """Climb from named moments to the end."""
