@@ -48,7 +48,7 @@ _SAMPLERS: dict[str, Callable[[Run, Outlet, Earlier | None], Chains]] = {
     "gibbs": by_gibbs,
 }
 _METHODS = ("auto", "nuts", "subset", "laplace", "variational")
-_INSTEAD_OF_NUTS = "As the table has many rows, method='auto' took it for the posterior, which method='nuts' samples."
+_INSTEAD_OF_NUTS = "As the table has many rows, it took the place of NUTS on all of them, which takes longer."
 _NO_SUBSET = (
     "method='subset' is for complete and exact rows, of fits without noise, samples by nutpie, and does not continue "
     "draws that out= holds; use method='nuts'"

@@ -179,7 +179,8 @@ def _add_fit_arguments(fit: Parser) -> None:
         "--sampler",
         choices=("auto", "nutpie", "pymc", "gibbs"),
         default="auto",
-        help="nutpie, pymc, gibbs, or %(default)s: nutpie, then gibbs where its chains do not converge",
+        help="nutpie, pymc, gibbs, or %(default)s: nutpie, then gibbs where its chains do not converge; of 10 000 rows "
+        "and more an approximation instead, where a check over all rows finds it good",
     )
     _add_printing(fit)
 

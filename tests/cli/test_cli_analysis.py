@@ -80,7 +80,7 @@ def test_numbers_whose_components_are_not_kept_apart_are_named_first(folder, tmp
 
 
 def test_a_table_of_many_rows_gets_a_checked_approximation_with_leave_one_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(many_rows, "_MANY", 1000)
+    monkeypatch.setattr(many_rows, "MANY", 1000)
     rng, out = np.random.default_rng(5), tmp_path / "out"
     X = np.concatenate([rng.normal(mean, 1.0, (700, 1)) for mean in (0.0, 8.0)])
     pd.DataFrame(X, columns=["x"]).to_csv(tmp_path / "rows.csv", index=False)
