@@ -293,7 +293,7 @@ def test_what_cannot_be_computed_is_refused(overlapping):
     with pytest.raises(bg.InputError, match="these are of an approximation"):
         bg.log_evidence(approximate)
     density, thetas, log_values = arrays(overlapping)
-    with pytest.raises(bg.InputError, match="20 draws, 10 of them distinct"):
+    with pytest.raises(bg.InputError, match=r"20 draws, \d+ of them distinct"):
         evidence_of_draws(density, thetas[:2, :10], log_values[:2, :10], None)
     with pytest.raises(bg.InputError, match="must have shapes"):
         evidence_of_draws(density, thetas[0], log_values[0], None)

@@ -128,7 +128,11 @@ def test_an_interrupt_while_sampling_is_one(folder, tmp_path, monkeypatch):
         yield tell
 
     monkeypatch.setattr(progress, "progress_shown", interrupting)
-    status, out, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        status, out, err = run("fit", folder / "geyser.csv", "-k", 2, "--out", tmp_path / "out", "--draws", 50_000)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (status, out, len(drawn)) == (130, "", 1), err
     # What was drawn by then, if anything, is there to go on from; nothing else is.
     assert {path.name for path in tmp_path.glob("out/*")} <= {"posterior.part.nc"}
