@@ -113,7 +113,7 @@ def add_timed(some, others):
 def beyond_compute(table, center):
     """Seconds of a pass by the clock before the first look at rows begins, and after the last has ended."""
     start = time.time()
-    look = Timed(_Totals((request(1, COLUMNS),), center, None))
+    look = Timed(_Totals((request(1, COLUMNS),), center, None, False))
     _, began, ended = table.fold(look, add_timed, 500_000 // 4096 * 4096, lambda done, total: None)
     return time.time() - start - (ended - began)
 

@@ -10,6 +10,7 @@ from oracles import table
 import bayesgmm as bg
 from bayesgmm.covariance import CovarianceModel
 from bayesgmm.em.spurious import THIN, log_chance_subsets, widths
+from bayesgmm.parts import Part, Parts
 
 
 def gains(model, n, D, S, rng):
@@ -154,3 +155,15 @@ def test_rows_whose_component_is_known_are_not_chosen_by_chance():
     labelled = bg.fit_em(X, 2, labels=np.r_[np.zeros(60, int), np.ones(7, int)])
     assert not labelled.spurious
     assert refit(X, [labelled.mixture], "full")[1] == [True]
+
+
+def test_a_thin_cluster_of_a_table_in_parts_is_judged_by_the_sample_as_of_all_rows(monkeypatch):
+    """Two thousand rows in a line are real among ten thousand, of which a sample of two thousand is looked at."""
+    monkeypatch.setattr("bayesgmm.em.large.SAMPLE_ROWS", 2000)
+    rng = np.random.default_rng(6)
+    X = np.concatenate([rng.normal(size=(8000, 2)), rng.normal([1.0, 0.5], [0.02, 1.0], size=(2000, 2))])
+    rng.shuffle(X)
+    table = Parts((Part("rows", len(X), lambda start, stop: X[start:stop]),), ("a", "b"), named=False)
+    fit = bg.fit_em(table, 2, rng=0)
+    assert widths(fit.mixture.covariances, fit.mixture.weights).min() < THIN
+    assert not fit.spurious

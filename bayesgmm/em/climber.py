@@ -234,28 +234,40 @@ class Climber:
         fewer = [np.delete(part, k, axis=0) for part in (weights, offsets, covariances)]
         for part, value in zip(fewer, (pair, means, within + between), strict=True):
             part[j] = value[j]
-        return by_chance(float(outcomes.progress["value"][i]) - self._height_from(*fewer))
+        end = self._climbed_from(*fewer)
+        return end is not None and by_chance(float(weight @ (whole[:, 0] - self._log_prob(*end))))
 
-    def _height_from(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> float:
-        """Where a climb from a mixture of fewer components leads, in nats.
+    def _climbed_from(
+        self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Where a climb over the table's rows from a mixture of fewer components leads: weights, offsets, covariances.
 
-        That is -inf where it degenerates, where it ends with a thin component, so that it says nothing of mixtures
-        without one, and where rows are labelled or parts fixed.
+        None where it degenerates, where it ends with a thin component, so that it says nothing of mixtures without one,
+        and where rows are labelled or parts fixed.
         """
         problem, (K, D), former = self.problem, offsets.shape, len(self.problem.fixed.has_mean)
         if self.labels.size or any(given.any() for given in problem.fixed[::2]):
-            return -math.inf
+            return None
         units = np.split(problem.metric, [former, former + former * D])
+        total = self.table.total_weight  # the problem's is that of all rows, where these are a sample
         fewer = problem._replace(
+            total=total,
             metric=np.concatenate([unit[: len(unit) // former * K] for unit in units]),
             penalty=problem.penalty._replace(concentration=problem.penalty.concentration[:K]),
             fixed=ascent.Fixed(*(part[:K] for part in problem.fixed)),
         )
-        moments = np.concatenate((weights * problem.total, offsets.ravel(), covariances.ravel()))
+        moments = np.concatenate((weights * total, offsets.ravel(), covariances.ravel()))
         end = replace(self, problem=fewer).climb(moments[None])[0]
         if end.codes[0] == ascent.DEGENERATE or widths(end.covariances[0], end.weights[0]).min() < THIN:
-            return -math.inf
-        return float(end.progress["value"][0])
+            return None
+        return end.weights[0], end.offsets[0], end.covariances[0]
+
+    def _log_prob(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+        """Log density (N,) of a mixture, its noise included, at each row."""
+        density = np.logaddexp.reduce(self._log_joint(weights, offsets, covariances), axis=1)
+        if self.table.noise_density is None:
+            return density
+        return np.logaddexp(density, math.log(max(1 - weights.sum(), _NOTHING)) + self.table.noise_density)
 
     def _log_joint(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         """Log weight plus log density (N, K) of components with these parameters at each row."""
