@@ -46,6 +46,17 @@ def test_calibrated_weights_are_the_nearest_that_meet_the_totals(far):
     assert (found < 0.11 * weight).any() == (far > 1)
 
 
+def test_totals_that_no_weights_meet_are_approached_by_moderate_ones():
+    rng = np.random.default_rng(0)
+    terms, weight = rng.normal(size=(30, 40)), rng.uniform(1, 3, size=30)
+    totals = weight @ terms + 0.2 * np.sqrt(weight @ terms**2) * rng.normal(size=40)
+    found = calibrated(terms, totals, weight)
+    before, after = (np.linalg.norm(w @ terms - totals) for w in (weight, found))
+    assert after < 0.7 * before
+    assert (found / weight).max() < 3
+    assert (found / weight).min() > 0.0999
+
+
 @pytest.mark.parametrize("name", ["VVV", "EEE", "VVI", "EII"])
 def test_weighted_rows_have_slope_and_curvature_of_all_rows_at_the_mode(name):
     """By difference quotients, in standard deviations; the inverse of the rows' chances alone does worse."""

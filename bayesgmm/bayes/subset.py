@@ -11,6 +11,9 @@ References
 Deville, J.-C., & Särndal, C.-E. (1992). Calibration estimators in survey sampling. Journal of the American Statistical
 Association, 87, 376-382. https://doi.org/10.1080/01621459.1992.10475217
 
+Rao, J. N. K., & Singh, A. C. (1997). A ridge-shrinkage method for range-restricted weight calibration in survey
+sampling. Proceedings of the Section on Survey Research Methods, American Statistical Association, 57-65.
+
 Quiroz, M., Kohn, R., Villani, M., & Tran, M.-N. (2019). Speeding up MCMC by efficient data subsampling. Journal of the
 American Statistical Association, 114, 831-843. https://doi.org/10.1080/01621459.2018.1448827
 """
@@ -46,10 +49,9 @@ _LEAST_WEIGHT = 0.1  # of what a weight was
 _PROMISING = 0.3  # nats: sd of the difference of the log posteriors, below which NUTS is tried
 _BLOCK = 1024  # rows that are worked on at a time
 _MOST_STEPS = 20
-_HOPELESS = 50.0  # times what a weight was, at which the search is given up
 _EXACT = 1e-3  # of what chance would make of the difference in slope or curvature
 _SHORTEST = 1e-6  # share of a step that is tried
-_SLACK = 1e-10  # added to the diagonal of the conditions' products
+_RIDGE = 1e-6  # inverse of what a squared unit missing to a total counts, beside squared changes of weights
 
 
 def n_rows(mode: Mode) -> int:
@@ -154,7 +156,7 @@ def _calibrated(prior: Density, mode: Mode, totals: SecondOrderTotals, drawn: Ob
 
 
 def calibrated(terms: np.ndarray, totals: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The weights (n,) nearest to given ones with which the rows' terms add up to totals.
+    """The weights (n,) near given ones with which the rows' terms add up to totals.
 
     Parameters
     ----------
@@ -166,12 +168,15 @@ def calibrated(terms: np.ndarray, totals: np.ndarray, weight: np.ndarray) -> np.
     Returns
     -------
     (n,)
-        Each at least a tenth of what it was. Where no such weights meet the totals, some that do not.
+        Each at least a tenth of what it was.
 
     Notes
     -----
-    The least sum of (w - weight)^2 / weight is that of w = weight max(1 + terms b, 1/10), with as many unknowns b as
-    there are conditions. These are the maximum of a concave function, which Newton's method climbs.
+    With terms in units of what chance makes of their sums, the least sum of (w - weight)^2 / weight, plus a million
+    times that of the squares of what is missing to the totals, is that of w = weight max(1 + terms b, 1/10), with as
+    many unknowns b as there are totals. These are the maximum of a concave function, which Newton's method climbs. That
+    a little may be missing (ridge calibration, Rao & Singh 1997) keeps weights moderate where so few rows can hardly
+    meet all totals.
     """
     size = np.sqrt(weight @ terms**2)
     terms, totals = terms / np.where(size > 0, size, 1.0), totals / np.where(size > 0, size, 1.0)
@@ -179,17 +184,16 @@ def calibrated(terms: np.ndarray, totals: np.ndarray, weight: np.ndarray) -> np.
     def dual(factor: np.ndarray, b: np.ndarray) -> float:
         """What the b sought are the maximum of."""
         least = np.maximum(factor, _LEAST_WEIGHT)
-        return float(totals @ b - weight @ (least * (factor - least / 2)))
+        return float(totals @ b - weight @ (least * (factor - least / 2)) - _RIDGE * (b @ b) / 2)
 
     b, factor = np.zeros(terms.shape[1]), np.ones(len(terms))
     height = dual(factor, b)
     for _ in range(_MOST_STEPS):
-        free = factor > _LEAST_WEIGHT
-        missing = totals - (weight * np.maximum(factor, _LEAST_WEIGHT)) @ terms
-        if np.abs(missing).max() < _EXACT or factor.max() > _HOPELESS:
+        missing = totals - (weight * np.maximum(factor, _LEAST_WEIGHT)) @ terms - _RIDGE * b
+        if np.abs(missing).max() < _EXACT:
             break
-        products = _products(terms, np.where(free, weight, 0.0))
-        products[np.diag_indices_from(products)] += _SLACK
+        products = _products(terms, np.where(factor > _LEAST_WEIGHT, weight, 0.0))
+        products[np.diag_indices_from(products)] += _RIDGE
         step = cho_solve(cho_factor(products), missing)
         along, length = terms @ step, 1.0
         while length > _SHORTEST and (there := dual(factor + length * along, b + length * step)) <= height:
