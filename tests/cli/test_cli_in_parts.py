@@ -111,7 +111,8 @@ def test_the_posterior_is_of_all_rows_and_what_is_said_of_rows_of_some(parts, wi
     assert not (out / "unfinished").exists()
 
 
-def test_an_approximation_that_is_refused_is_said_and_everything_is_written(tmp_path):
+def test_an_approximation_that_is_refused_is_said_and_everything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("bayesgmm.bayes.sample.promising", lambda weighted, laplace: False)
     X, _ = bg.fit_em(bg.datasets.old_faithful(), 1, rng=0).mixture.sample(1_000, rng=0)
     pd.DataFrame(X, columns=["eruptions", "waiting"]).to_parquet(tmp_path / "one.parquet")
     pattern = tmp_path / "*.parquet"
