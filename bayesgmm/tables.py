@@ -52,12 +52,17 @@ class StandIn(NamedTuple):
 
 def stand_ins(values: np.ndarray, features: Sequence[str]) -> tuple[StandIn, ...]:
     """Values (N, D) written with nines alone that lie farther from their column's others than these from each other."""
-    found = []
-    for name, column in zip(features, values.T, strict=True):
-        known = column[~np.isnan(column)]
-        for value in {known.min(), known.max()} if known.size else ():
-            digits, rest = f"{abs(value):g}", known[known != value]
-            if len(digits) > 1 and set(digits) == {"9"} and len(np.unique(rest[:1000])) > 1:
+    if not len(values):
+        return ()
+    found, lowest, highest = [], np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    for name, column, *ends in zip(features, values.T, lowest, highest, strict=True):
+        for value in dict.fromkeys(ends):
+            digits = f"{abs(value):g}"
+            if len(digits) == 1 or set(digits) != {"9"}:
+                continue
+            known = column[~np.isnan(column)]
+            rest = known[known != value]
+            if len(np.unique(rest[:1000])) > 1:
                 low, high = float(rest.min()), float(rest.max())
                 if min(abs(value - low), abs(value - high)) > 2 * (high - low):
                     found.append(StandIn(name, float(value), len(known) - len(rest), low, high))
