@@ -235,12 +235,15 @@ class Climber:
         for part, value in zip(fewer, (pair, means, within + between), strict=True):
             part[j] = value[j]
         end = self._climbed_from(*fewer)
-        return end is not None and by_chance(float(weight @ (whole[:, 0] - self._log_prob(*end))))
+        if end is None:
+            return False
+        here, there = (self.log_likelihood(self.mixture(*at))[0] for at in ((outcomes, i), (end, 0)))
+        return by_chance(self.problem.total / table.total_weight * (here - there))
 
     def _climbed_from(
         self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Where a climb over the table's rows from a mixture of fewer components leads: weights, offsets, covariances.
+    ) -> ascent.Outcomes | None:
+        """Where a climb over the table's rows from a mixture of fewer components leads.
 
         None where it degenerates, where it ends with a thin component, so that it says nothing of mixtures without one,
         and where rows are labelled or parts fixed.
@@ -260,14 +263,7 @@ class Climber:
         end = replace(self, problem=fewer).climb(moments[None])[0]
         if end.codes[0] == ascent.DEGENERATE or widths(end.covariances[0], end.weights[0]).min() < THIN:
             return None
-        return end.weights[0], end.offsets[0], end.covariances[0]
-
-    def _log_prob(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-        """Log density (N,) of a mixture, its noise included, at each row."""
-        density = np.logaddexp.reduce(self._log_joint(weights, offsets, covariances), axis=1)
-        if self.table.noise_density is None:
-            return density
-        return np.logaddexp(density, math.log(max(1 - weights.sum(), _NOTHING)) + self.table.noise_density)
+        return end
 
     def _log_joint(self, weights: np.ndarray, offsets: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         """Log weight plus log density (N, K) of components with these parameters at each row."""
