@@ -1,10 +1,11 @@
 """A few weighted rows that stand for all of them, so that NUTS takes a fraction of the time.
 
 Rows are drawn at random, the more often the more the log-likelihood bends with them, and weighted by the inverse of how
-often. Then the weights are moved as little as will do for the log-likelihood of these rows to have the value's slope
-and curvature at the mode that all rows have (calibration, Deville & Särndal 1992). What is left of the difference is of
-third order. Weights stay positive, so that the posterior of the weighted rows is as proper as any. That of a plain
-sample with a parabola added for the same slope and curvature is not: far out the parabola wins.
+often. Then the weights are moved as little as will do for the log-likelihood of these rows to have at the mode, as
+nearly as so few rows can, slope and curvature of that of all rows (calibration, Deville & Särndal 1992; Rao & Singh
+1997). What is left of the difference is of third order. Weights stay positive, so that the posterior of the weighted
+rows is as proper as any. That of a plain sample with a parabola added for the same slope and curvature is not: far out
+the parabola wins.
 
 References
 ----------
@@ -33,7 +34,7 @@ from bayesgmm.bayes.expected import own_derivatives
 from bayesgmm.bayes.laplace import Mode
 from bayesgmm.bayes.many_rows import CHECKED, WIDEST, Checked, ManyRows
 from bayesgmm.bayes.verdict import Verdict
-from bayesgmm.em.information import request_of, second_order
+from bayesgmm.em.information import own_entries, request_of, second_order
 from bayesgmm.expectation import NO_LABELS, Parameters, Rows, Statistics, log_prob
 from bayesgmm.mixture import GaussianMixture
 from bayesgmm.observations import Observations
@@ -241,7 +242,7 @@ class _Terms:
         K, D = self.mixture.means.shape
         r = self.mixture.responsibilities(values)
         z = np.einsum("nkj,kji->nki", values[:, None] - self.mixture.means, self.mixture.precisions_cholesky)
-        i, j = _entries(D, self.diagonal)
+        i, j = own_entries(D, self.diagonal)
         T = np.concatenate([np.ones((*r.shape, 1)), z, (i == j) - z[..., i] * z[..., j]], axis=-1)
         along = np.einsum("nkm,kmq->nkq", T, self.own.reshape(K, T.shape[-1], -1))
         score = np.einsum("nk,nkq->nq", r, along)
@@ -249,14 +250,9 @@ class _Terms:
         return (r[..., None] * T).reshape(len(values), -1), bend - score[:, :, None] * score[:, None, :]
 
 
-def _entries(D: int, diagonal: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the precision factor's entries that are coordinates."""
-    return (np.arange(D),) * 2 if diagonal else np.triu_indices(D)
-
-
 def _scores_of(mixture: GaussianMixture, statistics: Statistics, diagonal: bool) -> np.ndarray:
     """Sum (K m,) of the rows' scores in the components' own coordinates, from their statistics."""
     (counts, first, scatter), P = statistics, mixture.precisions_cholesky
-    i, j = _entries(mixture.n_features, diagonal)
+    i, j = own_entries(mixture.n_features, diagonal)
     z, zz = np.einsum("kj,kji->ki", first, P), np.einsum("kab,kai,kbj->kij", scatter, P, P)
     return np.concatenate([counts[:, None], z, counts[:, None] * (i == j) - zz[:, i, j]], axis=1).ravel()

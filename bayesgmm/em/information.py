@@ -179,9 +179,13 @@ def own_coordinates(mixture: GaussianMixture, jacobian: np.ndarray, diagonal: bo
     shifts = np.swapaxes(P, 1, 2) @ means.reshape(K, D, n)
     changes = -np.einsum("kai,kabn,kbj->kijn", P, covariances.reshape(K, D, D, n), P, optimize=True)
     changes[:, np.arange(D), np.arange(D)] /= 2
-    entries = (np.arange(D),) * 2 if diagonal else np.triu_indices(D)
-    parts = (weights / mixture.weights[:, None])[:, None], shifts, changes[:, *entries]
+    parts = (weights / mixture.weights[:, None])[:, None], shifts, changes[:, *own_entries(D, diagonal)]
     return np.concatenate(parts, axis=1).reshape(-1, n)
+
+
+def own_entries(D: int, diagonal: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the precision factor's entries that are coordinates of a component."""
+    return (np.arange(D),) * 2 if diagonal else np.triu_indices(D)
 
 
 def _about(means: np.ndarray, other: np.ndarray, statistics: Statistics) -> Statistics:
